@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 
 from asyncbatch._version import __version__
-from asyncbatch.cli.command import CommandGroup, LockableCommand, SectionedCommand
+from asyncbatch.cli.command import (
+    CommandGroup,
+    LockableCommand,
+    ReportingCommand,
+    SectionedCommand,
+)
 from asyncbatch.cli.etl import EPILOG as ETL_EPILOG
 from asyncbatch.cli.etl import run_etl
 from asyncbatch.cli.generate import generate
@@ -55,7 +60,7 @@ app.add_typer(ledger, name="ledger")
 app.command("run", cls=LockableCommand, epilog=EPILOG)(run_files)
 app.command("validate", cls=SectionedCommand, epilog=VALIDATE_EPILOG)(validate_files)
 app.command("etl", cls=LockableCommand, epilog=ETL_EPILOG)(run_etl)
-app.command("stream", cls=SectionedCommand, epilog=STREAM_EPILOG)(stream_events)
+app.command("stream", cls=ReportingCommand, epilog=STREAM_EPILOG)(stream_events)
 app.add_typer(generate, name="generate")
 app.command("init", cls=SectionedCommand, epilog=INIT_EPILOG)(write_pipeline)
 app.command("merge-reports", cls=SectionedCommand, epilog=MERGE_EPILOG)(merge_reports)

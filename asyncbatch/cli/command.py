@@ -80,10 +80,46 @@ class SectionedCommand(TyperCommand):
                 formatter.write_dl(records)
 
 
+class NotBegunError(typer.Exit):
+    """The end of a command that cannot begin, for a reason that is printed already."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(exit_codes.USAGE)
+        self.reason = reason
+
+
+class ReportingCommand(SectionedCommand):
+    """A command that writes its reports also if it cannot begin.
+
+    Otherwise the metrics of the last good run would stay, and nobody would be alarmed.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; write the reports of exit status 2."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            self._write_reports(ctx, error.message)
+            raise
+        except NotBegunError as error:
+            self._write_reports(ctx, error.reason)
+            raise
+
+    def _write_reports(self, ctx: Any, error: str) -> None:
+        paths = ctx.params.get("report")
+        if not paths or ctx.params.get("dry_run") or ctx.params.get("check"):
+            return
+        import asyncio
+
+        from asyncbatch.cli.report_files import write_failed_reports
+
+        asyncio.run(write_failed_reports(paths, self.name or "", error, exit_codes.USAGE))
+
+
 AUTO_LOCK = "auto"  # The value that `--lock` alone stands for.
 
 
-class LockableCommand(SectionedCommand):
+class LockableCommand(ReportingCommand):
     """A command with the option `--lock [FILE]`, whose value may be left out."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from asyncbatch.cli import exit_codes
-from asyncbatch.cli.command import print_note, printable_lines
+from asyncbatch.cli.command import NotBegunError, print_note, printable_lines
 from asyncbatch.cli.options import common as o
 from asyncbatch.cli.options import etl as e
 from asyncbatch.cli.options import ledger as again
@@ -194,7 +193,7 @@ def _load_pipeline(
             pipeline.only(only)
     except PipelineFileError as error:
         typer.echo(f"Error: {printable_lines(str(error))}", err=True)
-        raise typer.Exit(exit_codes.USAGE) from None
+        raise NotBegunError(str(error)) from None
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
     return pipeline

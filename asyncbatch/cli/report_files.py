@@ -15,23 +15,65 @@ import aiofiles.os
 from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
-from asyncbatch.cli.render.prometheus import Gauges
+from asyncbatch.cli.render.prometheus import Gauges, read_last_success, set_last_success
 from asyncbatch.core.paths import is_store_url
-from asyncbatch.core.report import SCHEMA_VERSION
+from asyncbatch.core.report import SCHEMA_VERSION, Report
+from asyncbatch.core.system import Memory
+from asyncbatch.core.tally import StreamTally
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.decoder import encode
 from asyncbatch.storage.atomic import AtomicFile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
     from asyncbatch.cli.render import Renderer
     from asyncbatch.core.batches import BatchPart
-    from asyncbatch.core.report import Report
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.pipeline.stream.run import StreamSnapshot
+
+# The beginnings of the files that this module writes.
+_BEGINNINGS = (
+    b'{"schema_version":',
+    b'{"event":"file"',
+    b'{"event":"failure"',
+    b'{"event":"summary"',
+    b'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="asyncbatch"',
+    b"### asyncbatch ",
+    b"# HELP asyncbatch_",
+)
+
+
+def is_replaceable(path: str) -> bool:
+    """Whether a report of a run that could not begin may be written to a path.
+
+    It is absent, or a report. Anything else may be an input: that may be why the run did not begin.
+    """
+    if is_store_url(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(max(map(len, _BEGINNINGS))).startswith(_BEGINNINGS)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+async def write_failed_reports(
+    paths: Sequence[str], command: str, error: str, exit_code: int
+) -> None:
+    """Write reports of a run that could not begin, as far as they can be written."""
+    report = Report(error=error)
+    for path in filter(is_replaceable, paths):
+        with suppress(SinkError, UsageError, OSError):
+            if command == "stream":
+                StreamReport(path).fail(error, exit_code)
+            else:
+                await ReportFile(path).finish(report, command, exit_code)
+
 
 _RENDERERS: dict[str, Callable[[], Renderer]] = {
     ".jsonl": JsonLines,
@@ -53,6 +95,11 @@ class ReportFile:
         self._stream: _LocalStream | _ObjectStream = (
             _ObjectStream(path, stores) if is_store_url(path) else _LocalStream(path)
         )
+
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether there is no file yet, or an earlier report."""
+        return is_replaceable(self._path)
 
     async def part(self, found: BatchPart) -> None:
         """Write the outcome of some files, if the format lists files. Raises SinkError."""
@@ -147,7 +194,7 @@ def _renderer(path: str) -> Renderer:
     if suffix == ".prom":
         from asyncbatch.cli.render.prometheus import Metrics
 
-        return Metrics(name)
+        return Metrics(name, read_last_success(path))
     return _RENDERERS.get(suffix, JsonReport)()
 
 
@@ -172,8 +219,9 @@ class StreamReport:
             raise UsageError(f"--report: cannot write {path}: no such folder, or not writable")
         self._path, self._is_metrics = path, suffix == ".prom"
         self._started = datetime.now(UTC)
-        self._written = 0.0
+        self._written, self._last_success = 0.0, None
         if self._is_metrics:
+            self._last_success = read_last_success(path)
             Gauges("", self._name)  # raises UsageError now, not later, if the library is missing
 
     def show(self, snapshot: StreamSnapshot) -> None:
@@ -182,12 +230,27 @@ class StreamReport:
             self._written = time.monotonic()
             self._write(self._metrics(snapshot, None))
 
-    def finish(self, snapshot: StreamSnapshot, exit_code: int, *, stopped: bool) -> None:
-        """Write the final report. Raises SinkError, UsageError."""
+    def finish(
+        self, snapshot: StreamSnapshot, exit_code: int, *, stopped: bool, error: str | None = None
+    ) -> None:
+        """Write the final report. Raises SinkError, UsageError.
+
+        `error` is the reason why the stream could not begin, or not go on.
+        """
         if self._is_metrics:
             self._write(self._metrics(snapshot, exit_code))
         else:
-            self._write(encode(self._report_object(snapshot, exit_code, stopped=stopped)) + b"\n")
+            report = self._report_object(snapshot, exit_code, stopped=stopped)
+            if error is not None:
+                report |= {"status": "failed", "error": error}
+            self._write(encode(report) + b"\n")
+
+    def fail(self, error: str, exit_code: int) -> None:
+        """Write the report of a stream that could not begin. Raises SinkError, UsageError."""
+        from asyncbatch.pipeline.stream.run import StreamSnapshot
+
+        nothing = StreamSnapshot(StreamTally(), 0, 0, 0.0, None, Memory(0, 0))
+        self.finish(nothing, exit_code, stopped=False, error=error)
 
     def _write(self, data: bytes) -> None:
         file = AtomicFile(self._path)
@@ -203,6 +266,7 @@ class StreamReport:
             gauge("exit_code", "Exit status of the stream.", exit_code)
         started = self._started.timestamp()
         gauge("started_timestamp_seconds", "Time at which this run of the stream began.", started)
+        set_last_success(gauges, exit_code, self._last_success)
         gauge("updated_timestamp_seconds", "Time at which these metrics were written.", time.time())
         gauges.set_each("events", "Events read, by result.", _event_counts(snapshot))
         gauge("losses", "Number of times that a source could not be read.", tally.lost)
@@ -240,6 +304,7 @@ class StreamReport:
             "peak_memory_bytes": snapshot.memory.peak,
             "failures": failures,
             "failures_omitted": tally.rejected + tally.lost - len(failures),
+            "failure_kinds": dict(sorted(tally.kinds.items())),
             "exit_code": exit_code,
         }  # fmt: skip
 

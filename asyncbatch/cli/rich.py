@@ -23,7 +23,7 @@ from asyncbatch.cli.text import (
     stage_counts,
     stream_facts,
 )
-from asyncbatch.core.units import format_location, format_seconds, format_size, printable
+from asyncbatch.core.units import format_seconds, format_size, printable
 from asyncbatch.windows.times import utc_text
 
 if TYPE_CHECKING:
@@ -154,12 +154,11 @@ def grid_text(grid: Grid) -> str:
 
 
 def _print_failures(console: Console, report: Report, max_failures: float) -> None:
-    for kind, failures in summary.failure_groups(report, max_failures):
-        console.print(Text.assemble((kind, "bold red"), f" ({len(failures)})"))
-        for one in failures:
-            line = Text.assemble(
-                "  ", (format_location(one), "bold"), ": ", summary.failure_reason(one)
-            )
+    for kind, count, groups in summary.failures_by_kind(report, max_failures):
+        console.print(Text.assemble((kind, "bold red"), f" ({count:,})"))
+        for one in groups:
+            place, reason = summary.failure_place(one), summary.failure_reason(one.first)
+            line = Text.assemble("  ", (place, "bold"), ": ", reason)
             console.print(line, soft_wrap=True)
     if more := summary.hidden_failures(report, max_failures):
         console.print(Text(more, style="dim"))

@@ -82,8 +82,8 @@ class Session:
         except BrokenPipeError:
             await self._abandon_reports()
             self._leave(exit_codes.CLOSED_OUTPUT)
-        except AsyncbatchError:
-            await self._abandon_reports()
+        except (AsyncbatchError, OSError) as error:
+            await self._report_failure(error)
             raise
         finally:
             ticker.cancel()
@@ -123,6 +123,19 @@ class Session:
         except BrokenPipeError:
             self._leave(exit_codes.CLOSED_OUTPUT)
         return code
+
+    async def _report_failure(self, error: Exception) -> None:
+        """Write the reports of a run that could not begin, or not go on."""
+        report = self._run.report
+        report.error = str(error)
+        code = exit_codes.USAGE if isinstance(error, UsageError) else exit_codes.FAILURES
+        self._run.snapshot()
+        for file in tuple(self._report_files):
+            if file.is_replaceable:
+                with self._drop_if_unwritable(file):
+                    await file.finish(report, self._command, code)
+            else:
+                await file.abandon()
 
     async def _abandon_reports(self) -> None:
         for file in self._report_files:

@@ -13,13 +13,14 @@ from asyncbatch.cli import exit_codes
 from asyncbatch.cli.output import to_stdout
 from asyncbatch.cli.stream_display import make_display
 from asyncbatch.cli.text import loss_line, stream_summary_lines
-from asyncbatch.core.units import format_count
+from asyncbatch.core.units import format_count, printable
 from asyncbatch.errors import AsyncbatchError, TooManyKeysError, UsageError
 from asyncbatch.pipeline.stream.delivery import DeliverySettings, StreamDelivery
 from asyncbatch.pipeline.stream.run import StreamRun
 from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.target import STDOUT
 from asyncbatch.sinks.windows import window_lines
+from asyncbatch.sources.base import AwaitedSource
 from asyncbatch.sources.live.merge import MergedSources
 from asyncbatch.storage.append import AppendFile
 from asyncbatch.workers.wire import STOP_SIGNALS
@@ -96,7 +97,7 @@ class StreamSession:
             late=late_file.write if late_file else None,
             max_events=max_events,
         )
-        self._budget, self._quiet = budget, quiet
+        self._budget, self._quiet, self._sources = budget, quiet, sources
         delivery = delivery or DeliverySettings()
         sides = {"--late": late_file, "--dead-letter": dead_file}
         self._stream_delivery = StreamDelivery(delivery, stream, sources, sides, self._on_failure)
@@ -124,6 +125,9 @@ class StreamSession:
         """Start or resume the outputs. Raises UsageError, LockHeldError."""
         if self._stream_delivery.open():
             self._print_note(f"Resuming after {format_count(self._run.stream.tally.read, 'event')}")
+        for source in self._sources:
+            if isinstance(source, AwaitedSource) and source.is_missing:
+                self._print_note(f"Waiting for {printable(source.name)}: there is no such file yet")
         checkpointer = self._stream_delivery.checkpointer
         for name in checkpointer.non_replayable_sources if checkpointer is not None else ():
             self._print_note(
@@ -148,7 +152,7 @@ class StreamSession:
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._display.close()
         print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the display is closed
-        return self._write_reports(code)
+        return self._write_reports(code, message)
 
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
@@ -194,17 +198,26 @@ class StreamSession:
         budget = self._budget if over_budget else None
         for line in stream_summary_lines(snapshot, stopped=self._run.was_cut_short, budget=budget):
             self._print_note(line)
-        is_good = not over_budget and not snapshot.tally.refused
+        tally = snapshot.tally
+        is_lost = tally.all_rejected and self._budget is None
+        if is_lost:
+            reasons = [f": {printable(one.first.message)}" for one in tally.groups[:1]]
+            failed = f"Error: all {tally.rejected:,} events were rejected{''.join(reasons)}"
+            print(failed, file=sys.stderr)  # noqa: T201 - see `_fail`
+        is_good = not over_budget and not tally.refused and not is_lost
         return self._write_reports(exit_codes.SUCCESS if is_good else exit_codes.FAILURES)
 
-    def _write_reports(self, code: int) -> int:
-        """Write the reports with this exit code. Return the final exit code."""
+    def _write_reports(self, code: int, error: str | None = None) -> int:
+        """Write the reports with this exit code, and why the stream failed.
+
+        Return the final exit code.
+        """
         snapshot = self._run.snapshot()
         for report in self._reports:
             try:
-                report.finish(snapshot, code, stopped=self._run.was_cut_short)
-            except AsyncbatchError as error:
-                print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - see `_fail`
+                report.finish(snapshot, code, stopped=self._run.was_cut_short, error=error)
+            except AsyncbatchError as unwritable:
+                print(f"Error: {unwritable}", file=sys.stderr)  # noqa: T201 - see `_fail`
                 code = code or exit_codes.FAILURES
         return code
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.core.units import (
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
         SourceReport,
         StageProgress,
     )
-    from asyncbatch.core.tally import FailureBudget
+    from asyncbatch.core.tally import FailureBudget, FailureGroup
     from asyncbatch.pipeline.run import Snapshot
     from asyncbatch.pipeline.stream.run import StreamSnapshot
 
@@ -165,16 +164,33 @@ def failure_reason(failure: Failure) -> str:
     return printable(failure.message) + (f" ({', '.join(more)})" if more else "")
 
 
-def failure_groups(report: Report, max_failures: float) -> Iterator[tuple[str, list[Failure]]]:
-    """Yield the first `max_failures` failures by kind, sorted by kind."""
-    shown = report.failures[: int(min(max_failures, len(report.kept)))]
-    for kind, group in groupby(sorted(shown, key=lambda one: one.kind), lambda one: one.kind):
-        yield kind, list(group)
+def failure_place(group: FailureGroup) -> str:
+    """Return the place of a failure, or the number of equal ones and the place of the first."""
+    place = format_location(group.first)
+    return place if group.count == 1 else f"{group.count:,} times, first {place}"
+
+
+def failures_by_kind(
+    report: Report, max_failures: float
+) -> Iterator[tuple[str, int, list[FailureGroup]]]:
+    """Yield each kind, sorted, with the number of its failures and the groups to show.
+
+    The first `max_failures` groups of equal failures are shown, in input order.
+    """
+    shown = _shown_groups(report, max_failures)
+    if max_failures:
+        for kind, count in sorted(report.kinds.items()):
+            yield kind, count, [one for one in shown if one.first.kind == kind]
+
+
+def _shown_groups(report: Report, max_failures: float) -> list[FailureGroup]:
+    return report.first_groups[: int(min(max_failures, len(report.groups)))]
 
 
 def hidden_failures(report: Report, max_failures: float) -> str | None:
     """Return the line about hidden failures, or None if all are shown."""
-    omitted = report.failure_count - int(min(max_failures, len(report.kept)))
+    shown = _shown_groups(report, max_failures)
+    omitted = report.failure_count - sum(one.count for one in shown)
     if not omitted:
         return None
     return (
@@ -290,9 +306,9 @@ def summary_text(report: Report, budget: FailureBudget | None, max_failures: flo
 def failure_lines(report: Report, max_failures: float) -> list[str]:
     """Return lines for the first `max_failures` failures, grouped by kind."""
     lines = []
-    for kind, failures in failure_groups(report, max_failures):
-        lines.append(f"{kind} ({len(failures)})")
-        lines += [f"  {format_location(one)}: {failure_reason(one)}" for one in failures]
+    for kind, count, groups in failures_by_kind(report, max_failures):
+        lines.append(f"{kind} ({count:,})")
+        lines += [f"  {failure_place(one)}: {failure_reason(one.first)}" for one in groups]
     if more := hidden_failures(report, max_failures):
         lines.append(more)
     return lines
@@ -383,9 +399,10 @@ def stream_summary_lines(
 ) -> Iterator[str]:
     """Yield the summary lines. `budget` is given only if it was exceeded."""
     tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
-    for failure in tally.rejections:
-        yield f"rejected  {format_location(failure)}: {failure.kind}: {printable(failure.message)}"
-    if more := tally.rejected - len(tally.rejections):
+    for group in tally.groups:
+        first = group.first
+        yield f"rejected  {failure_place(group)}: {first.kind}: {printable(first.message)}"
+    if more := tally.rejected - sum(group.count for group in tally.groups):
         yield f"... and {more:,} more (--dead-letter keeps them all)"
     for reason in tally.refusals:
         yield f"refused  {printable(reason)}"

@@ -10,7 +10,7 @@ from msgspec import Struct, field, structs
 
 from asyncbatch.core.batches import SOURCE_SPAN
 from asyncbatch.core.records import Failure
-from asyncbatch.core.tally import Tally, tally_of
+from asyncbatch.core.tally import FailureGroup, Tally, tally_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -140,6 +140,8 @@ RunStatus = Literal["success", "partial", "failed", "interrupted"]
 SCHEMA_VERSION = 1
 MAX_LISTED_FAILURES = 1000  # failures that the machine-readable report lists; it counts the rest
 MAX_SLOWEST_FILES = 5
+_MAX_GROUPS = 2000  # groups of equal failures that are kept, to be folded in the summary
+_FailureOrder = tuple[int, int, int]  # negative file, record, running number
 
 
 class SlowFile(NamedTuple):
@@ -163,6 +165,7 @@ class Report(Struct):
     over_budget: bool = False
     target: str | None = None  # the target of the rows; its loss during the run is a failure too
     target_lost: bool = False
+    error: str | None = None  # the reason why the run could not begin, or not go on
     discarded: str | None = None  # the reason why the written rows do not count
     notes: list[str] = field(default_factory=list)  # remarks for the user
     # in the order of the job, if the run reports its sources
@@ -170,6 +173,11 @@ class Report(Struct):
     sink: SinkReport | None = None
     crew: ClusterStatus | None = None  # the cluster that did the work
     failure_count: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)  # the number of failures of each kind
+    # by file, kind and message: the order of the first of these failures, and the group
+    groups: dict[tuple[str, str, str], tuple[_FailureOrder, FailureGroup]] = field(
+        default_factory=dict
+    )
     # a heap of the kept failures, the last one first: negative file, record, running number
     kept: list[tuple[int, int, int, Failure]] = field(default_factory=list)
 
@@ -178,7 +186,7 @@ class Report(Struct):
         """The status of the run."""
         if self.interrupted:
             return "interrupted"
-        if self.target_lost:
+        if self.target_lost or self.error is not None:
             return "failed"
         if not self.tally.failures:
             return "success"
@@ -238,15 +246,47 @@ class Report(Struct):
         if can_resume:
             self.discarded += " (--resume continues where it ended)"
 
+    def list_failure(self, number: int, failure: Failure) -> None:
+        """Add a failure that another report has counted, in the order of `number`."""
+        order = -number, 0, 0
+        if number < MAX_LISTED_FAILURES:
+            self.kept.append((*order, failure))
+        self._group(order, failure)
+
+    def add_kinds(self, kinds: Mapping[str, int]) -> None:
+        """Add the number of failures of each kind of another report."""
+        for kind, count in kinds.items():
+            self.kinds[kind] = self.kinds.get(kind, 0) + count
+
+    @property
+    def first_groups(self) -> list[FailureGroup]:
+        """The groups of equal failures, in input order of the first of each."""
+        in_order = sorted(self.groups.values(), key=lambda one: one[0], reverse=True)
+        return [group for _, group in in_order]
+
     def _keep(self, file: int, failure: Failure, page: int = 0) -> None:
         """Keep a failure if it is among the first. Each `page` restarts record numbers."""
         self.failure_count += 1
+        self.kinds[failure.kind] = self.kinds.get(failure.kind, 0) + 1
         record = page * SOURCE_SPAN + (failure.record or 0)
         entry = (-file, -record, -self.failure_count, failure)
+        self._group(entry[:3], failure)
         if len(self.kept) < self.failure_limit:
             heapq.heappush(self.kept, entry)
         elif _input_order(entry) > _input_order(self.kept[0]):
             heapq.heapreplace(self.kept, entry)
+
+    def _group(self, order: _FailureOrder, failure: Failure) -> None:
+        """Count a failure with the equal ones. Later groups than the kept ones are left out."""
+        name = failure.file, failure.kind, failure.message
+        known = self.groups.get(name)
+        if known is not None:
+            known[1].count += 1
+            if order > known[0]:
+                known[1].first = failure
+                self.groups[name] = order, known[1]
+        elif len(self.groups) < max(_MAX_GROUPS, self.failure_limit):
+            self.groups[name] = order, FailureGroup(failure)
 
 
 def _input_order(entry: tuple[int, int, int, Failure]) -> tuple[int, int, int]:

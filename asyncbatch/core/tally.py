@@ -113,6 +113,22 @@ def tally_of(part: Part) -> Tally:
     return tally
 
 
+class FailureGroup(Struct):
+    """Failures of the same file and kind with the same message."""
+
+    first: Failure
+    count: int = 1
+
+    def has(self, failure: Failure) -> bool:
+        """Whether a failure belongs to the group."""
+        first = self.first
+        return (failure.message, failure.kind, failure.file) == (
+            first.message,
+            first.kind,
+            first.file,
+        )
+
+
 _MAX_KEPT = 20
 
 
@@ -132,21 +148,35 @@ class StreamTally(Struct):
     losses: list[Failure] = field(default_factory=list)  # the first few
     refused: int = 0  # windows that the target rejected
     refusals: list[str] = field(default_factory=list)  # the first few reasons
+    kinds: dict[str, int] = field(default_factory=dict)  # rejections and losses by kind
+    groups: list[FailureGroup] = field(default_factory=list)  # the first few equal rejections
 
     @property
     def failures(self) -> int:
         """Rejected records, late events and losses."""
         return self.rejected + self.late + self.lost
 
+    @property
+    def all_rejected(self) -> bool:
+        """Whether events were read, and none of them was of use."""
+        return bool(self.rejected) and not (self.events or self.late or self.dropped)
+
     def reject(self, failure: Failure) -> None:
         """Count a rejected record."""
         self.rejected += 1
+        self.kinds[failure.kind] = self.kinds.get(failure.kind, 0) + 1
+        group = next((one for one in self.groups if one.has(failure)), None)
+        if group is not None:
+            group.count += 1
+        elif len(self.groups) < _MAX_KEPT:
+            self.groups.append(FailureGroup(failure))
         if len(self.rejections) < _MAX_KEPT:
             self.rejections.append(failure)
 
     def add_loss(self, failure: Failure) -> None:
         """Count data of a source that could not be read."""
         self.lost += 1
+        self.kinds[failure.kind] = self.kinds.get(failure.kind, 0) + 1
         if len(self.losses) < _MAX_KEPT:
             self.losses.append(failure)
 

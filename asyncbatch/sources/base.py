@@ -140,3 +140,13 @@ class ReplayableSource(LiveSource, Protocol):
         Raises OSError, and UsageError if the data before the position has changed.
         """
         ...
+
+
+@runtime_checkable
+class AwaitedSource(LiveSource, Protocol):
+    """A live source whose input need not exist yet."""
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the input does not exist, so that the source waits for it."""
+        ...

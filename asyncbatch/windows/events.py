@@ -35,13 +35,20 @@ class WindowsState(Struct, frozen=True):
 
     closed_to: int  # windows that end at this time or earlier are closed
     kept: list[Raw]  # each pane or session, a `WindowState` as JSON
+    # JSON of keys of sessions, each with the time before which its events are late
+    floors: Raw = Raw(b"[]")
 
     def all(self) -> Iterator[WindowState]:
         """Yield each pane or session. Raises msgspec.ValidationError."""
         return map(_decode, self.kept)
 
+    def all_floors(self) -> list[tuple[list[Any], int]]:
+        """Return the `floors`. Raises msgspec.ValidationError."""
+        return _decode_floors(self.floors)
+
 
 _encode, _decode = Encoder().encode, Decoder(WindowState).decode
+_decode_floors = Decoder(list[tuple[list[Any], int]]).decode
 
 
 def window_state(start: int, end: int, key: list[Any], totals: Totals) -> Raw:
@@ -50,6 +57,11 @@ def window_state(start: int, end: int, key: list[Any], totals: Totals) -> Raw:
     Not as objects: very many of them would keep the garbage collector busy for seconds.
     """
     return Raw(_encode(WindowState(start, end, key, totals.count, totals.states())))
+
+
+def floors_state(floors: Iterable[tuple[list[Any], int]]) -> Raw:
+    """Return keys and the times before which their events are late as JSON."""
+    return Raw(_encode(list(floors)))
 
 
 # The value of one key field, or a tuple of the values of several; () without key fields.

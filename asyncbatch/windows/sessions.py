@@ -8,7 +8,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import TooManyKeysError
-from asyncbatch.windows.events import Window, WindowOutcome, WindowsState, window_state
+from asyncbatch.windows.events import (
+    Window,
+    WindowOutcome,
+    WindowsState,
+    floors_state,
+    window_state,
+)
 from asyncbatch.windows.watermark import ALWAYS, NEVER
 
 if TYPE_CHECKING:
@@ -43,6 +49,11 @@ class SessionWindows:
     An event is late if no open session takes it, and a session of its own would be closed already.
     Events exactly a gap apart are in two sessions. All open sessions together have at most
     `max_keys` keys; `overflow` works as in `FixedWindows`.
+
+    Sessions of one key never overlap: an event before the end of the last closed session of its key
+    is late, too. Such an end is forgotten two gaps later, unless the key has an open session. So a
+    session of a key without a known end is not extended to times more than two gaps before the
+    watermark at which it began; its first event has no neighbour there.
     """
 
     def __init__(
@@ -59,6 +70,8 @@ class SessionWindows:
         self._recipe, self._keys, self._watermark = recipe, keys, watermark
         self._max_keys, self._overflow = max_keys, overflow
         self._sessions: dict[Key, list[_Session]] = {}
+        self._floors: dict[Key, int] = {}  # an earlier event of the key is late
+        self._closed: list[tuple[int, int, Key]] = []  # a heap of the ends that are floors
         # A heap of end, number and session. The end may be old: a session moves its end later.
         self._ends: list[tuple[int, int, _Session]] = []
         self._numbers = count()  # so that sessions themselves are never compared
@@ -78,20 +91,24 @@ class SessionWindows:
                     over += self._pop(value)
             key = keys[place] if keys is not None else ()
             session = self._find(key, time)
-            if session is None and time + gap <= value:
+            if session is None and time + gap > value:
+                session = self._begin(key, time, value)
+            if session is None:
                 late.append(place)
                 continue
-            session = session or self._begin(key, time)
             session.places.append(place)
             touched.add(session)
         for session in touched:
             session.settle(events.columns)
         watermark.observe(source, events.moments.highest)
         over += self._pop(watermark.value)
+        self._forget(watermark.value)
         return WindowOutcome(self._windows(over), late)
 
     def advance(self) -> list[Window]:
-        return self._windows(self._pop(self._watermark.value))
+        over = self._pop(self._watermark.value)
+        self._forget(self._watermark.value)
+        return self._windows(over)
 
     def finish(self, *, partial: bool) -> list[Window]:
         return self._windows(self._pop(ALWAYS), partial=partial)
@@ -109,12 +126,15 @@ class SessionWindows:
                 for key, group in self._sessions.items()
                 for one in group
             ],
+            floors_state((plain(key), floor) for key, floor in self._floors.items()),
         )
 
     def restore(self, state: WindowsState) -> None:
         for one in state.all():
             totals = self._recipe.restored(one.count, one.statistics)
             self._keep(_Session(self._keys.restored(one.key), one.start, one.end, totals))
+        for values, floor in state.all_floors():
+            self._raise_floor(self._keys.restored(values), floor)
 
     def _find(self, key: Key, time: int) -> _Session | None:
         """Return the session that takes an event, extended by it, or None.
@@ -122,7 +142,7 @@ class SessionWindows:
         Merges the sessions that the event connects.
         """
         group = self._sessions.get(key)
-        if group is None:
+        if group is None or time < self._floors.get(key, NEVER):
             return None
         end = time + self._gap
         found = [one for one in group if one.start < end and time < one.end]
@@ -139,14 +159,31 @@ class SessionWindows:
             group.remove(other)
         return first
 
-    def _begin(self, key: Key, time: int) -> _Session:
+    def _begin(self, key: Key, time: int, value: int) -> _Session | None:
+        """Return a new session at the watermark `value`, None if the event is late."""
         if key not in self._sessions and len(self._sessions) >= self._max_keys:
             if self._overflow is None:
                 raise TooManyKeysError(self._max_keys)
             key = self._overflow
             if session := self._find(key, time):
                 return session
+        floor = self._floors.get(key, NEVER)
+        if key not in self._sessions:  # whether an end was forgotten already must not matter
+            floor = self._floors[key] = max(floor, value - 2 * self._gap)
+        if time < floor:
+            return None
         return self._keep(_Session(key, time, time + self._gap, self._recipe.empty()))
+
+    def _raise_floor(self, key: Key, floor: int) -> None:
+        self._floors[key] = max(floor, self._floors.get(key, floor))
+        heapq.heappush(self._closed, (floor, next(self._numbers), key))
+
+    def _forget(self, value: int) -> None:
+        """Forget the ends of sessions before which every event is late anyway."""
+        while self._closed and self._closed[0][0] + 2 * self._gap <= value:
+            end, _, key = heapq.heappop(self._closed)
+            if key not in self._sessions and self._floors.get(key) == end:
+                del self._floors[key]
 
     def _keep(self, session: _Session) -> _Session:
         self._sessions.setdefault(session.key, []).append(session)
@@ -167,6 +204,7 @@ class SessionWindows:
             group.remove(session)
             if not group:
                 del self._sessions[session.key]
+            self._raise_floor(session.key, session.end)
             over.append(session)
         return over
 

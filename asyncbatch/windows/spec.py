@@ -8,6 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from asyncbatch.core.units import format_duration, parse_duration
+from asyncbatch.windows.times import END_OF_TIME, FIRST_TIME
 
 Kind = Literal["tumbling", "hopping", "session"]
 _FORMS = "tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, such as tumbling:5s"
@@ -20,6 +21,21 @@ class WindowSpec(Struct, frozen=True):
     kind: Kind
     size: int  # length in microseconds; of a session: the gap after its last event
     every: int  # microseconds from start to start, at multiples since the epoch; not for sessions
+
+    def check_time(self, time: int) -> None:
+        """Raise ValueError if a window of an event at `time` is not within the years 1 to 9999.
+
+        Targets have no other times.
+        """
+        if self.kind == "session":
+            first, end = time, time + self.size
+        else:
+            first = (time - self.size) // self.every * self.every + self.every
+            end = time // self.every * self.every + self.size
+        if first < FIRST_TIME:
+            raise ValueError(f"belongs to a window of {self} that starts before the year 1")
+        if end >= END_OF_TIME:
+            raise ValueError(f"belongs to a window of {self} that ends after the year 9999")
 
     @property
     def pane(self) -> int:

@@ -17,7 +17,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = 86_400_000_000  # microseconds
 _CYCLE = 146_097 * _DAY  # 400 years, after which the calendar repeats
 # The range of the years 1 to 9999 in microseconds; the end is not part of it.
-_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_800_000_000
+FIRST_TIME, END_OF_TIME = -62_135_596_800_000_000, 253_402_300_800_000_000
 # By unit, a factor and a divisor that give microseconds.
 _PER_MICROSECOND = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
 # A number below a limit is in its unit. Each unit covers the years 1973 to 5138.
@@ -119,7 +119,7 @@ class TimeReader:
         times, per = _PER_MICROSECOND[self._unit if self._unit != "auto" else _unit_of(value)]
         # Not //: a double cannot hold the microseconds of present times exactly, so round.
         micros = value * times // per if type(value) is int else round(value * times / per)
-        if not _FIRST <= micros < _LAST:
+        if not FIRST_TIME <= micros < END_OF_TIME:
             raise ValueError("is beyond the years 1 to 9999")
         return micros
 
@@ -147,9 +147,10 @@ def _parse(text: str) -> int:
 def utc_text(micros: int) -> str:
     """Return a time as RFC 3339 in UTC. A fraction of zero is left out.
 
-    A year outside the range of datetime has a sign. A window may start or end in one.
+    A year outside the range of datetime has a sign: a checkpoint of an earlier version may have a
+    window that starts or ends in one.
     """
-    cycles = (micros - _FIRST) // _CYCLE if not _FIRST <= micros < _LAST else 0
+    cycles = (micros - FIRST_TIME) // _CYCLE if not FIRST_TIME <= micros < END_OF_TIME else 0
     time = _EPOCH + timedelta(microseconds=micros - cycles * _CYCLE)
     text = time.isoformat()[:-6] + "Z"  # instead of +00:00
     return text if not cycles else f"{time.year + 400 * cycles:+06}{text[4:]}"

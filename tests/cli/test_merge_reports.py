@@ -97,6 +97,15 @@ def test_times_memory_and_rates(merged):
     assert found["rates"] == {"files_per_s": 8.6, "records_per_s": 8.6, "bytes_per_s": 85.7}
 
 
+def test_failures_by_kind_are_added(merged):
+    old = report(
+        status="failed", failed=3, failures=[failure("a"), failure("b", "http")], omitted=1
+    )
+    new = report(status="failed", failed=9, failures=[failure("c")], omitted=8, code=1,
+                 failure_kinds={"empty": 4, "schema": 5})  # fmt: skip
+    assert merged(old, new)["failure_kinds"] == {"empty": 5, "http": 1, "schema": 5}
+
+
 def test_failures_come_in_the_order_of_the_reports_and_a_thousand_at_most(merged):
     first = [failure(f"a{number}") for number in range(700)]
     second = [failure(f"b{number}", "new_kind") for number in range(700)]

@@ -107,6 +107,42 @@ def test_failures_shown_are_limited_and_counted(run, files):
     assert run(".", "--show-failures", "all").stdout.count(".json:1:1") == 30
 
 
+def test_the_numbers_by_kind_count_all_failures(run, files):
+    folder = files(
+        {
+            **{f"a{number:02}.json": "x" for number in range(60)},
+            **{f"b{number:02}.json": "" for number in range(30)},
+        }
+    )
+    outcome = run(".", "--report", "r.json")
+    assert "invalid_json (60)\n" in outcome.stdout
+    assert "empty (30)\n" in outcome.stdout
+    assert "... and 70 more failures" in outcome.stdout
+    report = json.loads((folder / "r.json").read_text())
+    assert report["failure_kinds"] == {"empty": 30, "invalid_json": 60}
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_equal_failures_of_a_file_are_one_line_with_their_number(run, files, workers):
+    lines = "".join(f'{{"n": {number}}}\n' for number in range(1500))
+    folder = files({"a.jsonl": lines, "b.jsonl": lines + "x\n", "c.json": "x"})
+    names = ("a.jsonl", "b.jsonl", "c.json")
+    outcome = run(*names, "--jq", '"no" | error', "--workers", workers, "--report", "r.json")
+    told = [line.strip() for line in outcome.stdout.splitlines() if ".json" in line]
+    assert [line.split(": ")[0] for line in told[:4]] == [
+        "b.jsonl:1501:1",
+        "c.json:1:1",
+        "1,500 times, first a.jsonl:1:1",
+        "1,500 times, first b.jsonl:1:1",
+    ]
+    assert "transform (3,000)\n" in outcome.stdout
+    assert "invalid_json (2)\n" in outcome.stdout
+    assert "more failure" not in outcome.stdout
+    report = json.loads((folder / "r.json").read_text())
+    assert report["failure_kinds"] == {"invalid_json": 2, "transform": 3000}
+    assert len(report["failures"]) == 1000  # each of the first ones, with its place
+
+
 def test_quiet_prints_nothing_without_failures(run, files):
     files(many(3))
     assert run(".", "-q") == (0, "", "")

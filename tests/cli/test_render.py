@@ -239,3 +239,100 @@ def test_metrics_of_several_runs_together(run, files):
         check=True, cwd=folder, env=environment(),
     )  # fmt: skip
     assert metrics_of(folder / "all.prom")["records", "passed"].value == 3
+
+
+# --- runs that could not begin
+
+REPORTS = ("--report", "r.prom", "--report", "r.json", "--report", "r.xml", "--report", "r.md")
+
+
+def reported(folder, name="r"):
+    """Return the values of the metrics and the report object of a run."""
+    return metrics_of(folder / f"{name}.prom"), json.loads((folder / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("empty",), "no JSON files in empty"),
+        (
+            ("in", "--to", "postgresql://nobody@127.0.0.1:1/none", "--table", "t"),
+            "Connect call failed",
+        ),
+        (("in", "--to", "sqlite:///no/such/folder/x.db", "--table", "t"), "no/such/folder"),
+        (("in", "--to", "x.xlsx"), "x.xlsx"),
+        (("in", "--jq", ".["), "the jq program does not compile"),
+        (("in", "--schema", "none.json"), "none.json"),
+    ],
+)
+def test_a_run_that_cannot_begin_writes_its_reports(run, files, arguments, reason):
+    folder = files({"in/a.json": "[1, 2]"})
+    (folder / "empty").mkdir()
+    assert run("in", "-q", *REPORTS).code == 0
+    good, _ = reported(folder)
+    outcome = run(*arguments, "-q", *REPORTS)
+    assert outcome.code == 2
+    values, report = reported(folder)
+    assert values["exit_code", None].value == report["exit_code"] == 2
+    assert values["info", None].labels["status"] == report["status"] == "failed"
+    assert reason in report["error"]
+    kept = "last_success_timestamp_seconds", None
+    assert values[kept].value == good[kept].value
+    assert good[kept].value == pytest.approx(good["ended_timestamp_seconds", None].value, abs=60)
+    assert '<error message="' in (folder / "r.xml").read_text()
+    assert "Exit status 2." in (folder / "r.md").read_text()
+    assert run("in", "-q", *REPORTS).code == 0
+    values, report = reported(folder)
+    assert (values["exit_code", None].value, report["status"]) == (0, "success")
+    assert values[kept].value > good[kept].value
+    assert "error" not in report
+
+
+def test_a_run_that_fails_keeps_the_time_of_the_last_success(run, files):
+    folder = files({"in/a.json": "[1, 2]"})
+    assert run("in", "-q", *REPORTS).code == 0
+    good, _ = reported(folder)
+    files({"in/b.json": "x"})
+    assert run("in", "-q", *REPORTS).code == 1
+    values, _ = reported(folder)
+    kept = "last_success_timestamp_seconds", None
+    assert (values["exit_code", None].value, values[kept].value) == (1, good[kept].value)
+    (folder / "r.prom").unlink()
+    assert run("in", "-q", *REPORTS).code == 1
+    assert kept not in reported(folder)[0]
+
+
+@pytest.mark.parametrize("name", ["a.json", "b.jsonl"])
+def test_an_input_that_is_named_as_report_stays_as_it_is(run, files, name):
+    folder = files({"a.json": "[1, 2]", "b.jsonl": "1\n"})
+    before = (folder / name).read_bytes()
+    for more in ((), ("--jq", ".["), ("--to", "x.xlsx"), ("--to", name)):
+        assert run("a.json", "b.jsonl", "-q", "--report", name, *more).code == 2
+        assert (folder / name).read_bytes() == before
+
+
+def test_a_pipeline_that_cannot_begin_writes_its_reports(files):
+    folder = files({"p.toml": "[[source]]\nno = 1\n", "in/a.json": "[1]"})
+    good = (
+        'name = "p"\n[[source]]\nname = "a"\ntype = "files"\npaths = ["in"]\n'
+        '[sink]\nto = "out.jsonl"\n'
+    )
+
+    def etl():
+        return subprocess.run(
+            [*COMMAND, "etl", "p.toml", "-q", *REPORTS], check=False, cwd=folder,
+            env=environment(), capture_output=True,
+        ).returncode  # fmt: skip
+
+    assert etl() == 2
+    values, report = reported(folder)
+    assert values["exit_code", None].value == report["exit_code"] == 2
+    assert report["command"] == "etl"
+    (folder / "p.toml").write_text(good)
+    assert etl() == 0
+    assert reported(folder)[1]["exit_code"] == 0
+    (folder / "p.toml").write_text(good.replace("out.jsonl", "no/such/out.jsonl"))
+    assert etl() == 2
+    values, report = reported(folder)
+    assert values["exit_code", None].value == report["exit_code"] == 2
+    assert ("last_success_timestamp_seconds", None) in values

@@ -6,7 +6,9 @@ import math
 import random
 from collections import defaultdict
 from fractions import Fraction
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from asyncbatch.core.units import format_duration, parse_duration
 from asyncbatch.errors import TooManyKeysError
 from asyncbatch.windows.aggregates import AggregateSet, parse_aggregate
-from asyncbatch.windows.events import Events, KeyFields
+from asyncbatch.windows.events import Events, KeyFields, WindowsState
 from asyncbatch.windows.fixed import make_windower
 from asyncbatch.windows.spec import parse_window
 from asyncbatch.windows.times import NumericTimes, TimeReader, utc_text
@@ -205,18 +207,41 @@ def test_an_event_of_a_session_that_is_over_is_late():
     assert windows.add(seconds((0, "a"), (10, "b"), (5, "a"), (6, "a"))).late == [2]
 
 
+def test_an_event_before_the_end_of_a_session_that_is_over_is_late():
+    windows, recipe = windower("session:5s")
+    taken = windows.add(seconds((0, "a"), (6, "b"), (3, "a"), (5, "a"), (11, "c")))
+    assert taken.late == [2]
+    assert told([*taken.closed, *windows.finish(partial=False)], recipe) == [
+        (0, 5, "a", {"count": 1}, False),
+        (5, 10, "a", {"count": 1}, False),
+        (6, 11, "b", {"count": 1}, False),
+        (11, 16, "c", {"count": 1}, False),
+    ]
+
+
 def test_before_the_epoch():
     windows, recipe = windower()
     windows.add(seconds((-1, "a")))
     assert told(windows.finish(partial=False), recipe) == [(-5, 0, "a", {"count": 1}, False)]
 
 
-def test_a_huge_window():
-    windows, recipe = windower("tumbling:4000000d")
-    windows.add(seconds((1767225600, "a")))
-    (window,) = windows.finish(partial=False)
-    assert recipe.results(window.totals) == {"count": 1}
-    assert utc_text(window.end) == "+12921-08-18T00:00:00Z"
+@given(st.sampled_from(["tumbling:7h", "hopping:5h/2h", "hopping:9h/9h", "session:3h"]), st.data())
+def test_a_time_is_allowed_if_its_windows_have_dates(window, data):
+    spec = parse_window(window)
+    hour = 3600 * SECOND
+    first, end = (TimeReader().parse(text) for text in ("0001-01-01", "9999-12-31T23:59:59.999999"))
+    time = data.draw(st.sampled_from([first, end])) + data.draw(st.integers(-20 * hour, 20 * hour))
+    every = spec.size if spec.kind == "tumbling" else spec.every
+    if spec.kind == "session":
+        bounds = [(time, time + spec.size)]
+    else:
+        starts = range((time - spec.size) // every * every, time + 1, every)
+        bounds = [(start, start + spec.size) for start in starts if time < start + spec.size]
+    if all(first <= start and stop <= end for start, stop in bounds):
+        spec.check_time(time)
+    else:
+        with pytest.raises(ValueError, match=r"before the year 1|after the year 9999"):
+            spec.check_time(time)
 
 
 @pytest.mark.parametrize("window", ["tumbling:5s", "hopping:10s/5s", "session:5s"])
@@ -470,6 +495,66 @@ def naive_fixed(spec, found, lateness):
             totals[start, key] = number + 1, total + value
     ordered = sorted(totals.items())
     return [(start, start + window.size, key, *t) for (start, key), t in ordered], late, partly
+
+
+def late_sessions(spec, found, lateness):
+    """Compute sessions event by event, and remember all of them: a naive reference."""
+    gap = parse_window(spec).size
+    sessions: list[list[Any]] = []  # start, end, key, events
+    floors: dict[str, int] = {}
+    late, top = [], -math.inf
+    for at, (time, key, value) in enumerate(found):
+        top = max(top, time)
+        mark = top - lateness
+        mine = [one for one in sessions if one[2] == key]
+        is_open = any(one[1] > mark for one in mine)
+        over = max((one[1] for one in mine if one[1] <= mark), default=-math.inf)
+        if not is_open:
+            floors[key] = mark - 2 * gap
+        near = [one for one in mine if one[1] > mark and one[0] < time + gap and time < one[1]]
+        if time < max(over, floors[key]) or (not near and time + gap <= mark):
+            late.append(at)
+            continue
+        sessions = [one for one in sessions if one not in near]
+        merged = [one for old in near for one in old[3]]
+        start, end = min([time, *(one[0] for one in near)]), time + gap
+        end = max([end, *(one[1] for one in near)])
+        sessions.append([start, end, key, [*merged, value]])
+    return sorted((s, e, k, len(v), sum(v)) for s, e, k, v in sessions), late
+
+
+@given(rows, st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(0, 30))
+def test_sessions_of_a_key_never_overlap(found, sizes, lateness):
+    windows, late, _ = run_through("session:12us", found, sizes, lateness)
+    last: dict[str, int] = {}
+    for start, end, key, *_ in sorted(windows):
+        assert start >= last.get(key, start)
+        last[key] = end
+    assert (sorted(windows), late) == late_sessions("session:12us", found, lateness)
+    assert sum(one[3] for one in windows) + len(late) == len(found)
+
+
+@given(rows, st.integers(0, 60), st.integers(0, 30))
+def test_restored_sessions_are_those_of_an_undisturbed_stream(found, cut, lateness):
+    first, _ = windower("session:12us", lateness=lateness)
+    second, _ = windower("session:12us", lateness=lateness)
+    closed, late = [], 0
+    if found[:cut]:
+        taken = first.add(events(found[:cut]))
+        closed, late = taken.closed, len(taken.late)
+    state = msgspec.json.decode(msgspec.json.encode(first.state()), type=WindowsState)
+    second.restore(state)
+    if found[:cut]:
+        second._watermark.observe("", max(time for time, *_ in found[:cut]))
+    if found[cut:]:
+        taken = second.add(events(found[cut:]))
+        closed, late = closed + taken.closed, late + len(taken.late)
+    closed += second.finish(partial=False)
+    expected, expected_late, _ = run_through("session:12us", found, [1000], lateness)
+    assert sorted((w.start, w.end, w.key, w.totals.count) for w in closed) == sorted(
+        one[:4] for one in expected
+    )
+    assert late == len(expected_late)
 
 
 def naive_sessions(spec, found):

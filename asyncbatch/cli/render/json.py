@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -127,10 +128,12 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
         ],
         "failures": listed,
         "failures_omitted": report.failure_count - len(listed),
+        "failure_kinds": dict(sorted(report.kinds.items())),
         "exit_code": exit_code,
         **optional_sections(report),
         **({"target_discarded": report.discarded} if report.discarded else {}),
         **({"notes": report.notes} if report.notes else {}),
+        **({"error": report.error} if report.error is not None else {}),
     }
 
 
@@ -262,6 +265,8 @@ class RunReport(Struct):
     target_discarded: str | None = None
     dry_run: bool = False
     notes: list[str] = []
+    error: str | None = None
+    failure_kinds: dict[str, _Count] | None = None  # None in reports of earlier versions
 
     @property
     def target_lost(self) -> bool:
@@ -312,6 +317,7 @@ def merge(reports: list[RunReport]) -> Report:
         peak_memory_bytes=max(report.peak_memory_bytes for report in reports),
         interrupted=any(report.status == "interrupted" for report in reports),
         target_lost=any(report.target_lost for report in reports),
+        error="; ".join(filter(None, (report.error for report in reports))) or None,
         discarded="; ".join(filter(None, (report.target_discarded for report in reports))) or None,
         notes=list(dict.fromkeys(note for report in reports for note in report.notes)),
         failure_count=len(failures) + sum(report.failures_omitted for report in reports),
@@ -322,9 +328,11 @@ def merge(reports: list[RunReport]) -> Report:
     merged.sink = merge_sinks([one.sink.to_report() if one.sink else None for one in reports])
     slow = (SlowFile(one.elapsed_ms, one.file) for each in reports for one in each.slowest_files)
     merged.slowest = heapq.nlargest(MAX_SLOWEST_FILES, slow)
-    merged.kept = [
-        (-number, 0, 0, failure) for number, failure in enumerate(failures[:MAX_LISTED_FAILURES])
-    ]
+    for number, failure in enumerate(failures):
+        merged.list_failure(number, failure)
+    for report in reports:
+        kinds = report.failure_kinds
+        merged.add_kinds(Counter(one.kind for one in report.failures) if kinds is None else kinds)
     return merged
 
 

@@ -43,10 +43,10 @@ class Junit:
 
     def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - JUnit has no exit status
         """Yield the document."""
-        tally = report.tally
+        tally, errors = report.tally, int(report.error is not None)
         counts = (
-            f'tests="{tally.files}" failures="{tally.failed + tally.partial}" errors="0" '
-            f'time="{report.elapsed_s:.3f}"'
+            f'tests="{tally.files + errors}" failures="{tally.failed + tally.partial}" '
+            f'errors="{errors}" time="{report.elapsed_s:.3f}"'
         )
         skipped = f'skipped="{tally.skipped}"'
         started = report.started_at.strftime("%Y-%m-%dT%H:%M:%S")
@@ -60,6 +60,10 @@ class Junit:
         while chunk := self._cases.read(_CHUNK_BYTES):
             yield chunk
         self._cases.close()
+        if report.error is not None:
+            message = _attribute(report.error)
+            case = f'<testcase classname="asyncbatch" name="{command}" time="0.000000">'
+            yield f"{case}<error message={message}/></testcase>\n".encode()
         yield b"</testsuite>\n</testsuites>\n"
 
 

@@ -51,6 +51,8 @@ class Markdown:
         yield b"| | |\n| --- | --- |\n"
         yield "".join(f"| {label} | {value} |\n" for label, value in rows.items()).encode()
         yield f"\nExit status {exit_code}.\n".encode()
+        if report.error is not None:
+            yield f"\nError: {_cell(printable(report.error))}\n".encode()
         yield from _sources(report)
         for note in report.notes:
             yield f"\n{_cell(printable(note))}\n".encode()

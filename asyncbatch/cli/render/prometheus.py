@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import UsageError
@@ -55,11 +57,36 @@ class Gauges:
         return Gauge(f"{self._prefix}_{metric}", help_, ("name", *labels), registry=self._registry)
 
 
-class Metrics:
-    """A renderer of the metrics of a run. Raises UsageError if the library is missing."""
+_LAST_SUCCESS = "last_success_timestamp_seconds"
+_LAST_SUCCESS_LINE = re.compile(rb"^asyncbatch_(?:run|stream)_" + _LAST_SUCCESS.encode()
+                                + rb"\{[^}]*\} (\S+)$", re.MULTILINE)  # fmt: skip
 
-    def __init__(self, name: str) -> None:
-        self._gauges = Gauges("asyncbatch_run", name)
+
+def read_last_success(path: str) -> float | None:
+    """Return the time of the last success in a file of metrics, None without one."""
+    try:
+        with open(path, "rb") as file:
+            found = _LAST_SUCCESS_LINE.search(file.read())
+        return None if found is None else float(found[1])
+    except (OSError, ValueError):
+        return None
+
+
+def set_last_success(gauges: Gauges, exit_code: int | None, before: float | None) -> None:
+    """Set the time of the last success: now, or that of an earlier run."""
+    value = time.time() if exit_code == 0 else before
+    if value is not None:
+        gauges.set(_LAST_SUCCESS, "Time at which a run last ended with exit status 0.", value)
+
+
+class Metrics:
+    """A renderer of the metrics of a run. Raises UsageError if the library is missing.
+
+    `last_success` is the time of the last success of an earlier run.
+    """
+
+    def __init__(self, name: str, last_success: float | None = None) -> None:
+        self._gauges, self._last_success = Gauges("asyncbatch_run", name), last_success
 
     def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - `finish` uses the report
         """Return nothing: `finish` yields the metrics."""
@@ -73,6 +100,7 @@ class Metrics:
         gauge("exit_code", "Exit status of the run.", exit_code)
         gauge("started_timestamp_seconds", "Time at which the run began.", started)
         gauge("ended_timestamp_seconds", "Time at which the run ended.", started + report.elapsed_s)
+        set_last_success(self._gauges, exit_code, self._last_success)
         gauge("duration_seconds", "Duration of the run.", report.elapsed_s)
         self._gauges.set_each("files", "Inputs, by result.", {
             "succeeded": tally.succeeded, "partial": tally.partial, "failed": tally.failed,

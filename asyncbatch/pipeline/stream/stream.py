@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.tally import StreamTally
+from asyncbatch.errors import UsageError
 from asyncbatch.formats.lines import LineSplitter, count_lines, first_lines
 from asyncbatch.sources.base import LiveChunk
 from asyncbatch.state.checkpoint import SourceState, StreamState
@@ -109,6 +110,11 @@ class StreamCore:
         self.schema = WindowSchema(settings.window, self.keys, self.recipe)
         self.tally = StreamTally()
         self._wall_clock = wall_clock
+        if settings.time is None:
+            try:
+                settings.window.check_time(wall_clock())
+            except ValueError as error:
+                raise UsageError(f"the present time {error}: use shorter windows") from None
         self._watermark = Watermark(settings.lateness, settings.idle, clock)
         overflow = settings.overflow_key
         self._windower = make_windower(

@@ -6,8 +6,10 @@ import asyncio
 import errno
 import os
 import threading
+import zlib
+from contextlib import suppress
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -55,10 +57,14 @@ class FilePosition:
             else (self.tail + data)[-DIGEST_BYTES:]
         )
 
+    @property
+    def head(self) -> str:
+        """The digest of the first `DIGEST_BYTES` bytes, or all before the position."""
+        return self._head_digest or digest(self._head)
+
     def mark(self) -> FileMark:
         """Return the current position, to be stored."""
-        head = self._head_digest or digest(self._head)
-        return FileMark(self.offset, head, digest(self.tail), self.inode)
+        return FileMark(self.offset, self.head, digest(self.tail), self.inode)
 
     def seek(self, mark: FileMark, read_at: Callable[[int, int], bytes]) -> bool:
         """Move to `mark` if the file has the same bytes before it; return whether it has.
@@ -67,7 +73,11 @@ class FilePosition:
         """
         other = FilePosition(mark.inode)
         other.move_to(mark.offset, read_at)
-        if len(other.tail) < min(DIGEST_BYTES, mark.offset) or other.mark() != mark:
+        found = other.mark()
+        if len(other.tail) < min(DIGEST_BYTES, mark.offset) or (found.head, found.tail) != (
+            mark.head,
+            mark.tail,
+        ):
             return False
         self.offset, self.tail = other.offset, other.tail
         self._head, self._head_digest = other._head, other._head_digest
@@ -82,16 +92,22 @@ class FilePosition:
         self.offset, self.tail = offset, read_at(offset - length, length)
 
 
+AnyMark = TypeVar("AnyMark", bound=FileMark)
+
+
 def position_of_mark(mark: FileMark) -> dict[str, Any]:
     """Return a mark as a position in JSON."""
     position: dict[str, Any] = msgspec.to_builtins(mark)
     return position
 
 
-def parse_position(position: Any) -> FileMark:
-    """Return the mark of a position. Raises UsageError for an invalid position."""
+def parse_position(position: Any, form: type[AnyMark]) -> AnyMark:
+    """Return the mark of a position, as a `FileMark` of this form.
+
+    Raises UsageError for an invalid position.
+    """
     try:
-        return msgspec.convert(position, FileMark)
+        return msgspec.convert(position, form)
     except msgspec.ValidationError as error:
         raise UsageError(f"not a position in a file: {position!r} ({error})") from None
 
@@ -102,19 +118,27 @@ def digest(data: bytes) -> str:
 
 
 _READ_BYTES = 8 * CHUNK_BYTES  # bytes read in one call in a thread
+# A file that begins with so many NULs begins with a hole: its writer went on at the old offset when
+# the file was truncated. Fewer may belong to text in UTF-16 or UTF-32.
+HOLE_START = bytes(4)
 _MAGIC_BYTES = 16  # first bytes of a file that identify its compression
 
 
 class FileReader:
     """Reads a complete file, decompressed. It owns the descriptor.
 
+    A hole at its beginning, also a compressed one, is skipped: truncation leaves it.
+
     `next`, `read` and `seek` move `read_position`. Raises OSError, and CorruptArchiveError for a
     file that ends within its magic bytes. `close` may be called from another thread.
     """
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    def __init__(self, descriptor: int, name: str, *, block_bytes: int = _READ_BYTES) -> None:
         self.read_position = FilePosition(os.fstat(descriptor).st_ino)
-        self._descriptor = descriptor
+        self.checksum: int | None = (
+            None  # CRC-32 of all bytes before the position; set 0 to have it
+        )
+        self._descriptor, self._block_bytes = descriptor, block_bytes
         self._ahead = memoryview(b"")
         self._lock, self._is_closed = threading.Lock(), False
         head = os.pread(descriptor, _MAGIC_BYTES, os.lseek(descriptor, 0, os.SEEK_CUR))
@@ -141,18 +165,24 @@ class FileReader:
                 return False
             os.lseek(self._descriptor, mark.offset, os.SEEK_SET)
             return True
-        read_position = self.read_position
-        try:
-            while read_position.offset < mark.offset:
-                data = self.read_more()
-                if not data:
-                    return False
-                here = mark.offset - read_position.offset
-                read_position.advance(data[:here])
-                self._ahead = memoryview(data)[here:]
-        except CorruptArchiveError:
-            return False
-        return (read_position.mark().head, read_position.mark().tail) == (mark.head, mark.tail)
+        with suppress(CorruptArchiveError):
+            return self._read_to(mark)
+        return False
+
+    def _read_to(self, mark: FileMark) -> bool:
+        """Read up to a mark, and return whether the content is the same."""
+        position = self.read_position
+        while position.offset < mark.offset:
+            data = self.read_more()
+            here = mark.offset - position.offset
+            if not data or here < 0:  # negative after a hole that another file has
+                return False
+            position.advance(data[:here])
+            self._ahead = memoryview(data)[here:]
+            # Most files differ in their first bytes: the others need not be decompressed.
+            if position.offset >= DIGEST_BYTES and position.head != mark.head:
+                return False
+        return (position.head, digest(position.tail)) == (mark.head, mark.tail)
 
     @property
     def has_more(self) -> bool:
@@ -165,6 +195,8 @@ class FileReader:
             self._ahead = memoryview(self.read_more())
         data, self._ahead = bytes(self._ahead[:CHUNK_BYTES]), self._ahead[CHUNK_BYTES:]
         self.read_position.advance(data)
+        if self.checksum is not None:
+            self.checksum = zlib.crc32(data, self.checksum)
         return data
 
     async def read(self) -> bytes:
@@ -179,9 +211,40 @@ class FileReader:
         with self._lock:
             if self._is_closed:
                 return b""
-            if self._chunks is None:
-                return os.read(self._descriptor, _READ_BYTES)
-            return next(self._chunks, b"")
+            block = self._read_block()
+            if not self.read_position.offset and block.startswith(HOLE_START):
+                block = self._skip_hole(block)
+            return block
+
+    def _read_block(self) -> bytes:
+        if self._chunks is None:
+            return os.read(self._descriptor, self._block_bytes)
+        return next(self._chunks, b"")
+
+    def _skip_hole(self, block: bytes) -> bytes:
+        """Move past the NULs at the beginning of the file; return the bytes that follow them."""
+        if self._chunks is None:
+            start = _hole_end(self._descriptor)
+            self.read_position.move_to(start, lambda at, size: os.pread(self._descriptor, size, at))
+            os.lseek(self._descriptor, start, os.SEEK_SET)
+            block = self._read_block()
+        while block and not (rest := block.lstrip(b"\0")):
+            self.read_position.advance(block)
+            block = self._read_block()
+        if block:
+            self.read_position.advance(block[: -len(rest)])
+            block = rest
+        return block
+
+    def is_at_end(self) -> bool:
+        """Whether nothing follows the position. Raises OSError and CorruptArchiveError."""
+        if not self._ahead:
+            self._ahead = memoryview(self.read_more())
+        return not self._ahead
+
+    def end_mark(self) -> FileMark:
+        """Return the mark of the position: the end, if the file was read."""
+        return self.read_position.mark()
 
     @property
     def is_compressed(self) -> bool:
@@ -193,6 +256,10 @@ class FileReader:
         return digest(os.pread(self._descriptor, size, 0))
 
     def has_changed(self) -> bool:
+        """Return False, because a compressed file is complete."""
+        return False
+
+    def is_truncated(self) -> bool:
         """Return False, because a compressed file is complete."""
         return False
 
@@ -215,7 +282,7 @@ class FileReader:
             return None
         stream = os.fdopen(self._descriptor, "rb", closefd=False)
         # A stream reads one file at a time, and has no option for its window.
-        return self._compression.chunks(stream, _READ_BYTES, LARGEST_WINDOW_BYTES)
+        return self._compression.chunks(stream, self._block_bytes, LARGEST_WINDOW_BYTES)
 
 
 _BLOCK_BYTES = 4096
@@ -232,17 +299,24 @@ class FileTruncatedError(Exception):
         self.unread_bytes = unread_bytes
 
 
+def _hole_end(descriptor: int) -> int:
+    """Return the offset up to which a file begins with a hole, as far as the system knows."""
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_DATA)
+    except OSError as error:  # ENXIO: it is one hole. Other: the file system has no SEEK_DATA.
+        return os.fstat(descriptor).st_size if error.errno == errno.ENXIO else 0
+
+
 class LiveFile:
     """Reads a growing file. It owns the descriptor; the caller advances `read_position`.
 
-    A truncated file (`was_truncated`) may begin with a hole, if its writer continues at the old
-    offset. The hole is skipped.
+    A file that was truncated may begin with a hole, if its writer continues at the old offset. The
+    hole is skipped.
     """
 
-    def __init__(self, descriptor: int, *, was_truncated: bool = False) -> None:
+    def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.read_position = FilePosition(os.fstat(descriptor).st_ino)
-        self._was_truncated = was_truncated
         # Size and time of the last write: at the last read without new bytes, and at the last
         # `has_changed`.
         self._status_at_end: tuple[int, int] | None = None
@@ -275,8 +349,10 @@ class LiveFile:
         status_now = (status.st_size, status.st_mtime_ns)
         if status_now == self._status_at_end:
             return b""
-        if self._was_truncated and not self.read_position.offset:
+        if not self.read_position.offset and self._read_at(0, len(HOLE_START)) == HOLE_START:
             self._skip_hole()
+            status = os.fstat(self.descriptor)
+            status_now = (status.st_size, status.st_mtime_ns)
         offset, tail = self.read_position.offset, self.read_position.tail
         # Read the bytes before the position again, together with the new ones: so the file cannot
         # be truncated between the check and the read.
@@ -294,6 +370,11 @@ class LiveFile:
         known, self._checked_status = self._checked_status, (status.st_size, status.st_mtime_ns)
         return self._checked_status not in (known, self._status_at_end)
 
+    def is_truncated(self) -> bool:
+        """Whether the bytes before the position are no longer there."""
+        tail = self.read_position.tail
+        return self._read_at(self.read_position.offset - len(tail), len(tail)) != tail
+
     def size(self) -> int:
         """Return the current size in bytes."""
         return os.fstat(self.descriptor).st_size
@@ -302,19 +383,26 @@ class LiveFile:
         """Return the time of the last write, in nanoseconds since 1970."""
         return os.fstat(self.descriptor).st_mtime_ns
 
+    def is_at_end(self) -> bool:
+        """Whether nothing follows the position by now."""
+        return self.size() <= self.read_position.offset
+
+    def end_mark(self) -> FileMark:
+        """Return the mark of the present end, which identifies the content."""
+        end = FilePosition(self.inode)
+        end.move_to(self.size(), self._read_at)
+        return end.mark()
+
     def reopen(self) -> LiveFile:
         """Return a new reader of the same file, at its beginning."""
-        return LiveFile(os.dup(self.descriptor), was_truncated=True)
+        return LiveFile(os.dup(self.descriptor))
 
     def close(self) -> None:
         """Close the file."""
         os.close(self.descriptor)
 
     def _skip_hole(self) -> None:
-        try:
-            start = os.lseek(self.descriptor, 0, os.SEEK_DATA)
-        except OSError as error:  # ENXIO: it is one hole. Other: the file system has no SEEK_DATA.
-            start = self.size() if error.errno == errno.ENXIO else 0
+        start = _hole_end(self.descriptor)
         while (block := self._read_at(start, _READ_BYTES)) and not block.strip(b"\0"):
             start += len(block)
         self._move_to(start + len(block) - len(block.lstrip(b"\0")))

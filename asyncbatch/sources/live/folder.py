@@ -23,7 +23,7 @@ from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.base import LiveChunk
 from asyncbatch.sources.inputs import walk
 from asyncbatch.sources.live.file import DIGEST_BYTES, FileMark, FileReader, position_of_mark
-from asyncbatch.sources.live.seen import FoundFile, SeenFiles, SeenState
+from asyncbatch.sources.live.seen import ContentMark, FoundFile, SeenContent, SeenFiles, SeenState
 from asyncbatch.sources.live.watch import POLL_SECONDS, FolderWatch
 from asyncbatch.sources.selection import DEFAULT_PATTERNS, Filter
 
@@ -56,6 +56,8 @@ class FolderPosition(Struct, frozen=True, omit_defaults=True):
     seen: SeenState  # the files that were read
     name: str | None = None  # the file that is being read, None between two files
     mark: FileMark | None = None  # the position in that file
+    checksum: int | None = None  # of its bytes before the position; None if it is unknown
+    scanned: int = 0  # the latest ctime in the folder when the file was found
 
 
 class FolderReader:
@@ -63,7 +65,8 @@ class FolderReader:
 
     With `follow`, later files are read too, once they are complete: renamed, or unchanged for
     `settle` seconds. With `from_end`, only these are read. A file is read once, even if it is
-    renamed. `next` may be called in a thread, and `close` from another one. Raises UsageError.
+    renamed, compressed or copied after it was read. `next` may be called in a thread, and `close`
+    from another one. Raises UsageError.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class FolderReader:
         self._seen = SeenFiles()
         self._found: deque[FoundFile] = deque()
         self._needs_scan, self._skips_present = True, from_end
+        self._scanned = 0  # the latest ctime that the last scan saw
         self._current: tuple[FoundFile, FileReader] | None = None
         self._begins = False
         # By inode, the files that may be incomplete: their size, the time of the last write, and
@@ -127,7 +131,10 @@ class FolderReader:
         place: dict[str, Any] = {"seen": self._seen.position}
         if self._current is not None:
             file, reading = self._current
-            place |= {"name": file.name, "mark": position_of_mark(reading.read_position.mark())}
+            place |= {
+                "name": file.name, "mark": position_of_mark(reading.read_position.mark()),
+                "checksum": reading.checksum, "scanned": self._scanned,
+            }  # fmt: skip
         return place
 
     def start_at(self, position: Any) -> None:
@@ -152,6 +159,7 @@ class FolderReader:
                 if found is not None and reading is not None:
                     if reading.seek(mark):
                         self._current = found, reading
+                        reading.checksum, self._scanned = place.checksum, place.scanned
                         return
                     reading.close()
         raise UsageError(
@@ -192,6 +200,7 @@ class FolderReader:
             data = reading.next()
         except (OSError, CorruptArchiveError) as error:
             loss = Failure(path, *_read_failure(error))
+            reading.checksum = None
             self._finish(file, reading)
             return LiveChunk(
                 path, b"", ends_file=True, position=self.position, begins_file=begins, loss=loss
@@ -207,6 +216,10 @@ class FolderReader:
             if reading.inode != file.inode:
                 reading.close()
                 raise FileNotFoundError  # noqa: TRY301 - the path leads to another file by now
+            if (content := self._seen.copied_content(file, path)) is not None:
+                self._finish(file, reading, content)
+                return
+            reading.checksum = 0
         except FileNotFoundError:
             self._missing[file.inode] = path
             self._needs_scan = True
@@ -224,9 +237,23 @@ class FolderReader:
             os.close(descriptor)
             raise
 
-    def _finish(self, file: FoundFile, reading: FileReader) -> None:
-        size = file.size if reading.is_compressed else reading.read_position.offset
-        self._seen.add(file, size, reading.head_digest(min(DIGEST_BYTES, size)))
+    def _finish(
+        self, file: FoundFile, reading: FileReader, content: ContentMark | None = None
+    ) -> None:
+        """Close a file and remember it. `content` is that of a file that is not read again."""
+        position = reading.read_position
+        if content is not None:
+            size = file.size
+        else:
+            size = file.size if reading.is_compressed else position.offset
+            if reading.checksum is not None:
+                content = ContentMark(position.head, position.offset, reading.checksum)
+        self._seen.add(
+            file,
+            size,
+            reading.head_digest(min(DIGEST_BYTES, size)),
+            content and SeenContent(content, self._scanned),
+        )
         reading.close()
         self._current = None
 
@@ -260,6 +287,7 @@ class FolderReader:
         else:
             self._found.extend(nsmallest(_FILES_AT_ONCE, (file for _, file in unread())))
         self._needs_scan = len(self._found) == _FILES_AT_ONCE
+        self._scanned = latest
         first = min((file.key for file in (*fresh, *islice(self._found, 1))), default=None)
         self._seen.forget(latest, first)
         for inode, path in self._missing.items():

@@ -19,6 +19,7 @@ from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.base import CHUNK_BYTES, LiveChunk
 from asyncbatch.sources.live.file import (
+    FileMark,
     FilePosition,
     FileReader,
     FileTruncatedError,
@@ -26,13 +27,15 @@ from asyncbatch.sources.live.file import (
     parse_position,
     position_of_mark,
 )
+from asyncbatch.sources.live.history import LogHistory, ReadFile, read_file
 from asyncbatch.sources.live.rotation import (
+    FileMovedError,
     LogFile,
     close_all,
-    files_written_after,
     log_files,
     open_all,
     open_at,
+    open_log_file,
     rotated_files,
 )
 from asyncbatch.sources.live.watch import POLL_SECONDS, FolderWatch
@@ -44,8 +47,15 @@ if TYPE_CHECKING:
 _SETTLE_SECONDS = 1.0  # time without writes after which a rotated file is complete
 _LEFT_FILE_SECONDS = 60.0  # a finished file is checked for late writes for this long
 _MAX_OPEN_FILES = 64  # while the reader is behind
-_NO_FILE = LogFile("", 0, 0)
 _SEARCH_ATTEMPTS = 5  # attempts to find a position while a rotation is in progress
+
+
+class LogPosition(FileMark, frozen=True, omit_defaults=True):
+    """A stored position in a log: in the file that was being read."""
+
+    # The files finished before. A position at the beginning of a file has no bytes that identify
+    # the file. None in positions of earlier versions.
+    before: list[ReadFile] | None = None
 
 
 class LogFollower:
@@ -69,7 +79,7 @@ class LogFollower:
         self._quiet_since: float | None = None
         # The file that was finished last, its size then, and the time.
         self._left_file: tuple[LiveFile, int, float] | None = None
-        self._last_finished = _last_rotated(path)  # the last rotated file read to its end
+        self._history = LogHistory(_last_rotated(path))
         self._reported_reason = ""  # reason the path cannot be read, as reported last
         self._lock = threading.Lock()
         self._is_closed = False
@@ -91,18 +101,21 @@ class LogFollower:
 
     @property
     def position(self) -> Any:
-        return position_of_mark(
-            (self._files[0].read_position if self._files else FilePosition()).mark()
-        )
+        position = self._files[0].read_position if self._files else FilePosition()
+        return position_of_mark(position.mark()) | {"before": self._history.position}
 
     def start_at(self, position: Any) -> None:
         """Resume after the chunk with this position, even if its file was renamed since.
 
         Raises UsageError if no file has the bytes before the position; OSError.
         """
-        mark = parse_position(position)
+        mark = parse_position(position, LogPosition)
         close_all(self._files)
         self._files.clear()
+        if mark.before is not None:
+            self._history = LogHistory(mark.before)
+            if not mark.offset:
+                return  # the next file is the first one after these
         found = None
         for _ in range(_SEARCH_ATTEMPTS):  # a rotation may be in progress
             files = log_files(self.path)
@@ -120,7 +133,8 @@ class LogFollower:
             later = {file.inode for file in files[number + 1 :]}
             self._files.extend(open_all(lambda: _with_inodes(log_files(self.path), later)))
             self._begins = not mark.offset
-            self._last_finished = files[number - 1] if number else _NO_FILE
+            if mark.before is None:
+                self._history = LogHistory(_known_files(files[:number][-1:]))
 
     def next(self) -> LiveChunk | None:
         """Return the next chunk, None without one. Raises OSError."""
@@ -187,7 +201,8 @@ class LogFollower:
             if last is not None and last.read_position.offset == 0 and last.has_changed():
                 copies = open_all(self._copies_of_truncated)
                 self._files.extend([*copies, self._files.pop()])
-            if last is None or last.inode != inode:
+            # The copies of a truncated file come first: the next read looks for them.
+            if last is None or (last.inode != inode and not last.is_truncated()):
                 self._files.extend(open_all(self._newer_files))
         except OSError as error:
             self._report_unreadable(error)
@@ -199,17 +214,12 @@ class LogFollower:
         files = log_files(self.path)
         current = [file for file in files if file.path == self.path]
         rotated = files[: len(files) - len(current)]
-        last = self._last_finished
-        if self._files:
-            last = LogFile("", self._files[-1].inode, self._files[-1].modified_ns())
-        return [*files_written_after(rotated, last.inode, last.modified_ns), *current]
+        return [*self._history.files_after(rotated, self._files), *current]
 
     def _copies_of_truncated(self) -> list[LogFile]:
         """Return the copies of the last open file, which was truncated before it was read."""
-        before, last = self._last_finished, self._files[-1]
-        if len(self._files) > 1:
-            before = LogFile("", self._files[-2].inode, self._files[-2].modified_ns())
-        files = files_written_after(rotated_files(self.path), before.inode, before.modified_ns)
+        *before, last = self._files
+        files = self._history.files_after(rotated_files(self.path), before)
         return self._files_before(files, last)
 
     def _files_before(self, files: list[LogFile], last: OpenLogFile) -> list[LogFile]:
@@ -219,14 +229,12 @@ class LogFollower:
                 return files[:number]
         if last.inode == _inode_at(self.path):
             return files
-        # The file was removed, perhaps after it was compressed. A compressed copy keeps its time.
-        written = last.modified_ns()
-        same = [
-            file for file in files if file.modified_ns == written and compression_by_name(file.path)
-        ]
-        if same:
-            return files[: files.index(same[-1])]
-        return [file for file in files if file.modified_ns <= written]
+        # The file was removed, perhaps after it was compressed.
+        known = read_file(last)
+        found = self._history.find(files, known, is_open=True)
+        if found is not None:
+            return files[:found]
+        return [file for file in files if file.modified_ns <= known.modified_ns]
 
     def _report_unreadable(self, error: OSError) -> None:
         """Report that the path cannot be read. Report the same reason only once."""
@@ -254,7 +262,7 @@ class LogFollower:
         """Finish the current file; return the chunk that ends it."""
         chunk = self._chunk(b"", ends=True)
         file = self._files.popleft()
-        self._last_finished = LogFile("", file.inode, file.modified_ns())
+        self._history.add(read_file(file))
         self._quiet_since = None
         if self._left_file is not None:
             self._left_file[0].close()
@@ -309,7 +317,8 @@ class LogFollower:
             f"there is no copy of it: {lost}",
         )
         self._files[0] = file.reopen()
-        self._last_finished = _last_rotated(self.path)
+        for known in _last_rotated(self.path):
+            self._history.add(known)
         file.close()
         return self._chunk(b"", ends=True)
 
@@ -322,8 +331,23 @@ def _inode_at(path: str) -> int:
         return 0
 
 
-def _last_rotated(path: str) -> LogFile:
-    return next(reversed(rotated_files(path)), _NO_FILE)
+def _last_rotated(path: str) -> list[ReadFile]:
+    """Return the newest of the rotated files, if there is one."""
+    return _known_files(rotated_files(path)[-1:])
+
+
+def _known_files(files: list[LogFile]) -> list[ReadFile]:
+    """Return files as read ones. A compressed file is not read for it: it changes no more."""
+    known = []
+    for file in files:
+        read = ReadFile(file.inode, file.modified_ns)
+        if compression_by_name(file.path) is None:
+            with suppress(OSError, FileMovedError):
+                opened = open_log_file(file)
+                read = read_file(opened)
+                opened.close()
+        known.append(read)
+    return known
 
 
 def _with_inodes(files: list[LogFile], inodes: set[int]) -> list[LogFile]:
@@ -369,6 +393,11 @@ class FollowedSource:
             sorted(folders), self._wakeup, lambda name: os.path.basename(name).startswith(stems)
         )
         self._follower = LogFollower(path, from_end=from_end)
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no file at the path."""
+        return not os.path.exists(self.name)
 
     @property
     def position(self) -> Any:

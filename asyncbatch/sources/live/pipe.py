@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import select
 import stat
 import sys
@@ -16,8 +17,15 @@ from asyncbatch.core.records import STDIN
 from asyncbatch.errors import SourceError, UsageError
 from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.base import CHUNK_BYTES, LiveChunk
-from asyncbatch.sources.live.file import FileReader, parse_position, position_of_mark
+from asyncbatch.sources.live.file import (
+    HOLE_START,
+    FileMark,
+    FileReader,
+    parse_position,
+    position_of_mark,
+)
 
+_HOLES = re.compile(rb"(?<=\n)(?:\0{4,}|\0+\Z)")  # the second: a hole that the next read continues
 _PIPE_BYTES = 1024 * 1024  # the capacity requested for a pipe; Linux's default is 64 KiB
 
 
@@ -50,6 +58,7 @@ class PipeSource:
             with suppress(OSError):  # for fewer and larger reads, if the system permits it
                 fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._wakeup = Wakeup()
+        self._is_line_start, self._is_in_hole = True, False  # of a pipe
 
     @property
     def position(self) -> Any:
@@ -58,7 +67,7 @@ class PipeSource:
         return position_of_mark(self._reader.read_position.mark())
 
     def start_at(self, position: Any) -> None:
-        mark = parse_position(position)
+        mark = parse_position(position, FileMark)
         if self._reader is None or not self.can_resume:
             raise UsageError(f"{self.name} cannot be read again: it is not a file")
         if not self._reader.seek(mark):
@@ -92,7 +101,24 @@ class PipeSource:
                 loop.remove_reader(self._descriptor)
             if not _is_ready(self._descriptor):
                 return None
-        return os.read(self._descriptor, CHUNK_BYTES)
+        data = os.read(self._descriptor, CHUNK_BYTES)
+        return data and self._without_hole(data)
+
+    def _without_hole(self, data: bytes) -> bytes | None:
+        """Return the bytes after a hole at the beginning of a line; None if there are none yet.
+
+        The output of `tail -F` contains the hole at the beginning of a file that was truncated.
+        """
+        read = data
+        if self._is_in_hole or (self._is_line_start and data.startswith(HOLE_START)):
+            data = data.lstrip(b"\0")
+        if b"\0" in data:
+            data = _HOLES.sub(b"", data)
+        self._is_in_hole = read.endswith(b"\0") and (not data or data.endswith(b"\n"))
+        if not data:
+            return None
+        self._is_line_start = data.endswith(b"\n")
+        return data
 
     def wake(self) -> None:
         """End the wait of `read`."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _ROTATION_SUFFIX = re.compile(r"[._-](?:\d[\dT:._-]*Z?|old|prev|bak)")
 # A counter of rotations; the largest is the oldest file. A number with more digits is a date.
 _NUMBER = re.compile(r"[._-](\d{1,6})")
+# A date, perhaps with a time and a counter, or seconds since 1970: the smallest is the oldest file.
+_DATE = re.compile(r"[._-](?:\d{4}[-._]\d\d|\d{7,})[\dT:._-]*Z?")
+_DIGITS = re.compile(r"\d+")
 
 
 class LogFile(NamedTuple):
@@ -40,25 +43,15 @@ def log_files(path: str) -> list[LogFile]:
     return rotated
 
 
-def files_written_after(files: Sequence[LogFile], inode: int, modified: int) -> list[LogFile]:
-    """Return the files after the one with this inode and time.
-
-    That file may have been removed or compressed, so that no file has its inode.
-    """
-    for number, file in enumerate(files):
-        if file.inode == inode:
-            return list(files[number + 1 :])
-    return [file for file in files if file.modified_ns > modified]
-
-
 def rotated_files(path: str) -> list[LogFile]:
     """Return the rotated files of the log at `path`, the oldest first.
 
-    They are ordered by number if all have one, else by time. If a file exists both compressed and
+    They are ordered by the number or the date in their names if all have one, else by time: a file
+    that was compressed may have the time of the compression. If a file exists both compressed and
     uncompressed, the compressed one is left out, because it may be incomplete.
     """
     folder, name = os.path.split(os.path.realpath(path))
-    found: dict[str, tuple[int | None, LogFile]] = {}
+    found: dict[str, tuple[str, LogFile]] = {}
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -68,16 +61,15 @@ def rotated_files(path: str) -> list[LogFile]:
                 if mark is None or not entry.is_file() or (is_compressed and plain in found):
                     continue
                 status = entry.stat()
-                number = _NUMBER.fullmatch(mark)
-                found[plain] = (
-                    int(number[1]) if number else None,
-                    LogFile(entry.path, status.st_ino, status.st_mtime_ns),
-                )
+                found[plain] = mark, LogFile(entry.path, status.st_ino, status.st_mtime_ns)
     except OSError:  # the folder was removed, or may not be listed
         return []
+    marks = [mark for mark, _ in found.values()]
     ranked = list(found.values())
-    if all(number is not None for number, _ in ranked):
-        ranked.sort(key=lambda one: -(one[0] or 0))
+    if all(map(_NUMBER.fullmatch, marks)):
+        ranked.sort(key=lambda one: -int(one[0][1:]))
+    elif all(map(_DATE.fullmatch, marks)):
+        ranked.sort(key=lambda one: list(map(int, _DIGITS.findall(one[0]))))
     else:
         ranked.sort(key=lambda one: (one[1].modified_ns, one[1].path))
     return [file for _, file in ranked]
@@ -106,20 +98,20 @@ _OPEN_ATTEMPTS = 5  # while files are being renamed
 OpenLogFile = LiveFile | FileReader  # a file that may grow, or a compressed, complete file
 
 
-class _MovedError(Exception):
+class FileMovedError(Exception):
     """A path leads to another file than when it was listed."""
 
 
 def open_log_file(file: LogFile) -> OpenLogFile:
     """Open a file of a log. Raises OSError and CorruptArchiveError.
 
-    Raises _MovedError if the path leads to another file by now.
+    Raises FileMovedError if the path leads to another file by now.
     """
     descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
     status = os.fstat(descriptor)
     if status.st_ino != file.inode or not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise _MovedError
+        raise FileMovedError
     try:
         if compression_by_name(file.path) is None:
             return LiveFile(descriptor)
@@ -139,7 +131,7 @@ def open_all(select: Callable[[], Sequence[LogFile]]) -> list[OpenLogFile]:
         try:
             for file in select():
                 opened.append(open_log_file(file))  # noqa: PERF401 - open files must be closed after an error
-        except (_MovedError, FileNotFoundError):
+        except (FileMovedError, FileNotFoundError):
             close_all(opened)
         except BaseException:
             close_all(opened)
@@ -159,7 +151,7 @@ def open_at(files: Sequence[LogFile], mark: FileMark) -> tuple[int, OpenLogFile]
     for number in numbers:
         if not mark.offset and files[number].inode != mark.inode:
             continue  # a mark at the beginning has no bytes before it, so any file would match
-        with suppress(_MovedError, FileNotFoundError, CorruptArchiveError):
+        with suppress(FileMovedError, FileNotFoundError, CorruptArchiveError):
             part = open_log_file(files[number])
             if part.seek(mark):
                 return number, part

@@ -86,6 +86,7 @@ class EventFields:
         self, settings: StreamSettings, recipe: AggregateSet, now: Callable[[], int]
     ) -> None:
         self._max_future, self._now = settings.max_future, now
+        self._window = settings.window
         self._time = None if settings.time is None else time_field(settings.time)
         self.keys, self.times = KeyFields(settings.by), TimeReader(settings.unit)
         numbers = recipe.number_fields
@@ -101,21 +102,29 @@ class EventFields:
         """Whether events have a time field; it is the first field."""
         return self._time is not None
 
-    def check_future(self, time: int) -> None:
-        """Raise ValueError for a time that is too far ahead of the clock."""
-        if self._max_future is not None and time > self._now() + self._max_future:
+    def check_times(self, lowest: int, highest: int) -> None:
+        """Raise ValueError for times too far ahead of the clock, or windows without a date."""
+        if self._max_future is not None and highest > self._now() + self._max_future:
             raise ValueError("is further in the future than --max-future allows")
+        self._window.check_time(lowest)
+        if highest != lowest:
+            self._window.check_time(highest)
 
     def row(self, event: Json) -> tuple[Any, ...]:
         """Return the time, the key's fields and the values of an event. Raises RecordError."""
         if type(event) is not dict:
             raise RecordError("transform", f"an event is an object, not {kind_of(event)}")
-        values = [one.read(event) for one in self.readers]
         if self._time is None:
-            return (None, *values)
+            return (None, *(one.read(event) for one in self.readers))
+        try:
+            values = [one.read(event) for one in self.readers]
+        except RecordError as error:
+            if error.kind == "missing_field" and error.pointer == format_pointer(self._time.tokens):
+                error.message += _other_fields(event)
+            raise
         try:
             time = self.times.parse(values[0])
-            self.check_future(time)
+            self.check_times(time, time)
         except ValueError as error:
             raise self._time.error(str(error)) from None
         return (time, *values[1:])
@@ -130,6 +139,22 @@ class EventFields:
         return Events(
             len(rows), moments, self.keys.column(columns[1:by]), tuple(columns[by:]), source
         )
+
+
+_MAX_NAMES = 8  # field names in a message
+_MAX_NAME_CHARACTERS = 40
+
+
+def _other_fields(event: dict[str, Json]) -> str:
+    """Return a hint with the fields of an event that lacks the field of its time."""
+    names = [
+        repr(name if len(name) <= _MAX_NAME_CHARACTERS else f"{name[:_MAX_NAME_CHARACTERS]}...")
+        for name in list(event)[:_MAX_NAMES]
+    ]
+    more = f" and {len(event) - _MAX_NAMES:,} more" if len(event) > _MAX_NAMES else ""
+    return (
+        f"; the event has {', '.join(names) or 'no fields'}{more} (--time names the time's field)"
+    )
 
 
 # A constant attribute name is twice as fast as `attrgetter`.

@@ -254,7 +254,7 @@ class EventReader:
             if reader.reads_texts
             else fields.times.read_column(times)
         )
-        fields.check_future(moments.highest)
+        fields.check_times(moments.lowest, moments.highest)
         return moments
 
     def _make_row_readers(self) -> list[RowReader]:

@@ -160,6 +160,79 @@ def test_rows_go_into_postgres(stream, server):
     assert sorted(types) == ["text", *["timestamp with time zone"] * 2]
 
 
+_RECIPE = ("count", "sum:v", "avg:v", "low=min:v", "max:v", "stddev:v", "p95:v")
+_NUMBERS = {
+    "sqlite": ("INTEGER", "REAL"),
+    "duckdb": ("BIGINT", "DOUBLE"),
+    "postgres": ("bigint", "double precision"),
+}
+
+
+def _columns_and_rows(kind, name, folder, server):
+    """Return the columns of a table of windows with their types, and its rows."""
+    names = "count, sum_v, avg_v, low, max_v, stddev_v FROM"
+    if kind == "postgres":
+        columns = server.execute(
+            "SELECT column_name, data_type FROM information_schema.columns"
+            f" WHERE table_name = '{name}' ORDER BY ordinal_position", "recipe",
+        )  # fmt: skip
+        found = server.execute(f"SELECT {names} {name} ORDER BY window_start", "recipe")
+        return [tuple(row) for row in columns], [tuple(row) for row in found]
+    duckdb = None if kind == "sqlite" else pytest.importorskip("duckdb")
+    path = folder / ("recipe.duckdb" if duckdb else "recipe.db")
+    with closing(duckdb.connect(str(path)) if duckdb else sqlite3.connect(path)) as database:
+        columns = database.execute(
+            f"SELECT name, type FROM pragma_table_info('{name}') ORDER BY cid"
+        ).fetchall()
+        found = database.execute(f"SELECT {names} {name} ORDER BY window_start").fetchall()
+    return columns, found
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgres"])
+def test_the_columns_of_a_table_are_those_of_the_recipe(stream, tmp_path, server, kind):
+    """Whatever the windows of a run hold: no deviation yet, integers only, or fractions first."""
+    if kind == "duckdb":
+        pytest.importorskip("duckdb")
+    if kind == "postgres":
+        server.execute("CREATE DATABASE recipe")
+    target = {
+        "sqlite": "sqlite:///recipe.db",
+        "duckdb": "duckdb:///recipe.duckdb",
+        "postgres": server.url("recipe"),
+    }[kind]
+    windows = [at(1, v=1), at(6, v=2) + at(7, v=4), at(11, v=2.5) + at(12, v=3)]
+    runs = {
+        "together": ["".join(windows)], "alone": windows, "backwards": windows[::-1],
+        "whole": windows[:1], "split": windows[2:],
+    }  # fmt: skip
+    options = [word for one in _RECIPE for word in ("--agg", one)]
+    found = {}
+    for name, texts in runs.items():
+        for text in texts:
+            code, _, errors = stream(
+                "-", *BY_KIND, *options, "--to", target, "--table", name, stdin=text
+            )
+            assert code == 0, errors
+        found[name] = _columns_and_rows(kind, name, tmp_path, server)
+    integer, real = _NUMBERS[kind]
+    names = [
+        "window_start", "window_end", "window_key", "k", "count", "sum_v", "avg_v", "low", "max_v",
+        "stddev_v", "p95_v", "partial",
+    ]  # fmt: skip
+    for name, (columns, _) in found.items():
+        assert [column for column, _ in columns] == names, name
+        number = integer if name == "whole" else real  # of sums and extremes: widened if need be
+        types = [integer, number, real, number, number, real, real]
+        assert [type_ for _, type_ in columns[4:-1]] == types, name
+    expected = [
+        (1, 1, 1, 1, 1, None),
+        (2, 6, 3, 2, 4, 2**0.5),
+        (2, 5.5, 2.75, 2.5, 3, 0.125**0.5),
+    ]
+    for name in ("together", "alone", "backwards"):
+        assert found[name][1] == expected, name
+
+
 def test_rows_go_into_parquet_at_the_end(stream, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     assert stream("-", *BY_KIND, *SUMS, "--to", "w.parquet", stdin=EVENTS)[0] == 0

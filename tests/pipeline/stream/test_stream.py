@@ -156,6 +156,50 @@ def test_a_time_that_is_none_says_so(stream):
     assert "'t' is not an RFC 3339 time" in errors
 
 
+@pytest.mark.parametrize("more", [(), ("--workers", "0"), ("--jq", "."), ("-q",)])
+def test_a_stream_of_which_everything_is_rejected_fails(stream, tmp_path, more):
+    lines = "".join(at(number, v=1) for number in range(30)) * 100
+    code, windows, errors = stream("-", "--report", "r.json", *more, stdin=lines)
+    assert (code, windows) == (1, [])
+    reason = "'timestamp' is missing or null; the event has 't', 'k', 'v' (--time names the time's"
+    assert f"Error: all 3,000 events were rejected: {reason} field)" in errors
+    if "-q" not in more:
+        assert errors.count("rejected  ") == 1
+        assert f"rejected  3,000 times, first -:1: missing_field: {reason}" in errors
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["exit_code"] == 1
+    assert report["failure_kinds"] == {"missing_field": 3000}
+    assert len(report["failures"]) + report["failures_omitted"] == 3000
+
+
+@pytest.mark.parametrize(
+    ("lines", "more", "expected"),
+    [
+        (at(1) + "oops\n", (), 0),  # one is of use
+        ("oops\n" * 5, ("--max-failures", "5"), 0),  # allowed
+        ("oops\n" * 5, ("--max-failures", "4"), 1),
+        ("oops\n" * 5, (), 1),
+        (at(1), ("--jq", "empty"), 0),  # dropped on purpose
+        ("", (), 0),
+    ],
+)
+def test_when_a_stream_fails(stream, lines, more, expected):
+    assert stream("-", *BY_KIND, *more, stdin=lines)[0] == expected
+
+
+def test_equal_rejections_are_one_line_with_their_number(stream, tmp_path):
+    lines = (at(1) + "oops\n" + '{"t": "soon", "k": "a"}\n' + '{"k": "a"}\n') * 50
+    _, _, errors = stream("-", *BY_KIND, "--report", "r.json", stdin=lines)
+    told = [line for line in errors.splitlines() if line.startswith("rejected  ")]
+    assert [line.split(": ")[:2] for line in told] == [
+        ["rejected  50 times, first -:2:1", "invalid_json"],
+        ["rejected  50 times, first -:3", "transform"],
+        ["rejected  50 times, first -:4", "missing_field"],
+    ]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["failure_kinds"] == {"invalid_json": 50, "missing_field": 50, "transform": 50}
+
+
 def test_late_events_are_kept(stream, tmp_path):
     late = at(4, "b", note="late")
     code, windows, errors = stream(
@@ -164,6 +208,17 @@ def test_late_events_are_kept(stream, tmp_path):
     assert (code, short(windows)) == (0, [("00", "a", 1), ("05", "a", 2)])
     assert (tmp_path / "late.jsonl").read_text() == late
     assert "3 in windows, 1 late" in errors
+
+
+def test_a_late_event_begins_no_second_session_over_the_same_time(stream, tmp_path):
+    lines = at(0) + at(6, "b") + at(3) + at(5)
+    code, windows, errors = stream(
+        "-", *BY_KIND, "--window", "session:5s", "--late", "late.jsonl", stdin=lines
+    )
+    assert code == 0
+    assert short(windows) == [("00", "a", 1), ("05", "a", 1), ("06", "b", 1)]
+    assert (tmp_path / "late.jsonl").read_text() == at(3)
+    assert "1 late" in errors
 
 
 def test_a_failure_budget(stream):
@@ -415,6 +470,7 @@ def test_a_report_tells_what_a_stream_came_to(stream, tmp_path):
     assert told["windows"] == {"over": 2, "refused": 0}
     assert [(one["line"], one["kind"]) for one in told["failures"]] == [(2, "invalid_json")]
     assert (told["status"], told["exit_code"], told["failures_omitted"]) == ("ended", 0, 0)
+    assert told["failure_kinds"] == {"invalid_json": 1}
     found = {
         (sample.name.removeprefix("asyncbatch_stream_"), sample.labels.get("result")): sample.value
         for family in text_string_to_metric_families(metrics.read_text())
@@ -424,6 +480,34 @@ def test_a_report_tells_what_a_stream_came_to(stream, tmp_path):
     assert (found["running", None], found["exit_code", None]) == (0, 0)
     assert (found["events", "in_windows"], found["events", "late"]) == (2, 1)
     assert found["read_bytes", None] == len(text)
+
+
+def test_a_stream_that_cannot_begin_or_go_on_writes_its_reports(stream, tmp_path):
+    reports = (*BY_KIND, "--report", "s.json", "--report", "s.prom")
+
+    def told():
+        found = {
+            sample.name.removeprefix("asyncbatch_stream_"): sample.value
+            for family in text_string_to_metric_families((tmp_path / "s.prom").read_text())
+            for sample in family.samples
+        }
+        return found, json.loads((tmp_path / "s.json").read_text())
+
+    assert stream("-", *reports, stdin=at(1))[0] == 0
+    good, _ = told()
+    for more, code in (
+        (("no.jsonl",), 2),
+        (("-", "--to", "sqlite:///no/such/x.db", "--table", "w"), 2),
+        (("-", "--agg", "sum:k", "--agg", "sum:k"), 2),
+        (("-", "--max-keys", "1"), 1),
+    ):
+        assert stream(*more, *reports, stdin=at(1) + at(2, "b"))[0] == code
+        metrics, report = told()
+        assert (metrics["exit_code"], report["exit_code"]) == (code, code)
+        assert (report["status"], metrics["running"]) == ("failed", 0)
+        assert report["error"]
+        kept = metrics["last_success_timestamp_seconds"]
+        assert kept == good["last_success_timestamp_seconds"]
 
 
 def test_metrics_are_there_while_the_stream_goes_on(tmp_path):

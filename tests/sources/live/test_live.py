@@ -70,13 +70,41 @@ class Log:
         """Compress a rotated file and keep its time of the last write, as logrotate does."""
         with suppress(FileNotFoundError):
             status = os.stat(self.name(number))
-            with (
-                open(self.name(number), "rb") as plain,
-                gzip.open(self.name(number) + ".gz", "wb") as packed,
-            ):
-                packed.write(plain.read())
+            self.compress_anew(number)
             os.utime(self.name(number) + ".gz", ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.remove(self.name(number))
+
+    def compress_anew(self, number):
+        """Compress a rotated file, which then has the time of now."""
+        with suppress(FileNotFoundError):
+            _compress_into(self.name(number), self.name(number) + ".gz")
+
+    def compress_and_rename(self):
+        """Rotate by writing a compressed copy, and removing the file at the path."""
+        self.shift()
+        with suppress(FileNotFoundError):
+            _compress_into(self.path, self.name(1) + ".gz")
+
+
+class DatedLog(Log):
+    """A log whose rotated files have the time of the rotation in their names."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.rotations = 0
+
+    def name(self, number):
+        return f"{self.path.removesuffix('.log')}-20260101T{self.rotations - number:06}.log"
+
+    def shift(self):
+        self.rotations += 1
+
+
+def _compress_into(path, packed):
+    content = Path(path).read_bytes()
+    Path(packed).write_bytes(gzip.compress(content))
+    later = time.time() + 5  # surely later than the last write to any file
+    os.utime(packed, (later, later))
+    os.remove(path)
 
 
 class Clock:
@@ -287,6 +315,39 @@ def test_a_hole_that_a_writer_leaves_is_passed_over(log):
     assert len(losses_of(chunks)) == 1
 
 
+@pytest.mark.parametrize("size", [1000, 4096, 3_000_000])
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_a_log_that_begins_with_a_hole(log, size, is_sparse):
+    def begin():
+        with open(log.path, "wb") as file:
+            if is_sparse:
+                file.truncate(size)
+            else:
+                file.write(bytes(size))
+
+    begin()
+    follower = follow(log)
+    assert drained(follower) == []
+    with open(log.path, "ab") as file:
+        file.write(b"1\n")
+    chunks = drained(follower)
+    assert data_of(chunks) == b"1\n"
+    with open(log.path, "ab") as file:
+        file.write(b"2\n" * CHUNK_BYTES)
+    again = follow(log)
+    again.start_at(json.loads(json.dumps(chunks[-1].position)))
+    assert data_of(drained(again)) == b"2\n" * CHUNK_BYTES
+    log.compress_and_rename()  # the copy begins with the hole, too
+    begin()
+    with open(log.path, "ab") as file:
+        file.write(b"3\n")
+    again = follow(log)
+    again.start_at(json.loads(json.dumps(chunks[-1].position)))
+    chunks = drained(again)
+    assert data_of(chunks) == b"2\n" * CHUNK_BYTES + b"3\n"
+    assert not losses_of(chunks)
+
+
 def test_removed_and_there_again(log):
     follower = follow(log)
     log.write(b"1\n")
@@ -336,9 +397,10 @@ def test_a_place_that_is_gone_is_an_error(log):
 class Following:
     """Random steps on a log and its follower."""
 
-    def __init__(self, folder):
-        self.log = Log(folder)
+    def __init__(self, log):
+        self.log = log
         self.follower = follow(self.log)
+        self.start = self.follower.position
         self.found: list[LiveChunk] = []
         self.line = 0
 
@@ -356,10 +418,10 @@ class Following:
         self.found += list(islice(iter(self.follower.next, None), number))
 
     def restart(self, _):
-        if self.found:
-            self.follower.close()
-            self.follower = follow(self.log)
-            self.follower.start_at(json.loads(json.dumps(self.found[-1].position)))
+        position = self.found[-1].position if self.found else self.start
+        self.follower.close()
+        self.follower = follow(self.log)
+        self.follower.start_at(json.loads(json.dumps(position)))
 
     def rename(self, _):
         self.log.rename()
@@ -370,18 +432,36 @@ class Following:
     def compress(self, number):
         self.log.compress(1 + number % 4)
 
+    def compress_anew(self, number):
+        self.log.compress_anew(1 + number % 4)
+
+    def compress_and_rename(self, _):
+        self.log.compress_and_rename()
+
 
 _STEPS = st.tuples(
-    st.sampled_from(["write", "half", "read", "restart", "rename", "cut", "compress"]),
+    st.sampled_from(
+        [
+            "write",
+            "half",
+            "read",
+            "restart",
+            "rename",
+            "cut",
+            "compress",
+            "compress_anew",
+            "compress_and_rename",
+        ]
+    ),
     st.integers(0, 3000) | st.integers(1, 4),
 )
 
 
-@settings(max_examples=150)
-@given(st.lists(_STEPS, max_size=30))
-def test_nothing_is_lost_or_read_twice_whatever_happens(steps):
+@settings(max_examples=200)
+@given(st.lists(_STEPS, max_size=30), st.sampled_from([Log, DatedLog]))
+def test_nothing_is_lost_or_read_twice_whatever_happens(steps, kind):
     with tempfile.TemporaryDirectory() as folder:
-        following = Following(folder)
+        following = Following(kind(folder))
         for step, number in steps:
             getattr(following, step)(number)
         if not os.path.exists(following.log.path):
@@ -469,6 +549,152 @@ def test_each_file_is_read_once_whatever_becomes_of_it(put, tmp_path):
     assert data_of(looked(reader)) == b"2\n"
     (tmp_path / "two.jsonl").write_bytes(b"3\n4\n")  # another file in its place
     assert data_of(looked(reader)) == b"3\n4\n"
+
+
+class Watching:
+    """Random steps on the files of a folder and its reader."""
+
+    def __init__(self, folder, *, from_end=False):
+        self.folder = Path(folder)
+        self.reader = reader_of(folder, from_end=from_end)
+        self.expected: list[bytes] = []
+        self.found: list[bytes] = []
+        self.unread: set[str] = set()
+        self.count = 0
+
+    def new(self, size):
+        self.put(b"%d\n" % self.count + b"x" * size + b"\n")
+
+    def twins(self, size):
+        content = b"twins %d\n" % self.count + b"x" * size + b"\n"
+        for _ in range(2):
+            self.put(content)
+
+    def similar(self, size):
+        """Write a file that differs from others of its size only in the middle."""
+        self.put(b"x" * size * 10 + b"%09d" % self.count + b"x" * size * 10 + b"\n")
+
+    def put(self, content):
+        self.count += 1
+        path = self.folder / f"{self.count}.jsonl"
+        path.write_bytes(content)
+        moment = 1_000_000_000 + self.count
+        os.utime(path, (moment, moment))
+        self.expected.append(content)
+        self.unread.add(path.name)
+
+    def look(self, _):
+        chunks = looked(self.reader)
+        assert not losses_of(chunks)
+        content = b""
+        for chunk in chunks:
+            content += chunk.data
+            if chunk.ends_file:
+                self.found.append(content)
+                content = b""
+        self.unread.clear()
+        # A file that comes now is newer than this scan: clocks of file systems are coarse.
+        now = max((one.stat().st_ctime_ns for one in self.folder.iterdir()), default=0)
+        other = self.folder / "clock.txt"
+        other.touch()
+        while other.stat().st_ctime_ns <= now:
+            other.chmod(0o600)
+
+    def restart(self, _):
+        position = json.loads(json.dumps(self.reader.position))
+        self.reader.close()
+        self.reader = reader_of(self.folder)
+        self.reader.start_at(position)
+
+    def read_one(self, number):
+        """Return a file that was read."""
+        names = sorted(
+            one.name for one in self.folder.glob("*.jsonl*") if one.name not in self.unread
+        )
+        return self.folder / names[number % len(names)] if names else None
+
+    def compress(self, number):
+        path = self.read_one(number)
+        if path is not None and path.suffix != ".gz":
+            Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+
+    def copy(self, number):
+        path = self.read_one(number)
+        if path is not None:
+            self.count += 1
+            shutil.copyfile(path, self.folder / f"c{self.count}-{path.name}")
+
+    def move(self, number):
+        """Move a file as between file systems: copied with its time, then removed."""
+        path = self.read_one(number)
+        if path is not None:
+            self.count += 1
+            shutil.copy2(path, self.folder / f"m{self.count}-{path.name}")
+            path.unlink()
+
+
+_FOLDER_STEPS = st.tuples(
+    st.sampled_from(
+        ["new", "twins", "similar", "look", "restart", "compress", "copy", "move", "compress"]
+    ),
+    st.integers(0, 10) | st.integers(0, 10_000),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_FOLDER_STEPS, max_size=30), st.booleans())
+def test_each_content_of_a_folder_is_read_once_whatever_becomes_of_it(steps, from_end):
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(3):
+            path = Path(folder, f"old{number}.jsonl")
+            path.write_bytes(b"old %d\n" % number)
+            os.utime(path, (1_000_000_000 + number, 1_000_000_000 + number))
+        watching = Watching(folder, from_end=from_end)
+        if not from_end:
+            watching.expected = [b"old 0\n", b"old 1\n", b"old 2\n"]
+        watching.look(0)
+        for step, number in steps:
+            getattr(watching, step)(number)
+        watching.look(0)
+        watching.reader.close()
+        assert watching.found == watching.expected
+
+
+def test_the_content_of_files_read_long_ago_is_remembered(put, tmp_path, monkeypatch):
+    monkeypatch.setattr("asyncbatch.sources.live.seen._MIN_REMEMBERED", 5)
+    monkeypatch.setattr("asyncbatch.sources.live.seen._MAX_CONTENTS", 20)
+    watching = Watching(str(tmp_path))
+    for turn in range(12):
+        for number in range(4):
+            watching.new(turn + number)
+        watching.look(0)
+    for number in range(24, 49):
+        path = tmp_path / f"{number}.jsonl"
+        Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+        watching.restart(0)
+        watching.look(0)
+    assert watching.found == watching.expected
+    assert len(watching.reader.position["seen"]["contents"]) <= 20
+
+
+def test_a_position_of_the_version_before_is_taken_up(put, tmp_path):
+    put("a.jsonl", b"1\n" * CHUNK_BYTES)
+    put("b.jsonl", b"2\n", 30)
+    for number in (1, 3):  # in the first file, and after it
+        reader = reader_of(tmp_path)
+        for _ in range(number):
+            position = reader.next().position
+        rest = data_of(drained(reader))
+        position["seen"]["files"] = [list(one)[:5] for one in position["seen"]["files"]]
+        for name in ("checksum", "scanned"):
+            position.pop(name, None)
+        del position["seen"]["contents"]
+        again = reader_of(tmp_path)
+        again.start_at(json.loads(json.dumps(position)))
+        assert data_of(looked(again)) == rest
+        again.close()
 
 
 def test_a_file_that_grows_after_it_was_read_is_told(put, tmp_path):
@@ -828,6 +1054,61 @@ def test_a_log_is_followed_through_rotation_until_ctrl_c(running, log):
     assert "Stopped after 8 events" in command.errors
 
 
+@pytest.mark.parametrize("kind", [Log, DatedLog])
+@pytest.mark.parametrize("rotation", ["compress_and_rename", "rename"])
+def test_a_rotated_file_that_is_compressed_with_a_new_time_is_read_once(
+    running, tmp_path, kind, rotation
+):
+    log = kind(str(tmp_path))
+    options = ("app.log", "--follow", "--checkpoint", "state", "--to", "windows.jsonl")
+    count = 0  # ten events a second, 50 in a window
+
+    def write():
+        nonlocal count
+        times = (1_767_225_600 + (count + more) / 10 for more in range(60))
+        log.write(b"".join(b'{"t": %.1f, "k": "a"}\n' % time for time in times))
+        count += 60
+
+    def rotate():
+        getattr(log, rotation)()
+        log.compress_anew(1)
+
+    def counts(*, partial=False):
+        lines = (tmp_path / "windows.jsonl").read_bytes().splitlines()
+        windows = [one for one in map(json.loads, lines) if partial or "partial" not in one]
+        return [one["aggregates"]["count"] for one in windows]
+
+    for turn in range(4):
+        command = running(*options)
+        write()
+        wait_until((tmp_path / "windows.jsonl").exists, running=command.process)
+        wait_until(lambda: len(counts()) == (count - 1) // 50, running=command.process)
+        rotate()
+        write()
+        if turn % 2:
+            rotate()
+            wait_until(lambda: len(counts()) == (count - 1) // 50, running=command.process)
+        assert command.stop() == 0
+        rotate()
+    command = running(*options)
+    write()
+    wait_until(lambda: len(counts()) == (count - 1) // 50, running=command.process)
+    assert command.stop() == 0
+    assert " late" not in command.errors
+    assert counts(partial=True) == [50] * (count // 50) + [count % 50] * bool(count % 50)
+
+
+def test_a_file_that_is_not_there_yet_is_waited_for_and_told(running, log):
+    command = running("app.log", "--follow")
+    command.until_told("Waiting for app.log: there is no such file yet")
+    log.write(event(1) + event(6))
+    assert command.until(1) == [(0, "a", 1)]
+    assert command.stop() == 0
+    command = running("app.log", "--follow", "--max-events", "2")
+    assert command.process.wait(timeout=PATIENCE) == 0
+    assert "Waiting" not in command.errors
+
+
 def test_a_folder_is_read_while_files_arrive(running, put, tmp_path):
     (tmp_path / "in").mkdir()
     put("in/1.jsonl", event(1))
@@ -838,6 +1119,49 @@ def test_a_folder_is_read_while_files_arrive(running, put, tmp_path):
         command.until(number - 1)
     assert command.stop(signal.SIGTERM) == 0
     assert command.windows == [(0, "a", 1), (10, "a", 1), (15, "a", 1), (20, "a", 1)]
+
+
+def test_files_of_a_folder_that_are_compressed_moved_or_copied_are_read_once(
+    running, put, tmp_path
+):
+    (tmp_path / "in").mkdir()
+    options = ("in", "--follow", "--checkpoint", "state", "--to", "windows.jsonl")
+    lines = tmp_path / "windows.jsonl"
+
+    def put_next(second):
+        put(f"in/{second}.tmp", event(second)).rename(tmp_path / "in" / f"{second}.jsonl")
+
+    def counts(*, partial=True):
+        windows = map(json.loads, lines.read_bytes().splitlines())
+        return [one["aggregates"]["count"] for one in windows if partial or not one.get("partial")]
+
+    def change(name):
+        path = tmp_path / "in" / name
+        Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        shutil.copyfile(path, tmp_path / "in" / f"copy-{name}")
+        path.unlink()
+
+    put_next(1)
+    for second in (6, 11, 16):
+        command = running(*options)
+        put_next(second)
+
+        def is_read(windows=second // 5):
+            return lines.exists() and len(counts(partial=False)) == windows
+
+        wait_until(is_read, running=command.process)
+        change(f"{second}.jsonl")  # while the stream runs
+        put_next(second + 2)
+        change("1.jsonl" if second == 6 else f"{second - 3}.jsonl")
+        put_next(second + 3)
+        assert command.stop() == 0
+    command = running(*options)
+    put_next(21)
+    wait_until(lambda: len(counts(partial=False)) == 4, running=command.process)
+    assert command.stop() == 0
+    assert counts() == [1, 3, 3, 3, 1]
+    assert "11 in windows" in command.errors
+    assert " late" not in command.errors
 
 
 def test_nothing_is_read_while_nothing_happens(running, log):
@@ -949,6 +1273,33 @@ def test_killed_again_and_again_it_has_the_windows_of_one_that_was_not(
         for name in ("windows.jsonl", "expected.jsonl")
     )
     assert found == expected
+
+
+@pytest.mark.parametrize("kind", ["file", "gzip", "pipe", "folder", "followed"])
+def test_a_hole_at_the_beginning_is_no_event(stream, tmp_path, kind):
+    size = 200 * 1024 * 1024  # more than a line may have
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "app.jsonl"
+    lines = event(1) + event(2) + event(7)
+    with path.open("wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(lines)
+    source, more, stdin = [path], [], b""
+    match kind:
+        case "gzip":
+            packed = tmp_path / "app.jsonl.gz"
+            packed.write_bytes(gzip.compress(path.read_bytes(), 1))
+            source = [packed]
+        case "pipe":
+            source, stdin = ["-"], event(1) + bytes(size) + event(2) + event(7)
+        case "folder":
+            source = ["in"]
+        case "followed":
+            more = ["--follow", "--max-events", "3"]
+    code, windows, errors = stream(*source, *more, stdin=stdin)
+    assert (code, windows) == (0, [(0, "a", 2), (5, "a", 1)]), errors
+    assert "rejected" not in errors
 
 
 def test_a_pipe_that_closes(stream):
