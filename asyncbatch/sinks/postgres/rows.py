@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.sinks.column_block import convert_values
 from asyncbatch.sinks.postgres.server import TableName
-from asyncbatch.sinks.postgres.table import KINDS, TIME, TYPES, times
+from asyncbatch.sinks.postgres.values import as_sent
 from asyncbatch.sinks.sql_names import quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.core.records import Json
-    from asyncbatch.sinks.column_block import ColumnBlock, Kind
+    from asyncbatch.sinks.column_block import ColumnBlock
     from asyncbatch.sinks.postgres.server import PostgresConnection
-
-_WHOLE = ("smallint", "integer")
-_SCALED = re.compile(r"numeric\((\d+),(-?\d+)\)")
-# Types whose casts cut a value that is too long. An assignment without a cast rejects it.
-_CUTTING = re.compile(r"(character varying|character|bit|bit varying)\b")
-
+    from asyncbatch.sinks.postgres.values import ColumnType
 
 class PostgresLoad:
     """The load of a block into a table.
 
-    `types` has the declared types of its columns. Columns without a field are null. With a `key`, a
+    `types` has the types of its columns. Columns without a field are null. With a `key`, a
     row replaces earlier rows of the block with the same key. It replaces a row of the table only if
     `replaces` is true, which takes twice as long; it may be set after `load` has failed. Call
     `misfits`, then `load` for ranges of rows (and `undo` after each error), then `end`.
@@ -38,7 +29,7 @@ class PostgresLoad:
         self,
         connection: PostgresConnection,
         table: TableName,
-        types: Mapping[str, str],
+        types: Mapping[str, ColumnType],
         block: ColumnBlock,
         *,
         key: Sequence[str] = (),
@@ -50,15 +41,16 @@ class PostgresLoad:
         there = [place for place, name in enumerate(block.names) if name in types]
         # The columns that are fields of the block.
         self._names = [block.names[place] for place in there]
-        self._types = [types[name] for name in self._names]
-        self._values = [
-            _fitted(block.kinds[place], block.values[place], declared)
-            for place, declared in zip(there, self._types, strict=True)
+        fields = [
+            as_sent(block.kinds[place], block.values[place], types[block.names[place]])
+            for place in there
         ]
+        self._types = [column for column, _ in fields]
+        self._values = [values for _, values in fields]
         self._places = [self._names.index(name) for name in key if name in self._names]
         stage = ", ".join(
-            f"c{place} {declared if _is_known_type(declared) else 'text'}"
-            for place, declared in enumerate(self._types)
+            f"c{place} {column.declared if column.is_known else 'text'}"
+            for place, column in enumerate(self._types)
         )
         digest = hashlib.blake2b(stage.encode(), digest_size=8).hexdigest()
         # A temporary table for rows of these types. All loads of the session use it.
@@ -71,18 +63,19 @@ class PostgresLoad:
     def _is_staged(self) -> bool:
         if not self._names:
             return False
-        return (bool(self._key) and self.replaces) or not all(map(_is_known_type, self._types))
+        return (bool(self._key) and self.replaces) or not all(column.is_known for column in self._types)
 
     def misfits(self) -> dict[int, str]:
-        """Return reasons against rows with values that the server would round silently."""
+        """Return reasons against rows with values that the server would change silently."""
         reasons: dict[int, str] = {}
-        for name, declared, values in zip(self._names, self._types, self._values, strict=True):
-            if found := _SCALED.fullmatch(declared):
-                scale = int(found[2])
-                for row, value in enumerate(values):
-                    if value is not None and _is_rounded(value, scale):
-                        reason = f"column {name} is {declared}, which would round {value}"
-                        reasons.setdefault(row, reason)
+        for name, column, values in zip(self._names, self._types, self._values, strict=True):
+            if (loss := column.loss) is None:
+                continue
+            for row, value in enumerate(values):
+                if value is not None and (found := loss(value)) is not None:
+                    reasons.setdefault(
+                        row, f"column {name} is {column.declared}, which {found} {value}"
+                    )
         return reasons
 
     def load(self, start: int, stop: int) -> None:
@@ -114,7 +107,7 @@ class PostgresLoad:
         columns = [f"c{place}" for place in range(len(self._names))]
         self._connection.copy(self._stage, columns, zip(*self._values, strict=True))
         same = " AND ".join(
-            f"t.{quote(self._names[place])} = s.c{place}::{self._types[place]}"
+            f"t.{quote(self._names[place])} = s.c{place}::{self._types[place].declared}"
             for place in self._places
         )
         self._connection.execute(
@@ -144,8 +137,7 @@ class PostgresLoad:
     def _move(self) -> str:
         """Return the statement that moves the staged rows into the table."""
         selected = ", ".join(
-            f"c{place}" if _is_assigned(declared) else f"c{place}::{declared}"
-            for place, declared in enumerate(self._types)
+            f"c{place}{column.cast}" for place, column in enumerate(self._types)
         )
         statement = f"INSERT INTO {self._table.sql} ({quoted(self._names)})"
         statement += f" SELECT {selected} FROM {self._stage.sql}"  # noqa: S608 - quoted
@@ -155,43 +147,3 @@ class PostgresLoad:
         update = ", ".join(f"{name} = excluded.{name}" for name in replaced)
         action = f"UPDATE SET {update}" if update else "NOTHING"
         return f"{statement} ON CONFLICT ({quoted(self._key)}) DO {action}"
-
-
-def _is_known_type(declared: str) -> bool:
-    """Whether values of this type are sent in binary form, not as text."""
-    return declared in KINDS or declared == "jsonb"
-
-
-def _is_assigned(declared: str) -> bool:
-    return _is_known_type(declared) or _CUTTING.match(declared) is not None
-
-
-def _fitted(kind: Kind, values: list[Json], declared: str) -> list[Any]:
-    """Return the values of a column as they are sent to a column of type `declared`."""
-    if kind == "null" or (TYPES[kind] == declared and kind != "mixed"):
-        return list(map(_decimal, values)) if declared == "numeric" else values
-    if declared in (TIME, "jsonb"):
-        return times(values) if declared == TIME else convert_values(values, kind, "mixed")
-    if declared == "numeric":
-        return list(map(_decimal, convert_values(values, kind, "numeric")))
-    wider = KINDS.get(declared, "any")
-    if wider != "any":
-        return convert_values(values, kind, wider)
-    if declared.startswith((*_WHOLE, "real", "numeric")) and kind == "boolean":
-        values, kind = convert_values(values, kind, "integer"), "integer"
-    if declared in _WHOLE and kind == "real":
-        values = [v if v is None or not v.is_integer() else f"{v:.0f}" for v in values]
-        return [v if v is None or type(v) is str else repr(v) for v in values]
-    return convert_values(values, kind, "text")
-
-
-def _decimal(text: str | None) -> Decimal | None:
-    return None if text is None else Decimal(text)
-
-
-def _is_rounded(text: str, scale: int) -> bool:
-    try:
-        exponent = Decimal(text).normalize().as_tuple().exponent
-    except ArithmeticError:  # not a number: the server rejects it
-        return False
-    return isinstance(exponent, int) and exponent < -scale

@@ -20,6 +20,7 @@ from asyncbatch.sinks.postgres.table import (
     has_unique_key,
     lock_statement,
 )
+from asyncbatch.sinks.postgres.values import ColumnType
 from asyncbatch.sinks.sql_names import quote, quoted
 from asyncbatch.state.ledger import postgres as ledger
 from asyncbatch.state.ledger import table as replacing
@@ -112,7 +113,7 @@ class PostgresSink:
             if self._shape.number is not None:
                 block = self._shape.columns.admit(keys, None).block
                 PostgresLoad(
-                    connection, self._target, self._shape.types, block, key=self.key
+                    connection, self._target, self._column_types, block, key=self.key
                 ).remove()
 
         self._transactions.commit(remove)
@@ -157,6 +158,14 @@ class PostgresSink:
             self._transactions.close()
             self._server.close()
         return stands
+
+    @property
+    def _column_types(self) -> dict[str, ColumnType]:
+        bases = self._shape.bases
+        return {
+            name: ColumnType(declared, bases.get(name, declared))
+            for name, declared in self._shape.types.items()
+        }
 
     def _check_names(self) -> None:
         for name, kind in ((self._name.schema, "schema"), (self._name.table, "table")):
@@ -277,7 +286,7 @@ class PostgresSink:
         """Insert the rows that the table accepts; return the reasons against the others."""
         key = self.key if self.mode == "upsert" else ()
         load = PostgresLoad(
-            connection, self._target, self._shape.types, block, key=key, replaces=self._replaces
+            connection, self._target, self._column_types, block, key=key, replaces=self._replaces
         )
         misfits = load.misfits()
 

@@ -110,6 +110,7 @@ class PostgresColumn(NamedTuple):
     name: str
     declared: str  # the server's name of its type; `TIME` if it was created for times
     takes_values: bool  # false if the table generates its values
+    base: str  # the server's name of its base type, if its type is a domain
 
 
 def column_flaw(name: str) -> str | None:
@@ -160,12 +161,19 @@ def columns_of(
     query = (
         "SELECT attrelid::bigint, attname::text, format_type(atttypid, atttypmod),"
         " attgenerated = '' AND attidentity <> 'a', attisdropped,"
-        " atttypid = 'timestamptz'::regtype AND col_description(attrelid, attnum) = $2"
+        " atttypid = 'timestamptz'::regtype AND col_description(attrelid, attnum) = $2,"
+        # The type below all domains, with the modifiers that the lowest of them sets.
+        " (WITH RECURSIVE base(id, modifier, depth) AS (SELECT atttypid, atttypmod, 0 UNION ALL"
+        " SELECT typbasetype, CASE WHEN typtypmod < 0 THEN modifier ELSE typtypmod END, depth + 1"
+        " FROM base JOIN pg_type t ON t.oid = id WHERE typtype = 'd')"
+        " SELECT format_type(id, modifier) FROM base ORDER BY depth DESC LIMIT 1)"
         " FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 ORDER BY attnum"
     )
     rows = connection.fetch(query, name.sql, TIME_COMMENT)
     there = [
-        PostgresColumn(row[1], TIME if row[5] else row[2], row[3]) for row in rows if not row[4]
+        PostgresColumn(row[1], TIME if row[5] else row[2], row[3], row[6])
+        for row in rows
+        if not row[4]
     ]
     return rows[0][0] if rows else None, there, len(rows) - len(there)
 
@@ -237,7 +245,8 @@ class TableShape:
     """The columns of the table `name`, and their changes. A new table gets this `key`.
 
     A sink owns it. Call `read` in each transaction, then `fit` for each block. `number` is the OID
-    of the table, or None. `types` has the declared types of the columns that can be written.
+    of the table, or None. `types` has the declared types of the columns that can be written, and
+    `bases` the types below their domains.
     `columns` also has fields without a column yet, because all their values were null.
     """
 
@@ -252,6 +261,7 @@ class TableShape:
         self._server, self._name, self._key, self._times = server, name, key, times
         self.number: int | None = None
         self.types: dict[str, str] = {}
+        self.bases: dict[str, str] = {}
         self._holds = contract is not None and contract.holds
         self._columns = partial(Columns, rich=True, contract=contract, alters=self._alters)
         self.columns = self._columns({}, limit=MOST_COLUMNS, flaw=column_flaw)
@@ -268,6 +278,7 @@ class TableShape:
         self.number, columns, dropped = seen
         connection.forget_types()
         self.types = {column.name: column.declared for column in columns if column.takes_values}
+        self.bases = {column.name: column.base for column in columns}
         generated = {column.name for column in columns if not column.takes_values}
         kinds: dict[str, ColumnKind] = {
             name: kind for name, kind in self.columns.kinds.items() if kind == "null"
