@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from decimal import Decimal
+from math import inf, isinf
 from typing import NamedTuple
 
 # The words that a database replaces by the time of its clock.
@@ -14,7 +15,7 @@ _DAYS = "sunday monday tuesday wednesday thursday friday saturday"
 # Words in the text of a time that name no time zone.
 _PLAIN_WORDS = frozenset(
     ["t", "am", "pm", "bc", "ad", "j", "jd", "julian", "epoch", "infinity", "allballs", "at", "on"]
-    + [word for word in f"{_MONTHS} {_DAYS}".split()]
+    + f"{_MONTHS} {_DAYS}".split()
     + [word[:3] for word in f"{_MONTHS} {_DAYS}".split()]
     + ["sept", "tues", "wednes", "thur", "thurs"]
 )  # fmt: skip
@@ -22,14 +23,41 @@ _OF_CLOCKS = {"t", "am", "pm", "allballs"}
 _WORD = re.compile(r"[a-z_]+(?:/[a-z_]+)*")
 # The time of day: 12:00, 12:00:00.5, or T120000 and " 120000" behind a date.
 _OF_DAY = re.compile(
-    r"(?P<clock>\d{1,2}:\d{1,2}(?::\d{1,2})?|(?:(?<=\dt)|(?<=\d\d\d\d-\d\d-\d\d )|(?<=\d{8} ))\d{2,6})"
-    r"(?:[.,](?P<fraction>\d+))?"
+    r"(?P<clock>\d{1,2}:\d{1,2}(?::\d{1,2})?"
+    r"|(?:(?<=\dt)|(?<=\d\d\d\d-\d\d-\d\d )|(?<=\d{8} ))\d{2,6})(?:[.,](?P<fraction>\d+))?"
 )
 _DATE = re.compile(r"\d{4,}-\d{1,2}-\d{1,2}|\d{1,4}[-/]\w{1,9}[-/]\d{1,4}|\d{8,}")
 _OFFSET = re.compile(r"[+-]\s*\d")
 _EASY_TIME = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.(?P<fraction>\d+))?(?P<zone>Z|[+-]\d\d:\d\d)?"
 )
+
+
+class TimeText(NamedTuple):
+    """The parts of the text of a time."""
+
+    has_date: bool
+    clock: str  # the time of day, without a fraction
+    fraction: str  # the digits of the fraction of a second
+    has_zone: bool
+    is_of_now: bool  # the database would read its clock
+
+    @classmethod
+    def parse(cls, text: str) -> TimeText:
+        """Return the parts of a text that a database can read as a time."""
+        if found := _EASY_TIME.fullmatch(text):
+            return cls(True, text[11:19], found["fraction"] or "", bool(found["zone"]), False)
+        lowered = text.lower()
+        words = set(_WORD.findall(lowered))
+        of_day = _OF_DAY.search(lowered)
+        rest = lowered[of_day.end() :] if of_day else _DATE.sub("", lowered, count=1)
+        return cls(
+            bool(_DATE.search(lowered) or words & (_PLAIN_WORDS - _OF_CLOCKS)),
+            of_day["clock"] if of_day else "",
+            (of_day["fraction"] if of_day else "") or "",
+            bool(_OFFSET.search(_DATE.sub("", rest)) or words - _PLAIN_WORDS),
+            bool(words & _CLOCK_WORDS),
+        )
 
 
 class TimeType(NamedTuple):
@@ -41,31 +69,18 @@ class TimeType(NamedTuple):
     digits: int  # of a second
 
     def loss(self, text: str) -> str | None:
-        """Return what the type would do to a text that it can read, or None if it changes nothing."""
-        if found := _EASY_TIME.fullmatch(text):
-            has_date, zone = True, found["zone"]
-            clock, fraction = text[11:19], found["fraction"] or ""
-        else:
-            lowered = text.lower()
-            words = set(_WORD.findall(lowered))
-            if words & _CLOCK_WORDS:
-                return "would read the clock for"
-            of_day = _OF_DAY.search(lowered)
-            has_date = bool(_DATE.search(lowered) or words & (_PLAIN_WORDS - _OF_CLOCKS))
-            rest = lowered[of_day.end() :] if of_day else _DATE.sub("", lowered, count=1)
-            zone = _OFFSET.search(_DATE.sub("", rest)) or words - _PLAIN_WORDS
-            clock, fraction = (of_day["clock"], of_day["fraction"] or "") if of_day else ("", "")
-        if not self.has_clock and clock.strip("0:") + fraction.strip("0"):
-            return "would drop the time of day of"
-        if not self.has_zone and zone:
-            return "would drop the time zone of"
-        if not self.has_date and has_date:
-            return "would drop the date of"
-        if clock.endswith(":60"):  # a leap second becomes the next minute
-            return "would move"
-        if self.has_clock and len(fraction.rstrip("0")) > self.digits:
-            return "would round"
-        return None
+        """Return what the type would do to a text that it can read, or None if it keeps it."""
+        time = TimeText.parse(text)
+        losses = (
+            (time.is_of_now, "would read the clock for"),
+            (not self.has_clock and time.clock.strip("0:"), "would drop the time of day of"),
+            (not self.has_zone and time.has_zone, "would drop the time zone of"),
+            (not self.has_date and time.has_date, "would drop the date of"),
+            # A leap second becomes the next minute.
+            (self.has_clock and time.clock.endswith(":60"), "would move"),
+            (len(time.fraction.rstrip("0")) > self.digits, "would round"),
+        )
+        return next((loss for is_so, loss in losses if is_so), None)
 
 
 def is_rounded(text: str, places: int) -> bool:
@@ -83,9 +98,11 @@ def is_changed_by_float32(text: str) -> bool:
     try:
         wanted = Decimal(text)
         single = _single(float(wanted)) if wanted.is_finite() else None
-    except (ArithmeticError, ValueError):  # not a number, or too large: the database rejects it
+    except (ArithmeticError, ValueError):  # not a number: the database rejects it
         return False
-    if single is None or Decimal(single) == wanted:
+    if single is None or isinf(single) or Decimal(single) == wanted:
+        return False  # the database rejects a number that is too large
+    if single == float(wanted) and not text.lstrip("-").isdecimal():  # JSON's are doubles
         return False
     for digits in range(1, 10):  # nine digits tell all single precision numbers apart
         shown = f"{single:.{digits}g}"
@@ -95,6 +112,9 @@ def is_changed_by_float32(text: str) -> bool:
 
 
 def _single(number: float) -> float:
-    """Return the nearest single precision number. Raises OverflowError."""
-    found: float = struct.unpack("<f", struct.pack("<f", number))[0]
+    """Return the nearest single precision number; infinity for a number that is too large."""
+    try:
+        found: float = struct.unpack("<f", struct.pack("<f", number))[0]
+    except OverflowError:
+        return inf
     return found

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.postgres.server import PostgresConnection
     from asyncbatch.sinks.postgres.values import ColumnType
 
+
 class PostgresLoad:
     """The load of a block into a table.
 
@@ -63,7 +64,9 @@ class PostgresLoad:
     def _is_staged(self) -> bool:
         if not self._names:
             return False
-        return (bool(self._key) and self.replaces) or not all(column.is_known for column in self._types)
+        return (bool(self._key) and self.replaces) or not all(
+            column.is_known for column in self._types
+        )
 
     def misfits(self) -> dict[int, str]:
         """Return reasons against rows with values that the server would change silently."""
@@ -136,9 +139,7 @@ class PostgresLoad:
     @property
     def _move(self) -> str:
         """Return the statement that moves the staged rows into the table."""
-        selected = ", ".join(
-            f"c{place}{column.cast}" for place, column in enumerate(self._types)
-        )
+        selected = ", ".join(f"c{place}{column.cast}" for place, column in enumerate(self._types))
         statement = f"INSERT INTO {self._table.sql} ({quoted(self._names)})"
         statement += f" SELECT {selected} FROM {self._stage.sql}"  # noqa: S608 - quoted
         if not self._key:

@@ -40,9 +40,7 @@ _RANGES = {
     "tsrange": "timestamp without time zone",
     "tstzrange": "timestamp with time zone",
 }
-_RANGES |= {
-    name.replace("range", "multirange"): declared for name, declared in _RANGES.items()
-}
+_RANGES |= {name.replace("range", "multirange"): declared for name, declared in _RANGES.items()}
 # An element of an array or a bound of a range, with or without quotes.
 _ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s"{}\[\](),][^"{}\[\](),]*)')
 _MOST_NAME_BYTES = 63
@@ -91,7 +89,9 @@ def as_sent(kind: Kind, values: list[Json], column: ColumnType) -> tuple[ColumnT
     return column, _sent(kind, values, column)
 
 
-def _sent(kind: Kind, values: list[Json], column: ColumnType) -> list[Any]:
+def _sent(  # noqa: PLR0911 - one return for each type
+    kind: Kind, values: list[Json], column: ColumnType
+) -> list[Any]:
     declared = column.declared
     if kind == "null" or (TYPES[kind] == declared and kind != "mixed"):
         return list(map(_decimal, values)) if declared == "numeric" else values
@@ -153,7 +153,9 @@ def _loss(declared: str) -> Loss | None:  # noqa: PLR0911 - one return for each 
     if name == "character varying" and digits is not None:
         longest = digits
         # PostgreSQL cuts blanks at the end without an error.
-        return lambda text: "would cut" if len(text) > longest and text[longest:].isspace() else None
+        return lambda text: (
+            "would cut" if len(text) > longest and text[longest:].isspace() else None
+        )
     if kept := _TIMES.get(name):
         return kept.loss if digits is None else kept._replace(digits=digits).loss
     return None

@@ -12,7 +12,6 @@ import subprocess
 import threading
 import time
 from contextlib import closing, suppress
-from itertools import count
 from urllib.parse import quote_plus
 
 import asyncpg
@@ -27,42 +26,6 @@ from asyncbatch.sinks.postgres.sink import PostgresSink
 from tests.conftest import COMMAND, PATIENCE, environment, python
 from tests.processes import wait_until
 from tests.servers.postgres import PASSWORD
-
-NUMBERS = count()
-
-
-@pytest.fixture
-def database(server):
-    """Return a new database for each test."""
-    name = f"d{next(NUMBERS)}"
-    server.execute(f'CREATE DATABASE "{name}"')
-    return name
-
-
-@pytest.fixture
-def url(server, database):
-    return server.url(database)
-
-
-@pytest.fixture
-def sql(server, database):
-    return lambda query: server.execute(query, database)
-
-
-@pytest.fixture
-def load(run, url, tmp_path):
-    """Load records from a file of this name with the command; return its report."""
-
-    def _load(records, *options, to=url, name="in.jsonl", table="t", env=None):
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        if not (tmp_path / name).exists():
-            (tmp_path / name).write_text(lines)
-        target = ("--to", to, "--table", table)
-        finished = run(name, *target, "--output", "json", *options, env=env)
-        assert finished.stdout, finished.stderr
-        return finished.json
-
-    return _load
 
 
 def types(sql, table="t"):
