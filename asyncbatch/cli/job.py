@@ -40,7 +40,7 @@ def record_settings(
 ) -> RecordWorkSettings:
     """Return the settings for the work on records. Raises UsageError."""
     names = (
-        *("table", "key", "mode", "schema_contract", "columns"),
+        *("table", "key", "mode", "schema_contract", "override_identity", "columns"),
         *("to_format", "to_compression", "root"),
     )
     target = _make_target(to, **{name: more.pop(name) for name in names})
@@ -101,14 +101,21 @@ def _make_target(
     key: Sequence[str] | None,
     mode: Mode | None,
     schema_contract: SchemaContract | None,
+    override_identity: bool | None,
     columns: str | None,
     to_format: str,
     to_compression: str,
     root: str | None,
 ) -> Target | None:
     if to is None:
-        unused = {"--table": table, "--key": key, "--mode": mode, "--columns": columns}
+        unused: dict[str, object] = {
+            "--table": table,
+            "--key": key,
+            "--mode": mode,
+            "--columns": columns,
+        }
         unused["--schema-contract"] = schema_contract
+        unused["--override-identity"] = override_identity or None
         for option, value in unused.items():
             if value is not None:
                 raise UsageError(f"{option} needs a target: name it with --to")
@@ -120,6 +127,7 @@ def _make_target(
         key=fields,
         mode=mode or ("upsert" if fields else "append"),
         contract=schema_contract or "evolve",
+        override_identity=bool(override_identity),
         columns=None if columns is None else _split_fields(columns),
         format=to_format,
         compression=to_compression,

@@ -76,6 +76,7 @@ def run_files(
     key: to_options.Key = None,
     mode: to_options.Mode = None,
     schema_contract: to_options.SchemaContract = None,
+    override_identity: to_options.OverrideIdentity = False,
     columns: to_options.Columns = None,
     load_batch: to_options.LoadBatch = None,
     to_format: to_options.ToFormat = "keep",
@@ -146,7 +147,8 @@ def run_files(
         "call": call, "call_concurrency": call_concurrency,
         "schema": schema, "check_formats": check_formats, "dedupe": dedupe,
         "to": to, "table": table, "key": key, "mode": mode,
-        "schema_contract": schema_contract, "columns": columns,
+        "schema_contract": schema_contract, "override_identity": override_identity,
+        "columns": columns,
         "to_format": to_format, "to_compression": to_compression, "root": root if to else None,
         "letters": dead_letter is not None, "tracebacks": verbose,
     }  # fmt: skip

@@ -237,7 +237,8 @@ def _transforms(
     from asyncbatch.cli.job import record_settings
     from asyncbatch.core.settings import FileWorkSettings
 
-    no_target = dict.fromkeys(("table", "key", "mode", "schema_contract", "columns", "root"))
+    names = ("table", "key", "mode", "schema_contract", "override_identity", "columns", "root")
+    no_target = dict.fromkeys(names)
     settings = record_settings(
         FileWorkSettings(),
         unit="record",

@@ -76,6 +76,13 @@ class SinkTable(Table, frozen=True):
             "leave out the field."
         ),
     ] = "evolve"
+    override_identity: Annotated[
+        bool,
+        Meta(
+            description="Write the records' values into PostgreSQL columns GENERATED ALWAYS AS"
+            " IDENTITY."
+        ),
+    ] = False
     columns: Annotated[Names | None, Meta(description="The columns of a CSV file.")] = None
     format: Annotated[
         Literal["keep", "json", "jsonl"], Meta(description="The format of the files in a folder.")
@@ -109,6 +116,7 @@ class SinkTable(Table, frozen=True):
         takers = {
             "table": DATABASES, "key": DATABASES, "mode": DATABASES,
             "schema_contract": DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
+            "override_identity": _POSTGRES,
             "columns": ("csv",), "format": ("folder",), "compression": ("folder",),
         }  # fmt: skip
         for key, forms in takers.items():

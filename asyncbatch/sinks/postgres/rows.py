@@ -10,7 +10,7 @@ from asyncbatch.sinks.postgres.values import as_sent
 from asyncbatch.sinks.sql_names import quote, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from asyncbatch.sinks.column_block import ColumnBlock
     from asyncbatch.sinks.postgres.server import PostgresConnection
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 class PostgresLoad:
     """The load of a block into a table.
 
-    `types` has the types of its columns. Columns without a field are null. With a `key`, a
-    row replaces earlier rows of the block with the same key. It replaces a row of the table only if
-    `replaces` is true, which takes twice as long; it may be set after `load` has failed. Call
-    `misfits`, then `load` for ranges of rows (and `undo` after each error), then `end`.
+    `types` has the types of its columns. Columns without a field are null. With a `key`, a row
+    replaces earlier rows of the block with the same key. It replaces a row of the table only if
+    `replaces` is true, which takes twice as long: the columns `replaced` of that row then get the
+    values of the new one. If `is_staged` is true, rows are copied into a temporary table first.
+    Both may be set after `load` has failed. `overrides`: identities are written. Call `misfits`,
+    then `load` for ranges of rows (and `undo` after each error), then `end`.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class PostgresLoad:
         block: ColumnBlock,
         *,
         key: Sequence[str] = (),
-        replaces: bool = False,
+        replaced: Collection[str] = (),
+        overrides: bool = False,
     ) -> None:
         self._connection, self._table = connection, table
-        self.replaces = replaces
-        self._key, self._columns = key, list(types)
+        self.replaces = self.is_staged = False
+        self._key, self._overrides = key, overrides
+        self._replaced = [name for name in types if name in replaced and name not in key]
         there = [place for place, name in enumerate(block.names) if name in types]
         # The columns that are fields of the block.
         self._names = [block.names[place] for place in there]
@@ -61,9 +65,9 @@ class PostgresLoad:
         self._is_tried = False
 
     @property
-    def _is_staged(self) -> bool:
-        if not self._names:
-            return False
+    def _needs_stage(self) -> bool:
+        if not self._names or self.is_staged:
+            return bool(self._names)
         return (bool(self._key) and self.replaces) or not all(
             column.is_known for column in self._types
         )
@@ -87,7 +91,7 @@ class PostgresLoad:
         Raises the error of the server; call `undo` after it.
         """
         before = "RELEASE attempt; " if self._is_tried else ""
-        create = self._create if self._is_staged else ""
+        create = self._create if self._needs_stage else ""
         self._connection.execute(f"{before}{create}SAVEPOINT attempt")
         self._is_tried = True
         if not self._names:
@@ -98,7 +102,7 @@ class PostgresLoad:
         if self._key:
             parts = self._latest(parts)
         rows = zip(*parts, strict=True)
-        if not self._is_staged:
+        if not self._needs_stage:
             self._connection.copy(self._table, self._names, rows)
             return
         self._connection.copy(self._stage, [f"c{place}" for place in range(len(self._names))], rows)
@@ -141,10 +145,11 @@ class PostgresLoad:
         """Return the statement that moves the staged rows into the table."""
         selected = ", ".join(f"c{place}{column.cast}" for place, column in enumerate(self._types))
         statement = f"INSERT INTO {self._table.sql} ({quoted(self._names)})"
+        if self._overrides:  # COPY always does
+            statement += " OVERRIDING SYSTEM VALUE"
         statement += f" SELECT {selected} FROM {self._stage.sql}"  # noqa: S608 - quoted
         if not self._key:
             return statement
-        replaced = [quote(name) for name in self._columns if name not in self._key]
-        update = ", ".join(f"{name} = excluded.{name}" for name in replaced)
+        update = ", ".join(f"{name} = excluded.{name}" for name in map(quote, self._replaced))
         action = f"UPDATE SET {update}" if update else "NOTHING"
         return f"{statement} ON CONFLICT ({quoted(self._key)}) DO {action}"

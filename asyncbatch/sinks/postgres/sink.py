@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 RETRIES = Retries(5, 0.5)  # the default: 15 seconds for a server that restarts
 # Beginnings of the SQLSTATE codes of errors that rows cause.
 _REJECTING_CODES = ("21", "22", "23", "44", "54", "P0", "42804", "42846")
-# Errors of COPY in an upsert: the key exists, or the table allows no COPY.
-_DUPLICATE_CODES = ("23505", "0A000")
+_DUPLICATE_CODE = "23505"  # of COPY in an upsert: the key exists
+_NO_COPY_CODE = "0A000"  # of COPY into a table whose rows have policies
+_POLICY_CODE = "42501"  # no permission; also of a row that a policy forbids
 _TEXT_CODES = ("22021", "22P05")  # of a NUL character in a text
 _TABLES = ("r", "p")  # relation kinds: table, partitioned table
 
@@ -64,6 +65,7 @@ class PostgresSink:
         contract: SchemaContractCheck | None = None,
         settings: ServerSettings | None = None,
         times: Collection[str] = (),
+        override_identity: bool = False,
     ) -> None:
         self.table, self.mode, self.key = table, mode, key
         self._job, self._retrier = job, retrier or Retrier(RETRIES)
@@ -74,12 +76,24 @@ class PostgresSink:
         self._transactions = Transactions(
             self._server, self._retrier, lock_statement(self._target), self._begin
         )
-        self._shape = TableShape(self._server, self._target, key, contract, times)
+        self._shape = TableShape(
+            self._server,
+            self._target,
+            key,
+            contract,
+            times,
+            # An upsert cannot change an identity, only insert one.
+            overridden=lambda name: override_identity and (mode != "upsert" or name in key),
+        )
         # The rows since the last commit, without rejected ones.
         self._loads: list[ColumnBlock] = []
         self._lacks_index = self._has_ledger = False
         # Whether an upsert has met a key that exists in the table.
         self._replaces = False
+        # Whether the table allows no COPY, because its rows have policies.
+        self._is_guarded = False
+        # The fields of the rows so far.
+        self._fields: set[str] = set()
 
     def open(self) -> None:
         """Connect, and check that the table can be written. Raises UsageError."""
@@ -229,6 +243,12 @@ class PostgresSink:
             )
 
     def _check_key(self, connection: PostgresConnection, number: int) -> None:
+        for name in self.key:
+            if reason := self._shape.generated.get(name):
+                raise UsageError(
+                    f"cannot use {self._server.name}: column {name} of table {self.table} cannot"
+                    f" be the key: {reason}"
+                )
         if missing := [name for name in self.key if name not in self._shape.types]:
             raise UsageError(
                 f"cannot use {self._server.name}: table {self.table} lacks these columns of the"
@@ -285,9 +305,17 @@ class PostgresSink:
     ) -> dict[int, str]:
         """Insert the rows that the table accepts; return the reasons against the others."""
         key = self.key if self.mode == "upsert" else ()
+        self._fields.update(block.names)
         load = PostgresLoad(
-            connection, self._target, self._column_types, block, key=key, replaces=self._replaces
+            connection,
+            self._target,
+            self._column_types,
+            block,
+            key=key,
+            replaced=self._fields | self._shape.made,
+            overrides=not self._shape.identities.isdisjoint(self._shape.types),
         )
+        load.replaces, load.is_staged = self._replaces, self._is_guarded
         misfits = load.misfits()
 
         def attempt(start: int, stop: int) -> str | None:
@@ -297,10 +325,19 @@ class PostgresSink:
                 load.load(start, stop)
             except Exception as error:
                 code = str(getattr(error, "sqlstate", None) or "")
-                if code in _DUPLICATE_CODES and key and not self._replaces:
+                if code == _DUPLICATE_CODE and key and not self._replaces:
                     load.undo()
                     self._replaces = load.replaces = True
                     return attempt(start, stop)
+                if code == _NO_COPY_CODE and not load.is_staged:
+                    load.undo()
+                    self._is_guarded = load.is_staged = True
+                    return attempt(start, stop)
+                if code == _POLICY_CODE:
+                    load.undo()
+                    if not self._has_policies(connection):
+                        raise
+                    return self._refusal(error, code)
                 if not code.startswith(_REJECTING_CODES) and not isinstance(error, UnicodeError):
                     raise
                 load.undo()
@@ -310,6 +347,11 @@ class PostgresSink:
         reasons = load_salvaging(group_edges(block.count, groups), attempt)
         load.end()
         return reasons
+
+    def _has_policies(self, connection: PostgresConnection) -> bool:
+        """Whether policies decide which rows this role may write."""
+        query = "SELECT row_security_active($1::bigint::oid)"
+        return bool(connection.fetch(query, self._shape.number)[0][0])
 
     def _refusal(self, error: Exception, code: str) -> str:
         reason = self._server.explained(error).replace(self._target.table, self._name.table)

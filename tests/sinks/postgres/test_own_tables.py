@@ -1,0 +1,133 @@
+"""The user's own tables: more columns, identities, row policies, constraints."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sinks.postgres.test_tables import messages, types
+
+
+def test_an_upsert_leaves_columns_that_no_record_has(load, sql):
+    sql(
+        "CREATE TABLE t (id bigint PRIMARY KEY, v text, note text, made int NOT NULL DEFAULT 5);"
+        " INSERT INTO t VALUES (1, 'old', 'mine', 3)"
+    )
+    records = [{"id": 1, "v": "new"}, {"id": 2, "v": None}]
+    assert load(records, "--key", "id")["exit_code"] == 0
+    assert sql("SELECT * FROM t ORDER BY id") == [(1, "new", "mine", 3), (2, None, None, 5)]
+    records = [{"id": 1, "note": None}, {"id": 2, "note": "x"}]
+    assert load(records, "--key", "id", name="b.jsonl")["exit_code"] == 0
+    assert sql("SELECT * FROM t ORDER BY id") == [(1, "new", None, 3), (2, None, "x", 5)]
+
+
+@pytest.mark.parametrize("first", [[{"id": 1, "v": 1, "w": 1}], [{"id": 1}, {"id": 1, "w": 1}]])
+def test_an_upsert_replaces_the_columns_that_loads_have_made(load, sql, first):
+    load([{"id": 1, "at": "2026-01-01T00:00:00Z"}], "--key", "id")
+    load(first, "--key", "id", "--load-batch", "1", name="b.jsonl")
+    sql("ALTER TABLE t ADD note text; UPDATE t SET note = 'mine'")
+    load([{"id": 1}], "--key", "id", name="c.jsonl")
+    (row,) = sql("SELECT id, w, at, note FROM t")
+    assert row == (1, None, None, "mine")
+
+
+def test_columns_of_times_that_became_text_are_replaced_too(load, sql):
+    load([{"id": 1, "at": "2026-01-01T00:00:00Z"}], "--key", "id")
+    load([{"id": 2, "at": "soon"}], "--key", "id", name="b.jsonl")
+    load([{"id": 1}], "--key", "id", name="c.jsonl")
+    assert sql("SELECT id, at FROM t ORDER BY id") == [(1, None), (2, "soon")]
+    load([{"id": 3, "at": "2026-01-01T00:00:00Z"}], "--key", "id", name="d.jsonl")
+    assert types(sql)["at"] == "text"
+
+
+IDENTITY = "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text); SELECT 1"
+
+
+def test_values_for_an_identity_are_refused_with_the_reason(load, run, sql, url, tmp_path):
+    sql(IDENTITY)
+    report = load([{"id": 7, "v": "a"}, {"v": "b"}, {"id": None, "v": "c"}])
+    (message,) = messages(report)
+    assert "GENERATED ALWAYS AS IDENTITY" in message
+    assert "--override-identity" in message
+    assert sql("SELECT * FROM t") == [(1, "b"), (2, "c")]
+    finished = run("in.jsonl", "--to", url, "--table", "t", "--key", "id")
+    assert finished.code == 2
+    assert "column id of table t cannot be the key" in finished.stderr
+    assert "GENERATED ALWAYS AS IDENTITY" in finished.stderr
+
+
+@pytest.mark.parametrize("key", [(), ("--key", "id")])
+def test_values_for_an_identity_are_written_if_asked_for(load, sql, key):
+    sql(IDENTITY)
+    report = load([{"id": 7, "v": "a"}, {"id": 8, "v": "b"}], "--override-identity", *key)
+    assert report["exit_code"] == 0
+    records = [{"id": 9, "v": "x"}, {"id": 7, "v": "y"}]
+    again = load(records, "--override-identity", *key, name="b.jsonl")
+    if key:
+        assert sql("SELECT * FROM t ORDER BY id") == [(7, "y"), (8, "b"), (9, "x")]
+    else:
+        assert sql("SELECT * FROM t ORDER BY id") == [(7, "a"), (8, "b"), (9, "x")]
+        assert "23505" in messages(again)[0]
+
+
+def test_an_upsert_does_not_change_an_identity(load, sql):
+    sql("CREATE TABLE t (k text PRIMARY KEY, n bigint GENERATED ALWAYS AS IDENTITY); SELECT 1")
+    report = load([{"k": "a"}, {"k": "b", "n": 9}], "--override-identity", "--key", "k")
+    assert "in an upsert only into the key" in messages(report)[0]
+    assert sql("SELECT * FROM t") == [("a", 1)]
+
+
+@pytest.fixture
+def guarded(server, database, sql):
+    """Return the address of a role to which the policies of table t apply."""
+    sql(
+        "CREATE TABLE t (id bigint PRIMARY KEY, v text, tenant int);"
+        " ALTER TABLE t ENABLE ROW LEVEL SECURITY;"
+        " CREATE POLICY mine ON t USING (tenant = 1); CREATE POLICY more ON t FOR INSERT"
+        " WITH CHECK (tenant = 1 AND v <> 'bad');"
+        " DROP ROLE IF EXISTS guarded; CREATE ROLE guarded LOGIN;"
+        " GRANT ALL ON t TO guarded; GRANT CREATE ON SCHEMA public TO guarded;"
+        " INSERT INTO t VALUES (50, 'theirs', 2)"
+    )
+    yield f"postgresql://guarded@127.0.0.1:{server.port}/{database}"
+    sql("DROP OWNED BY guarded; DROP ROLE guarded")
+
+
+@pytest.mark.parametrize("key", [(), ("--key", "id")])
+def test_rows_that_policies_forbid_are_rejected_and_the_rest_is_loaded(load, sql, guarded, key):
+    records = [{"id": number, "v": "ok", "tenant": 1} for number in range(40)]
+    records[7]["tenant"] = 2
+    report = load([*records, {"id": 50, "v": "x", "tenant": 1}], *key, to=guarded)
+    assert [failure["record"] for failure in report["failures"]] == [8, 41]
+    assert "policy" in messages(report)[0]
+    expected = [(n, "ok") for n in range(40) if n != 7]
+    assert sql("SELECT id, v FROM t ORDER BY id") == [*expected, (50, "theirs")]
+
+
+def test_a_column_that_may_not_be_written_is_no_matter_of_rows(load, run, server, database, sql):
+    """Without policies, a missing permission ends the run instead of rejecting every record."""
+    sql(
+        "CREATE TABLE t (id bigint, v text); CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE insufficient_privilege; END $$;"
+        " CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION no()"
+    )
+    report = load([{"id": 1, "v": "x"}, {"id": 2, "v": "y"}])
+    assert report["exit_code"] == 1
+    assert report["records"]["written"] == 0
+    assert "42501" in str(report)
+
+
+def test_constraints_reject_their_records_alone(load, sql):
+    sql(
+        "CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (1);"
+        " CREATE TABLE t (id bigint PRIMARY KEY, v text NOT NULL CHECK (v <> 'bad'),"
+        " o int REFERENCES other, EXCLUDE (v WITH =))"
+    )
+    records = [
+        {"id": 1, "v": "a", "o": 1}, {"id": 2, "v": None}, {"id": 3}, {"id": 4, "v": "bad"},
+        {"id": 5, "v": "b", "o": 2}, {"id": 6, "v": "a"}, {"id": 7, "v": "c"},
+    ]  # fmt: skip
+    report = load(records)
+    assert [failure["record"] for failure in report["failures"]] == [2, 3, 4, 5, 6]
+    codes = [message.rpartition(" ")[2] for message in messages(report)]
+    assert codes == ["23502)", "23502)", "23514)", "23503)", "23P01)"]
+    assert sql("SELECT id FROM t ORDER BY id") == [(1,), (7,)]
