@@ -61,7 +61,9 @@ class PostgresLoad:
         # A temporary table for rows of these types. All loads of the session use it.
         self._stage = TableName("pg_temp", f"asyncbatch: {digest}")
         self._create = f"CREATE TEMP TABLE IF NOT EXISTS {quote(self._stage.table)} ({stage})"
-        self._create += " ON COMMIT DELETE ROWS; "
+        # Behind a pooler, the session is that of other clients afterwards.
+        end = "DROP" if connection.is_pooled else "DELETE ROWS"
+        self._create += f" ON COMMIT {end}; "
         self._is_tried = False
 
     @property

@@ -95,6 +95,11 @@ class PostgresSink:
         # The fields of the rows so far.
         self._fields: set[str] = set()
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about the target."""
+        return self._server.notes
+
     def open(self) -> None:
         """Connect, and check that the table can be written. Raises UsageError."""
         self._check_names()

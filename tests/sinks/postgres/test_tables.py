@@ -494,23 +494,23 @@ def test_the_ledger_is_shown_and_forgotten(server, database, load, run, sql):
     load([{"id": 1}, {"id": "x"}])
     load([{"id": 2}], table="other", name="b.jsonl")
     address = f"postgresql://loader:{quote_plus(PASSWORD)}@127.0.0.1:{server.port}/{database}"
-    shown = _ledger("show", address, "--files")
+    shown = show_ledger("show", address, "--files")
     name = f"postgresql://loader@127.0.0.1:{server.port}/{database}"
     assert shown.splitlines()[0] == name
     assert shown.count("1 success, last at") == 2
     assert "in.jsonl  2 read, 2 written" in shown
-    assert _ledger("path", address) == f"{name}\n"
+    assert show_ledger("path", address) == f"{name}\n"
     job = shown.splitlines()[1].split()[0]
-    assert len(_ledger("show", address, "--files", "--job", job).splitlines()) == 4
-    assert _ledger("clear", address, "--job", job) == "forgot 1 inputs\n"
-    assert _ledger("clear", address) == "forgot 1 inputs\n"
+    assert len(show_ledger("show", address, "--files", "--job", job).splitlines()) == 4
+    assert show_ledger("clear", address, "--job", job) == "forgot 1 inputs\n"
+    assert show_ledger("clear", address) == "forgot 1 inputs\n"
     assert sql("SELECT * FROM asyncbatch_ledger") == []
 
 
 def test_a_ledger_of_many_inputs_is_shown_in_pages(url, files, run):
     files({f"in/{number:04}.json": "{}" for number in range(2500)})
     run("in", "--to", url, "--table", "t", "--jq", '{"id": 1}')
-    assert _ledger("show", url, "--files").count("1 read, 1 written") == 2500
+    assert show_ledger("show", url, "--files").count("1 read, 1 written") == 2500
 
 
 @pytest.mark.parametrize(
@@ -528,7 +528,7 @@ def test_a_database_that_has_no_ledger_to_show(url, address, told):
     assert "s3cr3t" not in words
 
 
-def _ledger(*arguments):
+def show_ledger(*arguments):
     finished = _ledger_command(*arguments)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
