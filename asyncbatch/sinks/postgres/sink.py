@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -19,11 +20,14 @@ from asyncbatch.sinks.postgres.table import (
     has_repeated_key,
     has_unique_key,
     lock_statement,
+    may_create,
 )
 from asyncbatch.sinks.postgres.values import ColumnType
 from asyncbatch.sinks.sql_names import quote, quoted
 from asyncbatch.state.ledger import postgres as ledger
+from asyncbatch.state.ledger import table as ledger_table
 from asyncbatch.state.ledger import table as replacing
+from asyncbatch.state.ledger.file import LedgerStore, default_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -94,11 +98,20 @@ class PostgresSink:
         self._is_guarded = False
         # The fields of the rows so far.
         self._fields: set[str] = set()
+        # The ledger of a role that cannot keep one in the database.
+        self._file_ledger: LedgerStore | None = None
 
     @property
     def notes(self) -> list[str]:
         """What the user should know about the target."""
-        return self._server.notes
+        notes = self._server.notes
+        if self._file_ledger is not None:
+            notes.append(
+                f"the ledger is the file {self._file_ledger.path}, because this role cannot keep"
+                f" the table {ledger_table.NAME} in {self._server.name}: a run that is killed"
+                " between the commit of rows and their entry there loads these rows again"
+            )
+        return notes
 
     def open(self) -> None:
         """Connect, and check that the table can be written. Raises UsageError."""
@@ -106,6 +119,8 @@ class PostgresSink:
         self._server.open()
         try:
             self._transactions.execute_once(self._prepare)
+            if self._file_ledger is not None:
+                self._file_ledger.open()
         except Exception as error:
             self._server.close()
             if not self._server.is_error(error):
@@ -117,6 +132,10 @@ class PostgresSink:
     def ledger(self) -> Ledger:
         """Return the ledger of the job in this database."""
         job = self._job.fingerprint if self._job else ""
+        if self._file_ledger is not None:
+            from asyncbatch.state.ledger.sqlite import SqliteLedger
+
+            return SqliteLedger(self._file_ledger.path, job)
         reader = RetryingReader(self._server, self._retrier)
         return ledger.PostgresLedger(reader, job, least=int(self.mode == "replace"))
 
@@ -139,9 +158,11 @@ class PostgresSink:
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
         job = self._job
-        if not job or not entries:
+        if not job or not entries or self._file_ledger is not None:
             if self._loads:
                 self._transactions.commit(lambda _: None)
+            if entries and self._file_ledger is not None:
+                self._file_ledger.record(entries)
         else:
             name = job.fingerprint
 
@@ -174,6 +195,8 @@ class PostgresSink:
                 if untyped or self.mode == "replace":
                     self._transactions.commit(lambda found: self._complete(found, untyped))
         finally:
+            if self._file_ledger is not None:
+                self._file_ledger.close()
             self._transactions.close()
             self._server.close()
         return stands
@@ -199,7 +222,9 @@ class PostgresSink:
     def _prepare(self, connection: PostgresConnection) -> None:
         if connection.fetch("SELECT current_setting('transaction_read_only')")[0][0] == "on":
             raise UsageError(f"cannot use {self._server.name}: it is read-only")
-        if ledger.exists(connection):
+        if self._job and self.mode != "replace":
+            self._choose_ledger(connection, self._job)
+        if self._file_ledger is None and ledger.exists(connection):
             ledger.create(connection)  # adds the columns that the table of an earlier version lacks
         for name in {self._name, self._target}:
             if found := find_table(connection, name):
@@ -213,9 +238,28 @@ class PostgresSink:
             self._check_key(connection, self._shape.number)
         if self.mode == "replace" and not is_continued:
             self._drop_replacement(connection)
-        # There is no table: another process has dropped it.
-        elif self._shape.number is None and ledger.exists(connection):
+        elif self._shape.number is None:
+            self._check_missing(connection)
+
+    def _check_missing(self, connection: PostgresConnection) -> None:
+        """Check that the table can be created; forget its entries if it was dropped."""
+        if not may_create(connection, self._name):
+            raise UsageError(
+                f"cannot use {self._server.name}: there is no table {self.table}, and this role may"
+                " not create it"
+            )
+        if self._file_ledger is None and ledger.exists(connection):
             replacing.forget(ledger.executor(connection), self.table, generation=0)
+
+    def _choose_ledger(self, connection: PostgresConnection, job: LedgerJob) -> None:
+        """Keep the ledger in a file if the role may not keep it in the database.
+
+        A ledger file that exists is continued: another ledger would not know its inputs.
+        """
+        place = f"/{self._server.name}/{self.table}"
+        path = default_path(place, job.fingerprint, None)
+        if os.path.exists(path) or not ledger.may_keep(connection):
+            self._file_ledger = LedgerStore(path, job.fingerprint, place, f"table {self.table}")
 
     def _continues_replacement(self, connection: PostgresConnection) -> bool:
         """Whether a replacement table of an earlier run exists and can be continued."""

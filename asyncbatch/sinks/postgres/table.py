@@ -154,6 +154,12 @@ def find_table(connection: PostgresConnection, name: TableName) -> tuple[int, st
     return tuple(rows[0]) if rows else None
 
 
+def may_create(connection: PostgresConnection, name: TableName) -> bool:
+    """Whether the role may create a table of this name."""
+    query = "SELECT has_schema_privilege(coalesce($1, current_schema()), 'CREATE')"
+    return bool(connection.fetch(query, name.schema)[0][0])
+
+
 def lock_statement(name: TableName) -> str:
     """Return the statement that locks a table, if it exists, in a transaction."""
     statement = f"LOCK TABLE {name.sql} IN ROW EXCLUSIVE MODE"

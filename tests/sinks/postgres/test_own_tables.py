@@ -131,3 +131,61 @@ def test_constraints_reject_their_records_alone(load, sql):
     codes = [message.rpartition(" ")[2] for message in messages(report)]
     assert codes == ["23502)", "23502)", "23514)", "23503)", "23P01)"]
     assert sql("SELECT id FROM t ORDER BY id") == [(1,), (7,)]
+
+
+@pytest.fixture
+def restricted(server, database, sql):
+    """Return the address of a role that may write table t, and create nothing."""
+    sql(
+        "CREATE TABLE t (id bigint PRIMARY KEY, v text); DROP ROLE IF EXISTS restricted;"
+        " CREATE ROLE restricted LOGIN; GRANT SELECT, INSERT, UPDATE ON t TO restricted"
+    )
+    yield f"postgresql://restricted@127.0.0.1:{server.port}/{database}"
+    sql("DROP OWNED BY restricted; DROP ROLE restricted")
+
+
+@pytest.mark.parametrize("key", [(), ("--key", "id")])
+@pytest.mark.parametrize("has_ledger", [True, False])
+def test_a_role_that_may_create_nothing_has_a_ledger_file(  # noqa: PLR0917 - by their names
+    load, run, sql, restricted, tmp_path, key, has_ledger
+):
+    if has_ledger:  # of another role
+        sql("CREATE TABLE other (id int); SELECT 1")
+        load([{"id": 1}], table="other", name="other.jsonl")
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    report = load([{"id": 1}, {"id": 2}], *key, to=restricted, env=env)
+    assert (report["exit_code"], report["records"]["written"]) == (0, 2)
+    again = load([], *key, "--resume", to=restricted, env=env)
+    assert again["files"]["skipped"] == 1
+    (tmp_path / "b.jsonl").write_text('{"id": 3}')
+    finished = run("b.jsonl", "--to", restricted, "--table", "t", *key, env=env)
+    assert finished.code == 0
+    told = " ".join((finished.stdout + finished.stderr).split())
+    (path,) = (tmp_path / "state").rglob("t-*.ledger")
+    assert f"the ledger is the file {path}" in told
+    assert "loads these rows again" in told
+    assert sql("SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,)]
+    # Also when the role may keep one in the database later on.
+    sql("GRANT CREATE ON SCHEMA public TO restricted; SELECT 1")
+    assert load([], *key, "--resume", to=restricted, env=env)["files"]["skipped"] == 1
+
+
+def test_a_table_that_cannot_be_created_is_told_before_anything_is_read(
+    run, files, restricted, tmp_path
+):
+    files({"a.json": '{"id": 1}'})
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    finished = run("a.json", "--to", restricted, "--table", "missing", env=env)
+    assert finished.code == 2
+    assert "there is no table missing, and this role may not create it" in finished.stderr
+
+
+def test_ledger_files_of_two_databases_are_two(load, sql, server, restricted, tmp_path):
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    load([{"id": 1}], to=restricted, env=env)
+    server.execute("DROP DATABASE IF EXISTS second")
+    server.execute("CREATE DATABASE second")
+    server.execute("CREATE TABLE t (id bigint); GRANT SELECT, INSERT ON t TO restricted", "second")
+    second = restricted.rpartition("/")[0] + "/second"
+    assert load([{"id": 1}], "--resume", to=second, env=env)["records"]["written"] == 1
+    server.execute("DROP DATABASE second")
