@@ -288,7 +288,7 @@ class DuckdbSink:
         unique = [names for names in constraints if set(map(fold, names)) != key_names]
         if self.key and not key:
             unique.append(self.key)
-        stage = DuckdbStage(self._connection, self._target, self._types)
+        stage = DuckdbStage(self._connection, self._target, self._types, self._times)
         stage.fill(block, needs_checks=bool(self.key or any(self._constraints)))
         reasons = dict(spread_reasons(stage.misfits(self._constraints), groups))
         stage.drop(reasons)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import encode
 from asyncbatch.sinks.column_block import convert_values
+from asyncbatch.sinks.exactness import TimeType, is_changed_by_float32
 from asyncbatch.sinks.sql_names import fold, quote, quoted
 
 if TYPE_CHECKING:
@@ -26,6 +27,17 @@ TYPES: dict[Kind, str] = {
 _ROUNDING = re.compile(r"(TINY|SMALL|HUGE|UTINY|USMALL|U|UBIG|UHUGE)?INT(EGER)?|DECIMAL\(\d+,\d+\)")
 _VECTOR = re.compile(r"(FLOAT|DOUBLE)(\[\d*\])+")
 _NESTED_TYPES = re.compile(r".*\]|(STRUCT|MAP|UNION)\(.*", re.DOTALL)
+_TIMES = {
+    "DATE": TimeType(True, False, False, 0),
+    "TIME": TimeType(False, True, False, 6),
+    "TIME_NS": TimeType(False, True, False, 9),
+    "TIME WITH TIME ZONE": TimeType(False, True, True, 6),
+    "TIMESTAMP": TimeType(True, True, False, 6),
+    "TIMESTAMP_S": TimeType(True, True, False, 0),
+    "TIMESTAMP_MS": TimeType(True, True, False, 3),
+    "TIMESTAMP_NS": TimeType(True, True, False, 9),
+    "TIMESTAMP WITH TIME ZONE": TimeType(True, True, True, 6),
+}
 _STAGE = 'temp.main."asyncbatch: rows of one load"'
 
 
@@ -41,11 +53,15 @@ class DuckdbStage:
     """A temporary table with the rows of one load, numbered from 0 in column n.
 
     Its column c0 has the first field of the block, and so on. `types` has the declared types of the
-    columns of `table`. Values of types that are not in `TYPES` are cast from text. Call `fill`
+    columns of `table`. Values of types that are not in `TYPES` are cast from text. Columns `in_utc`
+    hold times in UTC without their Z. Call `fill`
     first, then the checks and `drop`, then `move` or `remove`.
     """
 
-    def __init__(self, connection: Any, table: str, types: Mapping[str, str]) -> None:
+    def __init__(
+        self, connection: Any, table: str, types: Mapping[str, str], in_utc: Collection[str] = ()
+    ) -> None:
+        self._in_utc = in_utc
         self._execute, self._table, self._types = connection.execute, quote(table), types
         self._block: ColumnBlock
         self._source = self._order = ""
@@ -66,6 +82,8 @@ class DuckdbStage:
             column, declared = self._names[fold(name)], self._types[name]
             wanted = known.get(declared, "text")
             lists.append(f"unnest(?::JSON::{TYPES[wanted]}[]) AS {column}")
+            if kind == "boolean" and _ROUNDING.fullmatch(declared):  # true is 1 for all numbers
+                values, kind = convert_values(values, kind, "integer"), "integer"  # noqa: PLW2901
             parameters.append(encode(convert_values(values, kind, wanted)).decode())
             if declared in known:
                 made.append(column)
@@ -88,6 +106,7 @@ class DuckdbStage:
                 for row in self._rows(f"{self._names[fold(name)]}_misfit"):
                     reason = f"column {name} is {declared}, which cannot hold {values[row]!r}"
                     reasons.setdefault(row, reason)
+                self._add_losses(reasons, name, declared)
         for name in constraints.not_null:
             if column := self._names.get(fold(name)):
                 for row in self._rows(f"{column} IS NULL"):
@@ -96,6 +115,20 @@ class DuckdbStage:
             for row in self._failing(check):
                 reasons.setdefault(row, f"the table's check fails: {check}")
         return reasons
+
+    def _add_losses(self, reasons: dict[int, str], name: str, declared: str) -> None:
+        """Add reasons against rows with values that DuckDB would change silently."""
+        kept = _TIMES.get(declared)
+        if (kept is None and declared != "FLOAT") or name in self._in_utc:
+            return
+        place = self._block.names.index(name)
+        texts = convert_values(self._block.values[place], self._block.kinds[place], "text")
+        for row, text in enumerate(texts):
+            if text is None:
+                continue
+            loss = kept.loss(text) if kept else is_changed_by_float32(text) and "would round"
+            if loss:
+                reasons.setdefault(row, f"column {name} is {declared}, which {loss} {text}")
 
     def clashes(self, unique: Sequence[tuple[str, ...]], edges: Sequence[int]) -> dict[int, str]:
         """Return reasons against rows that repeat a unique value.

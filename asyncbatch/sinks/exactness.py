@@ -51,11 +51,13 @@ class TimeText(NamedTuple):
         words = set(_WORD.findall(lowered))
         of_day = _OF_DAY.search(lowered)
         rest = lowered[of_day.end() :] if of_day else _DATE.sub("", lowered, count=1)
+        has_date = bool(_DATE.search(lowered) or words & (_PLAIN_WORDS - _OF_CLOCKS))
+        has_zone = bool(_OFFSET.search(_DATE.sub("", rest)) or words - _PLAIN_WORDS)
         return cls(
-            bool(_DATE.search(lowered) or words & (_PLAIN_WORDS - _OF_CLOCKS)),
+            has_date,
             of_day["clock"] if of_day else "",
             (of_day["fraction"] if of_day else "") or "",
-            bool(_OFFSET.search(_DATE.sub("", rest)) or words - _PLAIN_WORDS),
+            has_zone and (has_date or of_day is not None),  # else it is no time at all
             bool(words & _CLOCK_WORDS),
         )
 
