@@ -72,6 +72,7 @@ class PostgresSink:
         override_identity: bool = False,
     ) -> None:
         self.table, self.mode, self.key = table, mode, key
+        self._times = times
         self._job, self._retrier = job, retrier or Retrier(RETRIES)
         self._server = PostgresServer(address, settings)
         self._name = TableName.parse(table)
@@ -205,7 +206,7 @@ class PostgresSink:
     def _column_types(self) -> dict[str, ColumnType]:
         bases = self._shape.bases
         return {
-            name: ColumnType(declared, bases.get(name, declared))
+            name: ColumnType(declared, bases.get(name, declared), name in self._times)
             for name, declared in self._shape.types.items()
         }
 

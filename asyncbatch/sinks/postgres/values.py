@@ -51,6 +51,7 @@ class ColumnType(NamedTuple):
 
     declared: str
     base: str
+    is_utc: bool = False  # whether it holds times in UTC, also without their Z
 
     @classmethod
     def of(cls, declared: str) -> ColumnType:
@@ -72,7 +73,7 @@ class ColumnType(NamedTuple):
     @property
     def loss(self) -> Loss | None:
         """The check of texts for this type, or None if it keeps all texts that it can read."""
-        if self.is_known:
+        if self.is_known or self.is_utc:
             return None
         if self.base.endswith("[]"):
             return _of_elements(_loss(self.base[:-2]))

@@ -146,6 +146,11 @@ def test_a_ledger_is_shown_behind_a_pooler(load, server, database, pooler):
 
 
 def test_streams_into_a_table_behind_a_pooler(server, database, sql, pooler, tmp_path):
+    """The times of windows are in UTC, also in an own column without time zone."""
+    sql(
+        "CREATE TABLE w (window_start timestamp PRIMARY KEY, window_end timestamptz, count bigint);"
+        " CREATE TABLE other (id int)"
+    )
     lines = "".join(json.dumps({"time": number, "k": number % 3}) + "\n" for number in range(60))
     (tmp_path / "e.jsonl").write_text(lines)
     to = server.url(database, pooler.port)
@@ -155,4 +160,5 @@ def test_streams_into_a_table_behind_a_pooler(server, database, sql, pooler, tmp
         cwd=tmp_path, env=environment(), capture_output=True, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
-    assert sql("SELECT sum(count) FROM w") == [(60,)]
+    starts = [(f"1970-01-01 00:00:{second:02}", 10) for second in range(0, 60, 10)]
+    assert sql("SELECT window_start::text, count FROM w ORDER BY 1") == starts
