@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.sinks.base import Refusal
 from asyncbatch.sinks.columns import group_edges, load_salvaging, make_refusals
 from asyncbatch.sinks.postgres.rows import PostgresLoad
 from asyncbatch.sinks.postgres.server import PostgresServer, RetryingReader, TableName, Transactions
 from asyncbatch.sinks.postgres.table import (
+    FixedTableError,
     TableShape,
     column_flaw,
     dependents,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.settings import ServerSettings
-    from asyncbatch.sinks.base import Mode, Refusal
+    from asyncbatch.sinks.base import Mode
     from asyncbatch.sinks.column_block import ColumnBlock, Kind
     from asyncbatch.sinks.columns import SchemaContractCheck
     from asyncbatch.sinks.postgres.server import PostgresConnection
@@ -45,6 +47,7 @@ _REJECTING_CODES = ("21", "22", "23", "44", "54", "P0", "42804", "42846")
 _DUPLICATE_CODE = "23505"  # of COPY in an upsert: the key exists
 _NO_COPY_CODE = "0A000"  # of COPY into a table whose rows have policies
 _POLICY_CODE = "42501"  # no permission; also of a row that a policy forbids
+_CONTRACT = ", and the schema contract is"  # in reasons against values for a table that is fixed
 _TEXT_CODES = ("22021", "22P05")  # of a NUL character in a text
 _TABLES = ("r", "p")  # relation kinds: table, partitioned table
 
@@ -332,17 +335,28 @@ class PostgresSink:
         self, connection: PostgresConnection, payload: ColumnBlock, groups: Sequence[int] | None
     ) -> Sequence[Refusal]:
         """Write rows; return the rejected rows."""
-        block, rows, groups, refused = self._shape.columns.admit(payload, groups)
+        block, rows, kept_groups, refused = self._shape.columns.admit(payload, groups)
+        if self._shape.fixed is not None:
+            refused = [Refusal(one.row, self._fixed_reason(one.message)) for one in refused]
         if not block.count:
             return refused
         reasons: Mapping[int, str]
-        if (reason := self._shape.fit(connection, block)) is not None:
+        try:
+            reason = self._shape.fit(connection, block)
+        except FixedTableError as error:
+            self._shape.fix(connection, str(error))
+            return self._write(connection, payload, groups)
+        if reason is not None:
             reasons = dict.fromkeys(range(block.count), reason)
         else:
             if self._lacks_index and self._shape.number is not None:
                 self._index(connection, self._shape.number)
-            reasons = self._insert(connection, block, groups)
+            reasons = self._insert(connection, block, kept_groups)
         return sorted(refused + make_refusals(reasons, rows), key=attrgetter("row"))
+
+    def _fixed_reason(self, message: str) -> str:
+        found, contract, _ = message.partition(_CONTRACT)
+        return f"{found}, and the table stays as it is: {self._shape.fixed}" if contract else found
 
     def _index(self, connection: PostgresConnection, number: int) -> None:
         """Create a unique index on the key, if there is none."""
@@ -412,7 +426,8 @@ class PostgresSink:
     def _complete(self, connection: PostgresConnection, untyped: Mapping[str, Kind]) -> None:
         """Add columns without values as text, and put a replacement in place."""
         if untyped:
-            self._shape.alter(connection, untyped)
+            with suppress(FixedTableError):  # null needs no column
+                self._shape.alter(connection, untyped)
         if self.mode != "replace":
             return
         table = self._name.sql

@@ -7,8 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncbatch.errors import SinkError
-from asyncbatch.sinks.columns import NO_FIELDS, Columns
+from asyncbatch.sinks.columns import NO_FIELDS, Columns, SchemaContractCheck
 from asyncbatch.sinks.postgres.server import MOST_NAME_BYTES, TableName
 from asyncbatch.sinks.sql_names import quote, quoted
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.column_block import ColumnBlock, Kind
-    from asyncbatch.sinks.columns import ColumnKind, SchemaContractCheck
+    from asyncbatch.sinks.columns import ColumnKind
     from asyncbatch.sinks.postgres.server import PostgresConnection, PostgresServer
 
 # The type of a column that was created for times. The server spells the type of other columns in
@@ -259,6 +258,10 @@ def conversion(column: str, have: ColumnKind, kind: Kind) -> str:
     return f"{value}::{declared}"
 
 
+class FixedTableError(Exception):
+    """The server does not let this role change the columns of a table in this way."""
+
+
 class TableShape:
     """The columns of the table `name`, and their changes. A new table gets this `key`.
 
@@ -283,6 +286,7 @@ class TableShape:
         self._server, self._name, self._key, self._times = server, name, key, times
         self._is_overridden = overridden
         self.number: int | None = None
+        self.fixed: str | None = None  # the reason why the table cannot be changed
         self.types: dict[str, str] = {}
         self.bases: dict[str, str] = {}
         self.made: set[str] = set()
@@ -329,8 +333,8 @@ class TableShape:
     def fit(self, connection: PostgresConnection, block: ColumnBlock) -> str | None:
         """Create or change the table so that it can hold these rows.
 
-        Returns the reason if it cannot hold any of them, or None. Raises SinkError if the table
-        cannot be changed.
+        Returns the reason if it cannot hold any of them, or None. Raises FixedTableError if the
+        table cannot be changed; call `fix` then.
         """
         changes = self._changes(connection, block)
         if not self.types or any(kind != "null" for kind in changes.values()):
@@ -373,7 +377,7 @@ class TableShape:
         kinds: Mapping[str, Kind],
         for_times: Collection[str] = (),
     ) -> None:
-        """Add columns and change types in one statement. Raises SinkError."""
+        """Add columns and change types in one statement. Raises FixedTableError."""
         actions = []
         for name, kind in kinds.items():
             column, declared = quote(name), TIME if name in for_times else TYPES[kind]
@@ -383,19 +387,31 @@ class TableShape:
             else:
                 actions.append(f"ADD COLUMN {column} {declared}")
         try:
-            connection.execute(f"ALTER TABLE {self._name.sql} {', '.join(actions)}")
+            connection.execute(
+                f"SAVEPOINT altering; ALTER TABLE {self._name.sql} {', '.join(actions)}"
+            )
             # Columns that are new, and those that were created for times.
             marked = [name for name in kinds if self.types.get(name, TIME) == TIME]
             mark_columns(connection, self._name, marked, for_times)
+            connection.execute("RELEASE altering")
         except Exception as error:
             if not self._server.is_error(error) or self._server.is_transient(error):
                 raise
+            connection.execute("ROLLBACK TO altering; RELEASE altering")
             wanted = ", ".join(f"column {name} as {TYPES[kind]}" for name, kind in kinds.items())
-            raise SinkError(
-                f"cannot write {self._server.name}: table {self._name.table} needs {wanted} to"
-                f" hold the new values, but: {self._server.explained(error)}; change the table"
-                " yourself, or name another table"
+            raise FixedTableError(
+                f"it cannot have {wanted}: {self._server.explained(error)}"
             ) from None
+
+    def fix(self, connection: PostgresConnection, reason: str) -> None:
+        """Leave the table as it is from now on, as the schema contract freeze does."""
+        self.fixed = reason
+        self._holds = True
+        self._columns = partial(
+            Columns, rich=True, contract=SchemaContractCheck("freeze"), alters=self._alters
+        )
+        self._seen = (None, [], 0)
+        self.read(connection)
 
     def _kind(self, declared: str) -> ColumnKind:
         """Return the kind of a column. With `evolve`, a time column may become text."""

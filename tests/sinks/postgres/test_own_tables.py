@@ -189,3 +189,33 @@ def test_ledger_files_of_two_databases_are_two(load, sql, server, restricted, tm
     second = restricted.rpartition("/")[0] + "/second"
     assert load([{"id": 1}], "--resume", to=second, env=env)["records"]["written"] == 1
     server.execute("DROP DATABASE second")
+
+
+RECORDS = [
+    {"id": 1, "v": "a"}, {"id": 2, "v": "b", "new": 1}, {"id": "x", "v": "c"},
+    {"id": 4, "new": None}, {"id": 5.0, "v": 7}, {"id": 6.5}, {"id": 8},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", ["1", "3", "100"])
+def test_a_table_that_the_role_may_not_change_takes_what_fits(
+    load, sql, restricted, tmp_path, rows
+):
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    report = load(RECORDS, "--load-batch", rows, to=restricted, env=env)
+    assert [failure["record"] for failure in report["failures"]] == [2, 3, 6]
+    told = messages(report)
+    assert "field 'new' is new, and the table stays as it is" in told[0]
+    assert all("must be owner of table t" in message for message in told)
+    assert not any("contract" in message for message in told)
+    rows_there = [(1, "a"), (4, None), (5, "7"), (8, None)]
+    assert sql("SELECT id, v FROM t ORDER BY id") == rows_there
+    assert types(sql) == {"id": "bigint", "v": "text"}
+
+
+def test_a_column_that_a_view_needs_takes_what_fits(load, sql):
+    sql("CREATE TABLE t (id bigint, v text); CREATE VIEW ids AS SELECT id FROM t")
+    report = load([{"id": 1}, {"id": "x"}, {"id": 2}])
+    (message,) = messages(report)
+    assert "used by a view" in message
+    assert sql("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
