@@ -44,7 +44,8 @@ def record_settings(
 ) -> RecordWorkSettings:
     """Return the settings for the work on records. Raises UsageError."""
     names = (
-        *("table", "key", "mode", "schema_contract", "columns", "csv_safe", "null_value"),
+        *("table", "key", "mode", "schema_contract", "override_identity", "columns"),
+        *("csv_safe", "null_value"),
         *("to_format", "to_compression", "root"),
     )
     target = _make_target(to, **{name: more.pop(name) for name in names})
@@ -153,6 +154,7 @@ def _make_target(
     key: Sequence[str] | None,
     mode: Mode | None,
     schema_contract: SchemaContract | None,
+    override_identity: bool | None,
     columns: str | None,
     csv_safe: bool | None,
     null_value: str | None,
@@ -169,6 +171,7 @@ def _make_target(
         }
         unused |= {"--schema-contract": schema_contract, "--csv-safe": csv_safe or None}
         unused |= {"--null-value": null_value}
+        unused |= {"--override-identity": override_identity or None}
         for option, value in unused.items():
             if value is not None:
                 raise UsageError(f"{option} needs a target: name it with --to")
@@ -180,6 +183,7 @@ def _make_target(
         key=fields,
         mode=mode or ("upsert" if fields else "append"),
         contract=schema_contract or "evolve",
+        override_identity=bool(override_identity),
         columns=None if columns is None else _split_fields(columns),
         csv_safe=bool(csv_safe),
         null_value=null_value,

@@ -79,6 +79,7 @@ def run_files(
     key: to_options.Key = None,
     mode: to_options.Mode = None,
     schema_contract: to_options.SchemaContract = None,
+    override_identity: to_options.OverrideIdentity = False,
     columns: to_options.Columns = None,
     csv_safe: to_options.CsvSafe = False,
     null_value: to_options.NullValue = None,
@@ -152,8 +153,8 @@ def run_files(
         "schema": schema, "check_formats": check_formats, "check_content": check_content,
         "ref": ref, "dedupe": dedupe,
         "to": to, "table": table, "key": key, "mode": mode,
-        "schema_contract": schema_contract, "columns": columns, "csv_safe": csv_safe,
-        "null_value": null_value,
+        "schema_contract": schema_contract, "override_identity": override_identity,
+        "columns": columns, "csv_safe": csv_safe, "null_value": null_value,
         "to_format": to_format, "to_compression": to_compression, "root": root if to else None,
         "letters": dead_letter is not None, "tracebacks": verbose,
     }  # fmt: skip

@@ -244,9 +244,8 @@ def _transforms(
     from asyncbatch.cli.job import record_settings
     from asyncbatch.core.settings import FileWorkSettings
 
-    no_target = dict.fromkeys(
-        ("table", "key", "mode", "schema_contract", "columns", "csv_safe", "null_value", "root")
-    )
+    names = ("table", "key", "mode", "schema_contract", "override_identity", "columns")
+    no_target = dict.fromkeys((*names, "csv_safe", "null_value", "root"))
     settings = record_settings(
         FileWorkSettings(),
         unit="record",

@@ -128,6 +128,7 @@ class Delivery:
             ledger_session.prepare(sink)
         self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))
         self._sink = sink
+        self._notes += getattr(sink, "notes", ())
         if target.is_remote:
             self._abort_uploads = sink.give_up
         if ledger_session:

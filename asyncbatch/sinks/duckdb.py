@@ -311,7 +311,9 @@ class DuckdbSink:
             if self._types.get(name, declared) != declared
         }
         types = self._types | dict(new_types)
-        stage = DuckdbStage(self._connection, self._target, types, changed, is_new=not self._types)
+        stage = DuckdbStage(
+            self._connection, self._target, types, changed, self._times, is_new=not self._types
+        )
         block = block.fields([place for place, name in enumerate(block.names) if name in types])
         stage.fill(block, needs_checks=bool(self.key or any(self._constraints)))
         # A column with a condition cannot change its type; the change is refused later.

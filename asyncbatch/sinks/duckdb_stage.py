@@ -8,13 +8,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import encode
+from asyncbatch.sinks.column_block import plain_texts
 from asyncbatch.sinks.columns import cells
+from asyncbatch.sinks.exactness import TimeType, is_changed_by_float32
 from asyncbatch.sinks.sql_names import fold, quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
+    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind, Kind
 
 TYPES: dict[ColumnKind, str] = {
     "null": "VARCHAR",
@@ -27,6 +29,17 @@ TYPES: dict[ColumnKind, str] = {
 _ROUNDING = re.compile(r"(TINY|SMALL|HUGE|UTINY|USMALL|U|UBIG|UHUGE)?INT(EGER)?|DECIMAL\(\d+,\d+\)")
 _VECTOR = re.compile(r"(FLOAT|DOUBLE)(\[\d*\])+")
 _NESTED_TYPES = re.compile(r".*\]|(STRUCT|MAP|UNION)\(.*", re.DOTALL)
+_TIMES = {
+    "DATE": TimeType(True, False, False, 0),
+    "TIME": TimeType(False, True, False, 6),
+    "TIME_NS": TimeType(False, True, False, 9),
+    "TIME WITH TIME ZONE": TimeType(False, True, True, 6),
+    "TIMESTAMP": TimeType(True, True, False, 6),
+    "TIMESTAMP_S": TimeType(True, True, False, 0),
+    "TIMESTAMP_MS": TimeType(True, True, False, 3),
+    "TIMESTAMP_NS": TimeType(True, True, False, 9),
+    "TIMESTAMP WITH TIME ZONE": TimeType(True, True, True, 6),
+}
 _STAGE = 'temp.main."asyncbatch: rows of one load"'
 
 
@@ -42,8 +55,9 @@ class DuckdbStage:
     """A temporary table with the rows of one load, numbered from 0 in column n.
 
     Its column c0 has the first field of the block, and so on. `types` has the declared types of the
-    columns of `table`. Values of types that are not in `TYPES` are cast from text. Call `fill`
-    first, then the checks and `drop`, then `move`, `remove` or `discard`.
+    columns of `table`. Values of types that are not in `TYPES` are cast from text. Columns `in_utc`
+    hold times in UTC without their Z. Call `fill` first, then the checks and `drop`, then `move`,
+    `remove` or `discard`.
 
     `changed` has an expression for each column of the table whose type is different before `move`.
     `is_new`: the table does not exist before `move`.
@@ -55,9 +69,11 @@ class DuckdbStage:
         table: str,
         types: Mapping[str, str],
         changed: Mapping[str, str] = MappingProxyType({}),
+        in_utc: Collection[str] = (),
         *,
         is_new: bool = False,
     ) -> None:
+        self._in_utc = in_utc
         self._execute, self._table, self._types = connection.execute, quote(table), types
         self._is_new = is_new
         self._changed = {fold(name): expression for name, expression in changed.items()}
@@ -80,6 +96,8 @@ class DuckdbStage:
             column, declared = self._names[fold(name)], self._types[name]
             wanted = known.get(declared, "text")
             lists.append(f"unnest(?::JSON::{TYPES[wanted]}[]) AS {column}")
+            if _ROUNDING.fullmatch(declared):  # true is 1 for all numbers
+                values, kind = _without_booleans(values, kind)  # noqa: PLW2901
             parameters.append(encode(cells(values, kind, wanted)).decode())
             if declared in known:
                 made.append(column)
@@ -102,6 +120,7 @@ class DuckdbStage:
                 for row in self._rows(f"{self._names[fold(name)]}_misfit"):
                     reason = f"column {name} is {declared}, which cannot hold {values[row]!r}"
                     reasons.setdefault(row, reason)
+                self._add_losses(reasons, name, declared)
         for name in constraints.not_null:
             if column := self._names.get(fold(name)):
                 for row in self._rows(f"{column} IS NULL"):
@@ -110,6 +129,20 @@ class DuckdbStage:
             for row in self._failing(check):
                 reasons.setdefault(row, f"the table's check fails: {check}")
         return reasons
+
+    def _add_losses(self, reasons: dict[int, str], name: str, declared: str) -> None:
+        """Add reasons against rows with values that DuckDB would change silently."""
+        kept = _TIMES.get(declared)
+        if (kept is None and declared != "FLOAT") or name in self._in_utc:
+            return
+        place = self._block.names.index(name)
+        texts = plain_texts(self._block.values[place], self._block.kinds[place])
+        for row, text in enumerate(texts):
+            if text is None:
+                continue
+            loss = kept.loss(text) if kept else is_changed_by_float32(text) and "would round"
+            if loss:
+                reasons.setdefault(row, f"column {name} is {declared}, which {loss} {text}")
 
     def clashes(self, unique: Sequence[tuple[str, ...]], edges: Sequence[int]) -> dict[int, str]:
         """Return reasons against rows that repeat a unique value.
@@ -212,6 +245,16 @@ class DuckdbStage:
             f"{self._changed.get(fold(name), f't.{quote(name)}')} = s.{column}"
             for name, column in pairs
         )
+
+
+def _without_booleans(values: list[Any], kind: Kind) -> tuple[list[Any], Kind]:
+    """Return the values of a field with 1 and 0 in place of true and false."""
+    if kind == "boolean":
+        return [None if value is None else int(value) for value in values], "integer"
+    if kind == "mixed":
+        numbers = {"true": "1", "false": "0"}
+        return [numbers.get(text, text) for text in values], kind
+    return values, kind
 
 
 def as_text(column: str, declared: str) -> str:

@@ -95,6 +95,8 @@ class SqliteSink:
         self._columns: Columns
         # The columns of the table that are not generated.
         self._present: list[str] = []
+        # The folded names of those that are.
+        self._generated: set[str] = set()
         # Columns that would convert a text like "1" to a number.
         self._numeric: set[str] = set()
         # Columns created without a type, because a table needs at least one column.
@@ -188,7 +190,7 @@ class SqliteSink:
             {},
             limit=limit,
             fold=fold,
-            flaw=_name_flaw,
+            flaw=self._flaw,
             contract=self._contract,
             alters=self._alters,
         )
@@ -250,9 +252,16 @@ class SqliteSink:
         self._schema_version = version
         columns = columns_of(self._connection, self._target)
         self._present = [column.name for column in columns if not column.is_generated]
+        self._generated = {fold(column.name) for column in columns if column.is_generated}
         self._numeric = {column.name for column in columns if column.affinity == "numeric"}
         kinds = {column.name: column.kind for column in columns}
         self._columns.refresh(kinds | dict.fromkeys(self._untyped & kinds.keys(), "null"))
+
+    def _flaw(self, name: str) -> str | None:
+        """Return the error of a field's name, or the reason why its column takes no values."""
+        if fold(name) in self._generated:
+            return "the table generates the values of this column"
+        return _name_flaw(name)
 
     def _guard_texts(self, block: ColumnBlock) -> None:
         """Let a column widen to text if it would change a value."""

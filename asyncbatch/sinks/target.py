@@ -61,6 +61,8 @@ class Target(Struct, frozen=True):
     root: str | None = None  # the outputs of a folder are named relative to this input folder
     address: str = ""  # the address of a server, with its password
     server: ServerSettings = ServerSettings()  # the settings of the server's sessions
+    # write the records' values into columns GENERATED ALWAYS AS IDENTITY
+    override_identity: bool = False
     # the connection to object stores, if it differs from the inputs'
     stores: StoreSettings | None = None
     # columns that a new table gets with the time type of its database, also in a key
@@ -129,6 +131,8 @@ class Target(Struct, frozen=True):
                 "--table, --key, --mode and --schema-contract are for databases: sqlite:///,"
                 " duckdb:///, postgresql://"
             )
+        if self.override_identity and self.form != "postgres":
+            raise UsageError("--override-identity is for postgresql://")
         if self.columns is not None and self.form != "csv":
             raise UsageError("--columns is for .csv and .tsv targets")
         if self.csv_safe and self.form != "csv":
@@ -191,7 +195,12 @@ class Target(Struct, frozen=True):
                 from asyncbatch.sinks.postgres.sink import PostgresSink
 
                 return PostgresSink(
-                    self.address, retrier=retrier, settings=self.server, times=self.times, **options
+                    self.address,
+                    retrier=retrier,
+                    settings=self.server,
+                    times=self.times,
+                    override_identity=self.override_identity,
+                    **options,
                 )
             case _:
                 from asyncbatch.sinks.duckdb import DuckdbSink

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sqlite3
@@ -437,3 +438,96 @@ def test_widened_floats_read_back(tmp_path_factory, numbers):
     found = [float(value) for (value,) in read(path)[:-1]]
     assert found == numbers
     assert [math.copysign(1, value) for value in found] == [math.copysign(1, n) for n in numbers]
+
+
+@pytest.mark.parametrize("contract", ["evolve", "freeze"])
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("declared", "kept", "lost"),
+    [
+        (
+            "TIMESTAMP",
+            {"2026-01-01T12:00:00.123456": "2026-01-01 12:00:00.123456", "infinity": "infinity"},
+            {
+                "2026-01-01T12:00:00+02:00": "time zone",
+                "2026-01-01T12:00:00Z": "time zone",
+                "2026-01-01 12:00:00 Europe/Berlin": "time zone",
+                "2026-01-01T12:00:00.123456789": "round",
+                "9999-12-31T23:59:59.9999999": "round",
+            },
+        ),
+        (
+            "TIMESTAMP_S",
+            {"2026-01-01T12:00:00": "2026-01-01 12:00:00"},
+            {"2026-01-01T12:00:00.5": "round"},
+        ),
+        (
+            "TIMESTAMP_MS",
+            {"2026-01-01T12:00:00.5": "2026-01-01 12:00:00.5"},
+            {"2026-01-01T12:00:00.1239": "round"},
+        ),
+        (
+            "TIMESTAMP_NS",
+            {"2026-01-01T12:00:00.123456789": "2026-01-01 12:00:00.123456789"},
+            {"2026-01-01T12:00:00.1234567891": "round", "2026-01-01 12:00:00+02": "time zone"},
+        ),
+        (
+            "TIMESTAMPTZ",
+            {"9999-12-31T23:59:59.999999Z": "9999-12-31 23:59:59.999999+00"},
+            {"2026-01-01T12:00:00.123456789Z": "round"},
+        ),
+        (
+            "DATE",
+            {"2026-01-01": "2026-01-01", "2026-01-02T00:00:00": "2026-01-02"},
+            {
+                "2026-01-01T12:00:00": "time of day",
+                "2026-01-01T00:00:00Z": "time zone",
+                "soon": "cannot hold",
+            },
+        ),
+        (
+            "TIME",
+            {"12:00:00.5": "12:00:00.5"},
+            {
+                "12:00:00+02": "time zone",
+                "2026-01-01 12:00:00": "date",
+                "12:00:00.1234567": "round",
+            },
+        ),
+        ("TIMETZ", {"12:00:00+02": "12:00:00+02"}, {"12:00:00.1234567+02": "round"}),
+        (
+            "FLOAT",
+            {0.1: "0.1", 16777216: "16777216.0", 1e30: "1e+30"},
+            {16777217: "round", 0.123456789: "round"},
+        ),
+        ("INTEGER", {1.0: "1", 7: "7"}, {1.5: "cannot hold", 2**40: "cannot hold"}),
+        ("DECIMAL(5,2)", {1.25: "1.25"}, {1.005: "cannot hold"}),
+    ],
+)
+def test_own_columns_keep_a_value_or_refuse_it(  # noqa: PLR0917 - all by their names
+    run, tmp_path, declared, kept, lost, together, contract
+):
+    execute(tmp_path / "x.db", f"CREATE TABLE t (n BIGINT, v {declared})")
+    values = [*kept, *lost]
+    lines = "".join(json.dumps({"n": n, "v": v}) + "\n" for n, v in enumerate(values))
+    (tmp_path / "in.jsonl").write_text(lines)
+    more = () if together else ("--load-batch", "1")
+    options = ("--to", "duckdb:///x.db", "--table", "t", "--schema-contract", contract)
+    report = run("in.jsonl", *options, "--output", "json", *more).json
+    shown = read(tmp_path / "x.db", "SELECT v::VARCHAR FROM t ORDER BY n")
+    assert shown == [(text,) for text in kept.values()]
+    told = {failure["record"] - 1: failure["message"] for failure in report["failures"]}
+    assert sorted(told) == list(range(len(kept), len(values)))
+    for number, word in enumerate(lost.values(), len(kept)):
+        assert word in told[number]
+
+
+@pytest.mark.parametrize(
+    "records", [[{"v": True}], [{"v": True}, {"v": 2}], [{"v": 2.0}, {"v": True}]]
+)
+def test_true_is_one_in_an_own_column_of_numbers(run, tmp_path, records):
+    execute(tmp_path / "x.db", "CREATE TABLE t (v INTEGER)")
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    run("in.jsonl", "--to", "duckdb:///x.db", "--table", "t")
+    found = read(tmp_path / "x.db", "SELECT v FROM t")
+    assert found == [(int(one["v"]),) for one in records]

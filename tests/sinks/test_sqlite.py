@@ -580,3 +580,21 @@ def test_values_are_the_same_however_rows_are_split(tmp_path_factory, rows, size
     )
     for one, other in zip(read(whole, query), read(split, query), strict=True):
         assert repr(one) == repr(other)
+
+
+@pytest.mark.parametrize("contract", ["evolve", "freeze"])
+@pytest.mark.parametrize("rows", ["1", "100"])
+def test_values_for_a_generated_column_are_refused(run, tmp_path, contract, rows):
+    with closing(sqlite3.connect(tmp_path / "x.db")) as database:
+        database.execute("CREATE TABLE t (n INTEGER, made INTEGER AS (n * 2), kept AS (n) STORED)")
+    lines = ['{"n": 1}', '{"n": 2, "made": 4}', '{"n": 3, "KEPT": 1}', '{"n": 4, "made": null}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    finished = run(
+        *("in.jsonl", "--to", "sqlite:///x.db", "--table", "t", "--output", "json"),
+        *("--schema-contract", contract, "--load-batch", rows),
+    )
+    failures = finished.json["failures"]
+    assert [failure["record"] for failure in failures] == [2, 3]
+    assert all("generates the values" in failure["message"] for failure in failures)
+    with closing(sqlite3.connect(tmp_path / "x.db")) as database:
+        assert database.execute("SELECT n, made FROM t").fetchall() == [(1, 2), (4, 8)]

@@ -46,6 +46,15 @@ SchemaContract = Annotated[
         "field or value.  [default: evolve]",
     ),
 ]
+OverrideIdentity = Annotated[
+    bool,
+    option(
+        TARGET,
+        "--override-identity",
+        help="Write the records' values into PostgreSQL columns that are GENERATED ALWAYS AS "
+        "IDENTITY.",
+    ),
+]
 Columns = Annotated[
     str | None,
     option(

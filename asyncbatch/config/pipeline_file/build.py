@@ -111,6 +111,7 @@ def sink_target(table: SinkTable, root: str | None = None, *, job: str | None = 
         key=table.key,
         mode=table.mode or ("upsert" if table.key else "append"),
         contract=table.schema_contract,
+        override_identity=table.override_identity,
         columns=table.columns,
         csv_safe=table.csv_safe,
         null_value=table.null_value,

@@ -76,6 +76,13 @@ class SinkTable(Table, frozen=True):
             "leave out the field."
         ),
     ] = "evolve"
+    override_identity: Annotated[
+        bool,
+        Meta(
+            description="Write the records' values into PostgreSQL columns GENERATED ALWAYS AS"
+            " IDENTITY."
+        ),
+    ] = False
     columns: Annotated[Names | None, Meta(description="The columns of a CSV file.")] = None
     csv_safe: Annotated[
         bool, Meta(description="Put ' before cells that a spreadsheet would take for formulas.")
@@ -115,6 +122,7 @@ class SinkTable(Table, frozen=True):
         takers = {
             "table": DATABASES, "key": DATABASES, "mode": DATABASES,
             "schema_contract": DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
+            "override_identity": _POSTGRES,
             "columns": ("csv",), "csv_safe": ("csv",), "null_value": ("csv",),
             "format": ("folder",), "compression": ("folder",),
         }  # fmt: skip

@@ -9,12 +9,12 @@ import threading
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import parse_qsl, urlsplit
 
 from asyncbatch.core.retry import attempts_note
 from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.sinks.postgres.address import CONNECT_SECONDS, ServerAddress
 from asyncbatch.sinks.sql_names import quoted
 
 if TYPE_CHECKING:
@@ -56,14 +56,18 @@ class TableName(NamedTuple):
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 10.0  # how long to wait for a new connection
 # The settings of a session that the address does not have.
 _SETTINGS = {"application_name": "asyncbatch", "statement_timeout": "600s"}
 # Seconds in each unit of time of PostgreSQL. The default unit is the millisecond.
 _UNITS = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+# Settings that a pooler takes from its clients: it hands them on, or has a use for them itself.
+_POOLED_SETTINGS = ("application_name", "options")
 _DURATION = re.compile(r"\s*(\d+)\s*(us|ms|s|min|h|d)?\s*")
 _QUERY_CANCELED = "57014"  # also of a statement that took too long
 _LEAST_VERSION = 12
+_PROTOCOL_VIOLATION = "08P01"  # of a pooler: a parameter of the session that it does not allow
+# Our own code: the session does not have the settings that it was opened with.
+_NO_SETTINGS = "AB001"
 # Beginnings of the SQLSTATE codes after which a new connection may succeed. The codes with 42:
 # another run has created or dropped a table or column at the same time.
 _TRANSIENT_CODES = (
@@ -90,12 +94,17 @@ class PostgresServer:
     It runs its own event loop in a thread. Call `open` first and `close` at the end. Methods block:
     do not call them on an event loop. `name` is the address without its password. `is_error`
     recognises the exceptions of the server.
+
+    Behind PgBouncer in transaction mode a session has no state between transactions, no named
+    statements and no settings of its own: `is_pooled`. The address may say so, or it is found out.
     """
 
     def __init__(self, address: str, settings: ServerSettings | None = None) -> None:
         self.address, self.name = address, redact_address(address)
         self._settings = settings or ServerSettings()
+        self._parts = ServerAddress.parse(address)
         self._session = self._session_settings()
+        self.is_pooled = self._parts.is_pooled
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread
         self._asyncpg: Any
@@ -115,6 +124,10 @@ class PostgresServer:
         self._thread.start()
         try:
             self._pool = self.wait(self._make_pool())
+            if not self.is_pooled and not self._has_settings():
+                self.is_pooled = True
+                self.wait(self._pool.close())
+                self._pool = self.wait(self._make_pool())
             self._check_version()
         except Exception as error:
             self.close()
@@ -141,12 +154,58 @@ class PostgresServer:
         """Return the rows of a query, which uses its own connection."""
         connection = self.connect()
         try:
-            rows = connection.fetch(query, *values)
+            if not self.is_pooled:
+                rows = connection.fetch(query, *values)
+            else:  # preparing and running it must happen in one session of the server
+                connection.execute(self.begin)
+                rows = connection.fetch(query, *values)
+                connection.execute("COMMIT")
         except BaseException:
             connection.drop()
             raise
         connection.release()
         return rows
+
+    @property
+    def begin(self) -> str:
+        """The script that starts a transaction with the settings of the session."""
+        if not self.is_pooled:
+            return "BEGIN"
+        calls = (
+            f"set_config({_literal(name)}, {_literal(value)}, true)"
+            for name, value in self._session.items()
+            if name != "options"
+        )
+        return f"BEGIN; SELECT {', '.join(calls)}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about the address."""
+        ignored = self._parts.ignored
+        return [f"not obeyed in the address: {', '.join(ignored)}"] if ignored else []
+
+    def _has_settings(self) -> bool:
+        """Whether sessions have their settings. A pooler refuses them, or drops them silently."""
+        limit = _milliseconds(self._session["statement_timeout"])
+        check = (
+            "DO $$ BEGIN IF (SELECT setting FROM pg_settings WHERE name = 'statement_timeout')"  # noqa: S608 - a number
+            f" <> '{limit}' THEN RAISE SQLSTATE '{_NO_SETTINGS}'; END IF; END $$"
+        )
+        try:
+            connection = self.connect()
+            try:
+                # A script, because a named statement may be that of another client of a pooler.
+                connection.execute("SELECT 1" if limit is None else check)
+            finally:
+                connection.release()
+        except Exception as error:
+            code = getattr(error, "sqlstate", None)
+            if code == _NO_SETTINGS or (
+                code == _PROTOCOL_VIOLATION and "startup parameter" in str(error)
+            ):
+                return False
+            raise
+        return True
 
     def _check_version(self) -> None:
         (row,) = self.fetch("SELECT current_setting('server_version_num')::int / 10000")
@@ -202,13 +261,18 @@ class PostgresServer:
             """Do not reset the session: the transactions do not change it."""
 
         return await self._asyncpg.create_pool(
-            self.address,
+            self._parts.dsn,
             min_size=self._settings.min_connections,
             max_size=self._settings.max_connections,
-            timeout=CONNECT_SECONDS,
+            timeout=self._parts.connect_seconds,
             command_timeout=self._command_timeout(),
-            server_settings=self._session,
+            server_settings={
+                name: value
+                for name, value in self._session.items()
+                if not self.is_pooled or name in _POOLED_SETTINGS
+            },
             reset=keep,
+            **({"statement_cache_size": 0} if self.is_pooled else {}),
         )
 
     def _session_settings(self) -> dict[str, str]:
@@ -216,8 +280,7 @@ class PostgresServer:
         found = dict(_SETTINGS)
         if self._settings.name is not None:
             found["application_name"] = self._settings.name
-        asked = dict(parse_qsl(urlsplit(self.address).query))
-        found |= {name: asked[name] for name in found.keys() & asked.keys()}
+        found |= self._parts.settings
         if (seconds := self._settings.statement_timeout) is not None:
             found["statement_timeout"] = (
                 f"{max(1, round(seconds * 1000))}ms"  # 0 would mean no limit
@@ -226,9 +289,19 @@ class PostgresServer:
 
     def _command_timeout(self) -> float | None:
         """Return how many seconds to wait for an answer of the server; None: no limit."""
-        found = _DURATION.fullmatch(self._session["statement_timeout"])
-        seconds = int(found[1]) * _UNITS[found[2] or ""] if found else 0
+        seconds = (_milliseconds(self._session["statement_timeout"]) or 0) / 1000
         return seconds + CONNECT_SECONDS if seconds else None
+
+
+def _milliseconds(duration: str) -> int | None:
+    """Return the milliseconds of a duration as the server reads it, or None."""
+    found = _DURATION.fullmatch(duration)
+    return round(int(found[1]) * _UNITS[found[2] or ""] * 1000) if found else None
+
+
+def _literal(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{escaped}'"
 
 
 class RetryingReader:
@@ -258,6 +331,11 @@ class PostgresConnection:
 
     def __init__(self, server: PostgresServer, pool: Any, raw: Any) -> None:
         self._server, self._pool, self._raw = server, pool, raw
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether the session has no state between transactions."""
+        return self._server.is_pooled
 
     def execute(self, script: str, *values: Any) -> str:
         """Run statements; return the status of the last. With values: one statement."""
@@ -363,7 +441,7 @@ class Transactions:
         """
         connection = self._connected()
         try:
-            connection.execute("BEGIN")
+            connection.execute(self._server.begin)
             work(connection)
             self._end(connection)
         except BaseException:
@@ -391,7 +469,9 @@ class Transactions:
         connection = self._connected()
         if not self._in_transaction:
             # A deferred constraint would fail at the commit, without a row.
-            connection.execute(f"BEGIN; SET CONSTRAINTS ALL IMMEDIATE; {self._first}")
+            connection.execute(
+                f"{self._server.begin}; SET CONSTRAINTS ALL IMMEDIATE; {self._first}"
+            )
             self._in_transaction = True
             self._begin(connection)
         return connection

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.sinks.base import Refusal
 from asyncbatch.sinks.columns import Written, group_edges, load_salvaging, write_accepted
 from asyncbatch.sinks.postgres.rows import PostgresLoad
 from asyncbatch.sinks.postgres.server import PostgresServer, RetryingReader, TableName, Transactions
 from asyncbatch.sinks.postgres.table import (
+    FixedTableError,
     TableShape,
     column_flaw,
     dependents,
@@ -18,17 +21,21 @@ from asyncbatch.sinks.postgres.table import (
     has_repeated_key,
     has_unique_key,
     lock_statement,
+    may_create,
 )
+from asyncbatch.sinks.postgres.values import ColumnType
 from asyncbatch.sinks.sql_names import quote, quoted
 from asyncbatch.state.ledger import postgres as ledger
+from asyncbatch.state.ledger import table as ledger_table
 from asyncbatch.state.ledger import table as replacing
+from asyncbatch.state.ledger.file import LedgerStore, default_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.settings import ServerSettings
-    from asyncbatch.sinks.base import Mode, Refusal
+    from asyncbatch.sinks.base import Mode
     from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
     from asyncbatch.sinks.columns import Admitted
     from asyncbatch.sinks.postgres.server import PostgresConnection
@@ -37,8 +44,10 @@ if TYPE_CHECKING:
 RETRIES = Retries(5, 0.5)  # the default: 15 seconds for a server that restarts
 # Beginnings of the SQLSTATE codes of errors that rows cause.
 _REJECTING_CODES = ("21", "22", "23", "44", "54", "P0", "42804", "42846")
-# Errors of COPY in an upsert: the key exists, or the table allows no COPY.
-_DUPLICATE_CODES = ("23505", "0A000")
+_DUPLICATE_CODE = "23505"  # of COPY in an upsert: the key exists
+_NO_COPY_CODE = "0A000"  # of COPY into a table whose rows have policies
+_POLICY_CODE = "42501"  # no permission; also of a row that a policy forbids
+_CONTRACT = ", and the schema contract is"  # in reasons against values for a table that is fixed
 _TEXT_CODES = ("22021", "22P05")  # of a NUL character in a text
 _TABLES = ("r", "p")  # relation kinds: table, partitioned table
 
@@ -63,8 +72,10 @@ class PostgresSink:
         contract: SchemaContractCheck | None = None,
         settings: ServerSettings | None = None,
         times: Collection[str] = (),
+        override_identity: bool = False,
     ) -> None:
         self.table, self.mode, self.key = table, mode, key
+        self._times = times
         self._job, self._retrier = job, retrier or Retrier(RETRIES)
         self._server = PostgresServer(address, settings)
         self._name = TableName.parse(table)
@@ -73,12 +84,38 @@ class PostgresSink:
         self._transactions = Transactions(
             self._server, self._retrier, lock_statement(self._target), self._begin
         )
-        self._shape = TableShape(self._server, self._target, key, contract, times)
+        self._shape = TableShape(
+            self._server,
+            self._target,
+            key,
+            contract,
+            times,
+            # An upsert cannot change an identity, only insert one.
+            overridden=lambda name: override_identity and (mode != "upsert" or name in key),
+        )
         # The rows since the last commit, without rejected ones.
         self._loads: list[ColumnBlock] = []
         self._lacks_index = self._has_ledger = False
         # Whether an upsert has met a key that exists in the table.
         self._replaces = False
+        # Whether the table allows no COPY, because its rows have policies.
+        self._is_guarded = False
+        # The fields of the rows so far.
+        self._fields: set[str] = set()
+        # The ledger of a role that cannot keep one in the database.
+        self._file_ledger: LedgerStore | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about the target."""
+        notes = self._server.notes
+        if self._file_ledger is not None:
+            notes.append(
+                f"the ledger is the file {self._file_ledger.path}, because this role cannot keep"
+                f" the table {ledger_table.NAME} in {self._server.name}: a run that is killed"
+                " between the commit of rows and their entry there loads these rows again"
+            )
+        return notes
 
     def open(self) -> None:
         """Connect, and check that the table can be written. Raises UsageError."""
@@ -86,6 +123,8 @@ class PostgresSink:
         self._server.open()
         try:
             self._transactions.execute_once(self._prepare)
+            if self._file_ledger is not None:
+                self._file_ledger.open()
         except Exception as error:
             self._server.close()
             if not self._server.is_error(error):
@@ -97,6 +136,10 @@ class PostgresSink:
     def ledger(self) -> Ledger:
         """Return the ledger of the job in this database."""
         job = self._job.fingerprint if self._job else ""
+        if self._file_ledger is not None:
+            from asyncbatch.state.ledger.sqlite import SqliteLedger
+
+            return SqliteLedger(self._file_ledger.path, job)
         reader = RetryingReader(self._server, self._retrier)
         return ledger.PostgresLedger(reader, job, least=int(self.mode == "replace"))
 
@@ -112,16 +155,18 @@ class PostgresSink:
             if self._shape.number is not None:
                 block = self._shape.columns.admit(keys, None).block
                 PostgresLoad(
-                    connection, self._target, self._shape.types, block, key=self.key
+                    connection, self._target, self._column_types, block, key=self.key
                 ).remove()
 
         self._transactions.commit(remove)
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
         job = self._job
-        if not job or not entries:
+        if not job or not entries or self._file_ledger is not None:
             if self._loads:
                 self._transactions.commit(lambda _: None)
+            if entries and self._file_ledger is not None:
+                self._file_ledger.record(entries)
         else:
             name = job.fingerprint
 
@@ -154,9 +199,19 @@ class PostgresSink:
                 if untyped or self.mode == "replace":
                     self._transactions.commit(lambda found: self._complete(found, untyped))
         finally:
+            if self._file_ledger is not None:
+                self._file_ledger.close()
             self._transactions.close()
             self._server.close()
         return stands
+
+    @property
+    def _column_types(self) -> dict[str, ColumnType]:
+        bases = self._shape.bases
+        return {
+            name: ColumnType(declared, bases.get(name, declared), name in self._times)
+            for name, declared in self._shape.types.items()
+        }
 
     def _check_names(self) -> None:
         for name, kind in ((self._name.schema, "schema"), (self._name.table, "table")):
@@ -171,7 +226,9 @@ class PostgresSink:
     def _prepare(self, connection: PostgresConnection) -> None:
         if connection.fetch("SELECT current_setting('transaction_read_only')")[0][0] == "on":
             raise UsageError(f"cannot use {self._server.name}: it is read-only")
-        if ledger.exists(connection):
+        if self._job and self.mode != "replace":
+            self._choose_ledger(connection, self._job)
+        if self._file_ledger is None and ledger.exists(connection):
             ledger.create(connection)  # adds the columns that the table of an earlier version lacks
         for name in {self._name, self._target}:
             if found := find_table(connection, name):
@@ -185,9 +242,28 @@ class PostgresSink:
             self._check_key(connection, self._shape.number)
         if self.mode == "replace" and not is_continued:
             self._drop_replacement(connection)
-        # There is no table: another process has dropped it.
-        elif self._shape.number is None and ledger.exists(connection):
+        elif self._shape.number is None:
+            self._check_missing(connection)
+
+    def _check_missing(self, connection: PostgresConnection) -> None:
+        """Check that the table can be created; forget its entries if it was dropped."""
+        if not may_create(connection, self._name):
+            raise UsageError(
+                f"cannot use {self._server.name}: there is no table {self.table}, and this role may"
+                " not create it"
+            )
+        if self._file_ledger is None and ledger.exists(connection):
             replacing.forget(ledger.executor(connection), self.table, generation=0)
+
+    def _choose_ledger(self, connection: PostgresConnection, job: LedgerJob) -> None:
+        """Keep the ledger in a file if the role may not keep it in the database.
+
+        A ledger file that exists is continued: another ledger would not know its inputs.
+        """
+        place = f"/{self._server.name}/{self.table}"
+        path = default_path(place, job.fingerprint, None)
+        if os.path.exists(path) or not ledger.may_keep(connection):
+            self._file_ledger = LedgerStore(path, job.fingerprint, place, f"table {self.table}")
 
     def _continues_replacement(self, connection: PostgresConnection) -> bool:
         """Whether a replacement table of an earlier run exists and can be continued."""
@@ -220,6 +296,12 @@ class PostgresSink:
             )
 
     def _check_key(self, connection: PostgresConnection, number: int) -> None:
+        for name in self.key:
+            if reason := self._shape.generated.get(name):
+                raise UsageError(
+                    f"cannot use {self._server.name}: column {name} of table {self.table} cannot"
+                    f" be the key: {reason}"
+                )
         if missing := [name for name in self.key if name not in self._shape.types]:
             raise UsageError(
                 f"cannot use {self._server.name}: table {self.table} lacks these columns of the"
@@ -257,7 +339,10 @@ class PostgresSink:
         def write(admitted: Admitted) -> Written:
             return self._write_admitted(connection, admitted)
 
-        return write_accepted(lambda: self._shape.columns, payload, groups, write)
+        refused = write_accepted(lambda: self._shape.columns, payload, groups, write)
+        if self._shape.fixed is not None:
+            refused = [Refusal(one.row, self._fixed_reason(one.message)) for one in refused]
+        return refused
 
     def _write_admitted(self, connection: PostgresConnection, admitted: Admitted) -> Written:
         """Change the table for admitted rows, and insert them."""
@@ -268,7 +353,14 @@ class PostgresSink:
         if is_changing:
             connection.execute("SAVEPOINT shape")
         reasons: Mapping[int, str]
-        if (reason := shape.fit(connection, block)) is not None:
+        try:
+            reason = shape.fit(connection, block)
+        except FixedTableError as error:
+            connection.execute("ROLLBACK TO shape; RELEASE shape")
+            shape.restore(connection, state)
+            shape.fix(connection, str(error))
+            return Written({}, is_undone=True)
+        if reason is not None:
             reasons = dict.fromkeys(range(block.count), reason)
         else:
             if self._lacks_index and shape.number is not None:
@@ -282,6 +374,10 @@ class PostgresSink:
             connection.execute("RELEASE shape")
         return Written(reasons, is_undone)
 
+    def _fixed_reason(self, message: str) -> str:
+        found, contract, _ = message.partition(_CONTRACT)
+        return f"{found}, and the table stays as it is: {self._shape.fixed}" if contract else found
+
     def _index(self, connection: PostgresConnection, number: int) -> None:
         """Create a unique index on the key, if there is none."""
         if not has_unique_key(connection, number, self.key):
@@ -293,9 +389,17 @@ class PostgresSink:
     ) -> dict[int, str]:
         """Insert the rows that the table accepts; return the reasons against the others."""
         key = self.key if self.mode == "upsert" else ()
+        self._fields.update(block.names)
         load = PostgresLoad(
-            connection, self._target, self._shape.types, block, key=key, replaces=self._replaces
+            connection,
+            self._target,
+            self._column_types,
+            block,
+            key=key,
+            replaced=self._fields | self._shape.made,
+            overrides=not self._shape.identities.isdisjoint(self._shape.types),
         )
+        load.replaces, load.is_staged = self._replaces, self._is_guarded
         misfits = load.misfits()
 
         def attempt(start: int, stop: int) -> str | None:
@@ -305,10 +409,19 @@ class PostgresSink:
                 load.load(start, stop)
             except Exception as error:
                 code = str(getattr(error, "sqlstate", None) or "")
-                if code in _DUPLICATE_CODES and key and not self._replaces:
+                if code == _DUPLICATE_CODE and key and not self._replaces:
                     load.undo()
                     self._replaces = load.replaces = True
                     return attempt(start, stop)
+                if code == _NO_COPY_CODE and not load.is_staged:
+                    load.undo()
+                    self._is_guarded = load.is_staged = True
+                    return attempt(start, stop)
+                if code == _POLICY_CODE:
+                    load.undo()
+                    if not self._has_policies(connection):
+                        raise
+                    return self._refusal(error, code)
                 if not code.startswith(_REJECTING_CODES) and not isinstance(error, UnicodeError):
                     raise
                 load.undo()
@@ -319,6 +432,11 @@ class PostgresSink:
         load.end()
         return reasons
 
+    def _has_policies(self, connection: PostgresConnection) -> bool:
+        """Whether policies decide which rows this role may write."""
+        query = "SELECT row_security_active($1::bigint::oid)"
+        return bool(connection.fetch(query, self._shape.number)[0][0])
+
     def _refusal(self, error: Exception, code: str) -> str:
         reason = self._server.explained(error).replace(self._target.table, self._name.table)
         if code in _TEXT_CODES:
@@ -328,7 +446,8 @@ class PostgresSink:
     def _complete(self, connection: PostgresConnection, untyped: Mapping[str, ColumnKind]) -> None:
         """Add columns without values as text, and put a replacement in place."""
         if untyped:
-            self._shape.alter(connection, untyped)
+            with suppress(FixedTableError):  # null needs no column
+                self._shape.alter(connection, untyped)
         if self.mode != "replace":
             return
         table = self._name.sql

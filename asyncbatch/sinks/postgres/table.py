@@ -7,24 +7,25 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.errors import SinkError
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
 from asyncbatch.sinks.postgres.server import MOST_NAME_BYTES, TableName
+from asyncbatch.sinks.schema_contract import SchemaContractCheck
 from asyncbatch.sinks.sql_names import quote, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind, Kind
     from asyncbatch.sinks.postgres.server import PostgresConnection, PostgresServer
-    from asyncbatch.sinks.schema_contract import SchemaContractCheck
 
 # The type of a column that was created for times. The server spells the type of other columns in
 # full ("timestamp with time zone"), so this short name marks them.
 TIME = "timestamptz"
 # The comment on a column that was created for times. Later runs look for it: do not change it.
 TIME_COMMENT = "made by asyncbatch: becomes text if something else than a time comes"
+# The comment on every other column that a sink created. An upsert may set these to null.
+MADE_COMMENT = "made by asyncbatch"
 # Day, time and zone. PostgreSQL keeps at most six digits of a second.
 _ISO = re.compile(
     r"[1-9]\d{3}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?"
@@ -51,20 +52,20 @@ def times(values: Sequence[str | None]) -> list[datetime | None]:
     return [None if value is None else parse(value) for value in values]
 
 
-def mark_time_columns(
-    connection: PostgresConnection, table: TableName, columns: Iterable[str]
+def mark_columns(
+    connection: PostgresConnection,
+    table: TableName,
+    columns: Iterable[str],
+    for_times: Collection[str] = (),
 ) -> None:
-    """Mark columns as created for times, by a comment."""
-    for name in columns:
-        connection.execute(f"COMMENT ON COLUMN {table.sql}.{quote(name)} IS '{TIME_COMMENT}'")
-
-
-def unmark_time_columns(
-    connection: PostgresConnection, table: TableName, columns: Iterable[str]
-) -> None:
-    """Remove the mark of columns that were created for times."""
-    for name in columns:
-        connection.execute(f"COMMENT ON COLUMN {table.sql}.{quote(name)} IS NULL")
+    """Mark columns as created by us, and some of them as created for times, by a comment."""
+    marks = [
+        f"COMMENT ON COLUMN {table.sql}.{quote(name)} IS"
+        f" '{TIME_COMMENT if name in for_times else MADE_COMMENT}'"
+        for name in columns
+    ]
+    if marks:
+        connection.execute("; ".join(marks))
 
 
 def as_text(column: str) -> str:
@@ -103,12 +104,22 @@ _EXACT = 2**53  # integers from -_EXACT to _EXACT are exact as doubles
 _QUOTES = "$asyncbatch$"  # quotes a script within a script
 
 
+GENERATED_FLAW = "the table generates the values of this column"
+IDENTITY_FLAW = (
+    f"{GENERATED_FLAW} (GENERATED ALWAYS AS IDENTITY); --override-identity writes those of the"
+    " records, in an upsert only into the key"
+)
+
+
 class PostgresColumn(NamedTuple):
     """A column of a table."""
 
     name: str
     declared: str  # the server's name of its type; `TIME` if it was created for times
     takes_values: bool  # false if the table generates its values
+    is_identity: bool  # whether it is GENERATED ALWAYS AS IDENTITY
+    is_made: bool  # whether a sink created it
+    base: str  # the server's name of its base type, if its type is a domain
 
 
 def column_flaw(name: str) -> str | None:
@@ -141,6 +152,12 @@ def find_table(connection: PostgresConnection, name: TableName) -> tuple[int, st
     return tuple(rows[0]) if rows else None
 
 
+def may_create(connection: PostgresConnection, name: TableName) -> bool:
+    """Whether the role may create a table of this name."""
+    query = "SELECT has_schema_privilege(coalesce($1, current_schema()), 'CREATE')"
+    return bool(connection.fetch(query, name.schema)[0][0])
+
+
 def lock_statement(name: TableName) -> str:
     """Return the statement that locks a table, if it exists, in a transaction."""
     statement = f"LOCK TABLE {name.sql} IN ROW EXCLUSIVE MODE"
@@ -159,12 +176,20 @@ def columns_of(
     query = (
         "SELECT attrelid::bigint, attname::text, format_type(atttypid, atttypmod),"
         " attgenerated = '' AND attidentity <> 'a', attisdropped,"
-        " atttypid = 'timestamptz'::regtype AND col_description(attrelid, attnum) = $2"
+        " atttypid = 'timestamptz'::regtype AND col_description(attrelid, attnum) = $2,"
+        " attidentity = 'a', coalesce(col_description(attrelid, attnum) IN ($2, $3), false),"
+        # The type below all domains, with the modifiers that the lowest of them sets.
+        " (WITH RECURSIVE base(id, modifier, depth) AS (SELECT atttypid, atttypmod, 0 UNION ALL"
+        " SELECT typbasetype, CASE WHEN typtypmod < 0 THEN modifier ELSE typtypmod END, depth + 1"
+        " FROM base JOIN pg_type t ON t.oid = id WHERE typtype = 'd')"
+        " SELECT format_type(id, modifier) FROM base ORDER BY depth DESC LIMIT 1)"
         " FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 ORDER BY attnum"
     )
-    rows = connection.fetch(query, name.sql, TIME_COMMENT)
+    rows = connection.fetch(query, name.sql, TIME_COMMENT, MADE_COMMENT)
     there = [
-        PostgresColumn(row[1], TIME if row[5] else row[2], row[3]) for row in rows if not row[4]
+        PostgresColumn(row[1], TIME if row[5] else row[2], row[3], row[6], row[7], row[8])
+        for row in rows
+        if not row[4]
     ]
     return rows[0][0] if rows else None, there, len(rows) - len(there)
 
@@ -237,11 +262,18 @@ def conversion(column: str, have: ColumnKind, kind: ColumnKind) -> str:
     return f"{value}::{declared}"
 
 
+class FixedTableError(Exception):
+    """The server does not let this role change the columns of a table in this way."""
+
+
 class TableShape:
     """The columns of the table `name`, and their changes. A new table gets this `key`.
 
     A sink owns it. Call `read` in each transaction, then `fit` for each block. `number` is the OID
-    of the table, or None. `types` has the declared types of the columns that can be written.
+    of the table, or None. `types` has the declared types of the columns that can be written, and
+    `bases` the types below their domains. `made` are the columns that a sink created, `identities`
+    those that are GENERATED ALWAYS AS IDENTITY, and `generated` has the reason against values for
+    columns that cannot be written. `overridden` returns whether an identity can be written.
     `columns` also has fields without a column yet, because all their values were null.
     """
 
@@ -252,10 +284,18 @@ class TableShape:
         key: Sequence[str],
         contract: SchemaContractCheck | None = None,
         times: Collection[str] = (),
+        *,
+        overridden: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._server, self._name, self._key, self._times = server, name, key, times
+        self._is_overridden = overridden
         self.number: int | None = None
+        self.fixed: str | None = None  # the reason why the table cannot be changed
         self.types: dict[str, str] = {}
+        self.bases: dict[str, str] = {}
+        self.made: set[str] = set()
+        self.identities: set[str] = set()
+        self.generated: dict[str, str] = {}
         self._holds = contract is not None and contract.holds
         self._columns = partial(Columns, rich=True, contract=contract, alters=self._alters)
         self.columns = self._columns({}, limit=MOST_COLUMNS, flaw=column_flaw)
@@ -271,8 +311,18 @@ class TableShape:
         self._seen = seen
         self.number, columns, dropped = seen
         connection.forget_types()
-        self.types = {column.name: column.declared for column in columns if column.takes_values}
-        generated = {column.name for column in columns if not column.takes_values}
+        self.bases = {column.name: column.base for column in columns}
+        self.made = {column.name for column in columns if column.is_made}
+        self.identities = {column.name for column in columns if column.is_identity}
+        self.generated = {
+            column.name: IDENTITY_FLAW if column.is_identity else GENERATED_FLAW
+            for column in columns
+            if not column.takes_values
+            and not (column.is_identity and self._is_overridden(column.name))
+        }
+        self.types = {
+            column.name: column.declared for column in columns if column.name not in self.generated
+        }
         kinds: dict[str, ColumnKind] = {
             name: kind for name, kind in self.columns.kinds.items() if kind == "null"
         }
@@ -280,17 +330,15 @@ class TableShape:
         kinds |= dict.fromkeys(self._untyped & self.types.keys(), "null")
 
         def unfit(name: str) -> str | None:
-            if name in generated:
-                return "the table generates the values of this column"
-            return column_flaw(name)
+            return self.generated.get(name) or column_flaw(name)
 
         self.columns = self._columns(kinds, limit=MOST_COLUMNS - dropped, flaw=unfit)
 
     def fit(self, connection: PostgresConnection, block: ColumnBlock) -> str | None:
         """Create or change the table so that it can hold these rows.
 
-        Returns the reason if it cannot hold any of them, or None. Raises SinkError if the table
-        cannot be changed.
+        Returns the reason if it cannot hold any of them, or None. Raises FixedTableError if the
+        table cannot be changed; call `fix` then.
         """
         changes = self.changes(connection, block)
         if not self.types or any(kind != "null" for kind in changes.values()):
@@ -311,7 +359,7 @@ class TableShape:
             made = [column for column in made if column not in self._times]
             times = dict.fromkeys((*made, *(name for name in self._times if name in types)), TIME)
             create(connection, self._name, types | times, self._key)
-            mark_time_columns(connection, self._name, made)
+            mark_columns(connection, self._name, types, made)
         elif typed:
             self.alter(connection, typed, self._made_for_times(block, typed))
         self.columns.refresh({name: "null" for name in changes if name not in typed})
@@ -346,7 +394,7 @@ class TableShape:
         kinds: Mapping[str, ColumnKind],
         for_times: Collection[str] = (),
     ) -> None:
-        """Add columns and change types in one statement. Raises SinkError."""
+        """Add columns and change types in one statement. Raises FixedTableError."""
         actions = []
         for name, kind in kinds.items():
             column, declared = quote(name), TIME if name in for_times else TYPES[kind]
@@ -356,20 +404,31 @@ class TableShape:
             else:
                 actions.append(f"ADD COLUMN {column} {declared}")
         try:
-            connection.execute(f"ALTER TABLE {self._name.sql} {', '.join(actions)}")
-            mark_time_columns(connection, self._name, for_times)
-            unmark_time_columns(
-                connection, self._name, (n for n in kinds if self.types.get(n) == TIME)
+            connection.execute(
+                f"SAVEPOINT altering; ALTER TABLE {self._name.sql} {', '.join(actions)}"
             )
+            # Columns that are new, and those that were created for times.
+            marked = [name for name in kinds if self.types.get(name, TIME) == TIME]
+            mark_columns(connection, self._name, marked, for_times)
+            connection.execute("RELEASE altering")
         except Exception as error:
             if not self._server.is_error(error) or self._server.is_transient(error):
                 raise
+            connection.execute("ROLLBACK TO altering; RELEASE altering")
             wanted = ", ".join(f"column {name} as {TYPES[kind]}" for name, kind in kinds.items())
-            raise SinkError(
-                f"cannot write {self._server.name}: table {self._name.table} needs {wanted} to"
-                f" hold the new values, but: {self._server.explained(error)}; change the table"
-                " yourself, or name another table"
+            raise FixedTableError(
+                f"it cannot have {wanted}: {self._server.explained(error)}"
             ) from None
+
+    def fix(self, connection: PostgresConnection, reason: str) -> None:
+        """Leave the table as it is from now on, as the schema contract freeze does."""
+        self.fixed = reason
+        self._holds = True
+        self._columns = partial(
+            Columns, rich=True, contract=SchemaContractCheck("freeze"), alters=self._alters
+        )
+        self._seen = (None, [], 0)
+        self.read(connection)
 
     def _kind(self, declared: str) -> ColumnKind:
         """Return the kind of a column. With `evolve`, a time column may become text."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from asyncbatch.formats.compression import CorruptArchiveError
+from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.live.file import DIGEST_BYTES, FileMark
 from asyncbatch.sources.live.rotation import FileMovedError, open_log_file
 

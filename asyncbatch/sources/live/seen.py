@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
 
-from asyncbatch.formats.compression import CorruptArchiveError, detect_compression
+from asyncbatch.formats.compression import detect_compression
+from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.live.file import DIGEST_BYTES, FileReader, digest
 
 if TYPE_CHECKING:

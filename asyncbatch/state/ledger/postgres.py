@@ -63,6 +63,18 @@ def exists(connection: Queryable) -> bool:
     return bool(rows[0][0])
 
 
+def may_keep(connection: Queryable) -> bool:
+    """Whether the role may write the table, or create it if there is none."""
+    query = (
+        "SELECT CASE WHEN to_regclass($1) IS NULL"
+        " THEN coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
+        " ELSE has_table_privilege(to_regclass($1), 'SELECT')"
+        " AND has_table_privilege(to_regclass($1), 'INSERT')"
+        " AND has_table_privilege(to_regclass($1), 'DELETE') END"
+    )
+    return bool(connection.fetch(query, table.NAME)[0][0])
+
+
 def record(connection: LedgerConnection, job: str, target: str, entries: Sequence[Entry]) -> None:
     """Write entries, which replace earlier ones of their paths."""
     connection.execute(

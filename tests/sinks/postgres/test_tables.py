@@ -12,7 +12,6 @@ import subprocess
 import threading
 import time
 from contextlib import closing, suppress
-from itertools import count
 from urllib.parse import quote_plus
 
 import asyncpg
@@ -27,42 +26,6 @@ from asyncbatch.sinks.postgres.sink import PostgresSink
 from tests.conftest import COMMAND, PATIENCE, environment, python
 from tests.processes import wait_until
 from tests.servers.postgres import PASSWORD
-
-NUMBERS = count()
-
-
-@pytest.fixture
-def database(server):
-    """Return a new database for each test."""
-    name = f"d{next(NUMBERS)}"
-    server.execute(f'CREATE DATABASE "{name}"')
-    return name
-
-
-@pytest.fixture
-def url(server, database):
-    return server.url(database)
-
-
-@pytest.fixture
-def sql(server, database):
-    return lambda query: server.execute(query, database)
-
-
-@pytest.fixture
-def load(run, url, tmp_path):
-    """Load records from a file of this name with the command; return its report."""
-
-    def _load(records, *options, to=url, name="in.jsonl", table="t", env=None):
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        if not (tmp_path / name).exists():
-            (tmp_path / name).write_text(lines)
-        target = ("--to", to, "--table", table)
-        finished = run(name, *target, "--output", "json", *options, env=env)
-        assert finished.stdout, finished.stderr
-        return finished.json
-
-    return _load
 
 
 def types(sql, table="t"):
@@ -532,23 +495,23 @@ def test_the_ledger_is_shown_and_forgotten(server, database, load, run, sql):
     load([{"id": 1}, {"id": "x"}])
     load([{"id": 2}], table="other", name="b.jsonl")
     address = f"postgresql://loader:{quote_plus(PASSWORD)}@127.0.0.1:{server.port}/{database}"
-    shown = _ledger("show", address, "--files")
+    shown = show_ledger("show", address, "--files")
     name = f"postgresql://loader@127.0.0.1:{server.port}/{database}"
     assert shown.splitlines()[0] == name
     assert shown.count("1 success, last at") == 2
     assert "in.jsonl  2 read, 2 written" in shown
-    assert _ledger("path", address) == f"{name}\n"
+    assert show_ledger("path", address) == f"{name}\n"
     job = shown.splitlines()[1].split()[0]
-    assert len(_ledger("show", address, "--files", "--job", job).splitlines()) == 4
-    assert _ledger("clear", address, "--job", job) == "forgot 1 inputs\n"
-    assert _ledger("clear", address) == "forgot 1 inputs\n"
+    assert len(show_ledger("show", address, "--files", "--job", job).splitlines()) == 4
+    assert show_ledger("clear", address, "--job", job) == "forgot 1 inputs\n"
+    assert show_ledger("clear", address) == "forgot 1 inputs\n"
     assert sql("SELECT * FROM asyncbatch_ledger") == []
 
 
 def test_a_ledger_of_many_inputs_is_shown_in_pages(url, files, run):
     files({f"in/{number:04}.json": "{}" for number in range(2500)})
     run("in", "--to", url, "--table", "t", "--jq", '{"id": 1}')
-    assert _ledger("show", url, "--files").count("1 read, 1 written") == 2500
+    assert show_ledger("show", url, "--files").count("1 read, 1 written") == 2500
 
 
 @pytest.mark.parametrize(
@@ -566,7 +529,7 @@ def test_a_database_that_has_no_ledger_to_show(url, address, told):
     assert "s3cr3t" not in words
 
 
-def _ledger(*arguments):
+def show_ledger(*arguments):
     finished = _ledger_command(*arguments)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout

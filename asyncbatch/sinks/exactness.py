@@ -1,0 +1,122 @@
+"""Checks whether the type of a column would change a value: times, decimals, floats, blanks."""
+
+from __future__ import annotations
+
+import re
+import struct
+from decimal import Decimal
+from math import inf, isinf
+from typing import NamedTuple
+
+# The words that a database replaces by the time of its clock.
+_CLOCK_WORDS = frozenset(("now", "today", "tomorrow", "yesterday"))
+_MONTHS = "january february march april may june july august september october november december"
+_DAYS = "sunday monday tuesday wednesday thursday friday saturday"
+# Words in the text of a time that name no time zone.
+_PLAIN_WORDS = frozenset(
+    ["t", "am", "pm", "bc", "ad", "j", "jd", "julian", "epoch", "infinity", "allballs", "at", "on"]
+    + f"{_MONTHS} {_DAYS}".split()
+    + [word[:3] for word in f"{_MONTHS} {_DAYS}".split()]
+    + ["sept", "tues", "wednes", "thur", "thurs"]
+)  # fmt: skip
+_OF_CLOCKS = {"t", "am", "pm", "allballs"}
+_WORD = re.compile(r"[a-z_]+(?:/[a-z_]+)*")
+# The time of day: 12:00, 12:00:00.5, or T120000 and " 120000" behind a date.
+_OF_DAY = re.compile(
+    r"(?P<clock>\d{1,2}:\d{1,2}(?::\d{1,2})?"
+    r"|(?:(?<=\dt)|(?<=\d\d\d\d-\d\d-\d\d )|(?<=\d{8} ))\d{2,6})(?:[.,](?P<fraction>\d+))?"
+)
+_DATE = re.compile(r"\d{4,}-\d{1,2}-\d{1,2}|\d{1,4}[-/]\w{1,9}[-/]\d{1,4}|\d{8,}")
+_OFFSET = re.compile(r"[+-]\s*\d")
+_EASY_TIME = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.(?P<fraction>\d+))?(?P<zone>Z|[+-]\d\d:\d\d)?"
+)
+
+
+class TimeText(NamedTuple):
+    """The parts of the text of a time."""
+
+    has_date: bool
+    clock: str  # the time of day, without a fraction
+    fraction: str  # the digits of the fraction of a second
+    has_zone: bool
+    is_of_now: bool  # the database would read its clock
+
+    @classmethod
+    def parse(cls, text: str) -> TimeText:
+        """Return the parts of a text that a database can read as a time."""
+        if found := _EASY_TIME.fullmatch(text):
+            return cls(True, text[11:19], found["fraction"] or "", bool(found["zone"]), False)
+        lowered = text.lower()
+        words = set(_WORD.findall(lowered))
+        of_day = _OF_DAY.search(lowered)
+        rest = lowered[of_day.end() :] if of_day else _DATE.sub("", lowered, count=1)
+        has_date = bool(_DATE.search(lowered) or words & (_PLAIN_WORDS - _OF_CLOCKS))
+        has_zone = bool(_OFFSET.search(_DATE.sub("", rest)) or words - _PLAIN_WORDS)
+        return cls(
+            has_date,
+            of_day["clock"] if of_day else "",
+            (of_day["fraction"] if of_day else "") or "",
+            has_zone and (has_date or of_day is not None),  # else it is no time at all
+            bool(words & _CLOCK_WORDS),
+        )
+
+
+class TimeType(NamedTuple):
+    """The parts of a time that a type keeps."""
+
+    has_date: bool
+    has_clock: bool
+    has_zone: bool
+    digits: int  # of a second
+
+    def loss(self, text: str) -> str | None:
+        """Return what the type would do to a text that it can read, or None if it keeps it."""
+        time = TimeText.parse(text)
+        losses = (
+            (time.is_of_now, "would read the clock for"),
+            (not self.has_clock and time.clock.strip("0:"), "would drop the time of day of"),
+            (not self.has_zone and time.has_zone, "would drop the time zone of"),
+            (not self.has_date and time.has_date, "would drop the date of"),
+            # A leap second becomes the next minute.
+            (self.has_clock and time.clock.endswith(":60"), "would move"),
+            (len(time.fraction.rstrip("0")) > self.digits, "would round"),
+        )
+        return next((loss for is_so, loss in losses if is_so), None)
+
+
+def is_rounded(text: str, places: int) -> bool:
+    """Whether a decimal with so many places behind the point cannot hold the number in a text."""
+    try:
+        number = Decimal(text).normalize()
+    except ArithmeticError:  # not a number: the database rejects it
+        return False
+    exponent = number.as_tuple().exponent
+    return isinstance(exponent, int) and bool(number) and exponent < -places
+
+
+def is_changed_by_float32(text: str) -> bool:
+    """Whether a single precision number, as databases print it, differs from that in a text."""
+    try:
+        wanted = Decimal(text)
+        single = _single(float(wanted)) if wanted.is_finite() else None
+    except (ArithmeticError, ValueError):  # not a number: the database rejects it
+        return False
+    if single is None or isinf(single) or Decimal(single) == wanted:
+        return False  # the database rejects a number that is too large
+    if single == float(wanted) and not text.lstrip("-").isdecimal():  # JSON's are doubles
+        return False
+    for digits in range(1, 10):  # nine digits tell all single precision numbers apart
+        shown = f"{single:.{digits}g}"
+        if _single(float(shown)) == single:
+            return Decimal(shown) != wanted
+    return True
+
+
+def _single(number: float) -> float:
+    """Return the nearest single precision number; infinity for a number that is too large."""
+    try:
+        found: float = struct.unpack("<f", struct.pack("<f", number))[0]
+    except OverflowError:
+        return inf
+    return found

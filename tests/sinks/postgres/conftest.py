@@ -1,0 +1,44 @@
+"""What the tests of PostgreSQL share: a database for each, and loads by the command."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+
+import pytest
+
+NUMBERS = count()
+
+
+@pytest.fixture
+def database(server):
+    """Return a new database for each test."""
+    name = f"d{next(NUMBERS)}"
+    server.execute(f'CREATE DATABASE "{name}"')
+    return name
+
+
+@pytest.fixture
+def url(server, database):
+    return server.url(database)
+
+
+@pytest.fixture
+def sql(server, database):
+    return lambda query: server.execute(query, database)
+
+
+@pytest.fixture
+def load(run, url, tmp_path):
+    """Load records from a file of this name with the command; return its report."""
+
+    def _load(records, *options, to=url, name="in.jsonl", table="t", env=None):
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        if not (tmp_path / name).exists():
+            (tmp_path / name).write_text(lines)
+        target = ("--to", to, "--table", table)
+        finished = run(name, *target, "--output", "json", *options, env=env)
+        assert finished.stdout, finished.stderr
+        return finished.json
+
+    return _load
