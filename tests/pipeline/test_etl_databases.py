@@ -77,7 +77,7 @@ def test_bookmarks_are_kept_with_the_rows(tmp_path, target):
         assert json.loads(outcome.stdout)["records"]["written"] == 3
         assert ids(ask) == [*range(43)]
     query = "SELECT outcome, records_written, bookmark FROM asyncbatch_ledger"
-    assert ask(query) == [("success", 3, '{"since":"2026-01-02T18:00:00Z"}')]
+    assert ask(query) == [("success", 3, '{"since":"2026-01-02T18:00:00Z","kind":"time"}')]
 
 
 def test_pages_are_upserted_in_their_order(tmp_path, target):
