@@ -257,11 +257,16 @@ class Delivery:
             self._whole_files.close()
             if self._deduplicator is not None:
                 self._deduplicator.close()
+                if self._deduplicator.has_no_keys and self._job.record_work:
+                    fields = ", ".join(self._job.record_work.dedupe)
+                    self._notes.append(f"no record has a value for --dedupe {fields}")
             if self._contract is not None and (note := self._contract.note):
                 self._notes.append(note)
             if self._loader is not None:
                 self._loader.close()
             sink, self._sink = self._sink, None
+            if sink is not None and self._job.target and self._job.target.form == "csv":
+                self._notes += getattr(sink, "notes", ())
             dead_letters, self._dead_letters = self._dead_letters, None
             ledger_session, self._ledger_session = self._ledger_session, None
             with ExitStack() as ends:  # each is finished, even if another fails

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import re
 import sys
 from io import BytesIO
@@ -16,7 +17,7 @@ from asyncbatch.sinks.columns import NO_FIELDS, admit, make_refusals
 from asyncbatch.storage.opener import open_output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from asyncbatch.core.ledger_entries import Entry
     from asyncbatch.core.records import Json
@@ -93,6 +94,9 @@ def read_extent(path: str, extent: Extent) -> Iterator[bytes]:
         raise SinkError(f"cannot read {path} again: {error.strerror}", path) from None
 
 
+_MAX_FOUND_NAMES = 10_000  # fields of records; beyond, it is not told which columns none had
+
+
 class CsvSink(FileSink):
     """A CSV or TSV file.
 
@@ -116,6 +120,7 @@ class CsvSink(FileSink):
         # The columns of earlier files, by path.
         self._kept_columns: dict[str, tuple[str, ...]] = {}
         self._delimiter, self._columns, self._are_named = delimiter, columns, columns is not None
+        self._found_names: dict[str, None] = {}  # fields of the records, while there are few
 
     def open(self) -> None:
         """Begin the file. Raises UsageError."""
@@ -141,6 +146,8 @@ class CsvSink(FileSink):
                 for name in payload.names
                 if name not in self._columns
             }
+        elif len(self._found_names) < _MAX_FOUND_NAMES:
+            self._found_names.update(dict.fromkeys(payload.names))
         block, _, _, refused = admit(payload, groups, unfit)
         cells = {
             name: _booleans(column) if kind == "boolean" else column
@@ -154,6 +161,17 @@ class CsvSink(FileSink):
     @property
     def row_sizes(self) -> list[int]:
         return self._row_sizes
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """A note for each named column that no record had."""
+        if not self._found_names or len(self._found_names) >= _MAX_FOUND_NAMES:
+            return ()
+        missing = [name for name in self._columns or () if name not in self._found_names]
+        return [
+            f"no record has a value for {name!r} of --columns{nearest_name(name, self._found_names)}"
+            for name in missing
+        ]
 
     def keep(self, path: str, extent: Extent) -> Extent:
         """Copy rows as `FileSink.keep` does. The earlier file must have the same columns."""
@@ -182,6 +200,14 @@ class CsvSink(FileSink):
         encoded = csv_lines(rows, self._delimiter, is_safe=self._is_safe)
         self.file.write(b"".join(encoded))
         return list(map(len, encoded))
+
+
+def nearest_name(name: str, names: Collection[str]) -> str:
+    """Return the end of a message that names the nearest of `names`, or nothing."""
+    first = re.split(r"[./]", name.lstrip("/"))[0].strip()
+    close = difflib.get_close_matches(name.strip(), names, n=1)
+    near = first if first in names else close[0] if close else None
+    return "" if near is None else f"; the nearest one is {near!r}"
 
 
 def csv_lines(rows: Json, delimiter: str, *, is_safe: bool = False) -> list[bytes]:
