@@ -167,9 +167,10 @@ class CsvSink(FileSink):
         """A note for each named column that no record had."""
         if not self._found_names or len(self._found_names) >= _MAX_FOUND_NAMES:
             return ()
-        missing = [name for name in self._columns or () if name not in self._found_names]
+        found = self._found_names
+        missing = [name for name in self._columns or () if name not in found]
         return [
-            f"no record has a value for {name!r} of --columns{nearest_name(name, self._found_names)}"
+            f"no record has a value for {name!r} of --columns{nearest_name(name, found)}"
             for name in missing
         ]
 
