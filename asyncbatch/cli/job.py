@@ -209,5 +209,9 @@ def _split_all(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _split_fields(text: str) -> tuple[str, ...]:
-    """Split a list of names at its commas. A name with a comma is in double quotes."""
-    return tuple(next(csv.reader([text])))
+    """Split a list of names at its commas, and drop the blanks around these.
+
+    A name with a comma, or with a blank at an end, is in double quotes.
+    """
+    names = next(csv.reader([text], skipinitialspace=True))
+    return tuple(name if f'"{name}"' in text else name.strip() for name in names)

@@ -162,8 +162,9 @@ def _verbose_line(outcome: Failure | FileResult) -> str:
     if isinstance(outcome, Failure):
         line = f"rejected  {printable(format_location(outcome))}  {printable(outcome.message)}"
         if isinstance(outcome.traceback, str):
+            # The bar keeps a line of somebody else's text from being a command of a CI runner.
             shown = map(printable, outcome.traceback.rstrip().splitlines())
-            line += "".join(f"\n          {text}" for text in shown)
+            line += "".join(f"\n        | {text}" for text in shown)
         return line
     more = f"  {outcome.error.kind}" if outcome.error else ""
     file, records = printable(outcome.file), format_count(outcome.records, "record")

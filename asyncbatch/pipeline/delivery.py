@@ -128,7 +128,6 @@ class Delivery:
             ledger_session.prepare(sink)
         self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))
         self._sink = sink
-        self._notes += getattr(sink, "notes", ())
         if target.is_remote:
             self._abort_uploads = sink.give_up
         if ledger_session:
@@ -161,9 +160,8 @@ class Delivery:
         """The admission of feeds; None without a ledger. Valid after `open`."""
         return self._ledger_session.bookmarks if self._ledger_session else None
 
-    def _take_note(self, sink: Any) -> None:
-        if note := getattr(sink, "note", None):
-            self._notes.append(note)
+    def _take_sink_notes(self, sink: Any) -> None:
+        self._notes += getattr(sink, "notes", ())  # of some sinks only
 
     def take_notes(self) -> list[str]:
         """Return the notes for the user that are new since the last call."""
@@ -262,6 +260,9 @@ class Delivery:
             self._whole_files.close()
             if self._deduplicator is not None:
                 self._deduplicator.close()
+                if self._deduplicator.has_no_keys and self._job.record_work:
+                    fields = ", ".join(self._job.record_work.dedupe)
+                    self._notes.append(f"no record has a value for --dedupe {fields}")
             if self._contract is not None and (note := self._contract.note):
                 self._notes.append(note)
             if self._loader is not None:
@@ -270,7 +271,7 @@ class Delivery:
             dead_letters, self._dead_letters = self._dead_letters, None
             ledger_session, self._ledger_session = self._ledger_session, None
             with ExitStack() as ends:  # each is finished, even if another fails
-                ends.callback(self._take_note, sink)
+                ends.callback(self._take_sink_notes, sink)
                 if dead_letters is not None:
                     ends.callback(dead_letters.finish)
                 if ledger_session is None:
@@ -283,6 +284,6 @@ class Delivery:
                         sink.finish(succeeded=False, ended=False)
                     raise
                 committed = sink is None or sink.finish(succeeded=succeeded, ended=ended)
-                has_file = getattr(sink, "note", None) is None  # nothing to resume without one
+                has_file = getattr(sink, "has_file", True)  # there is nothing to resume without one
                 ledger_session.after_finish(committed=committed and has_file)
             return committed

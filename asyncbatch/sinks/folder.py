@@ -21,6 +21,7 @@ from asyncbatch.formats.decoder import encode, encode_lines
 from asyncbatch.formats.detect import LINES_ENDINGS, has_lines_suffix
 from asyncbatch.sinks.base import OutputError
 from asyncbatch.sources.identity import mirrored_path
+from asyncbatch.storage.atomic import PUBLIC_MODE
 from asyncbatch.storage.listing import ObjectVersion, list_versions
 from asyncbatch.storage.stores import Stores
 from asyncbatch.storage.uploads import ObjectWriter, check_writable
@@ -116,6 +117,10 @@ def temporary(path: str) -> str:
     return os.path.join(folder, f".{name}.asyncbatch")
 
 
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, PUBLIC_MODE)
+
+
 class MirroredFile:
     """A new file for `path`. An earlier file at `path` stays until `complete`.
 
@@ -125,7 +130,7 @@ class MirroredFile:
     def __init__(self, path: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         self._path, self._temporary = path, temporary(path)
-        self._stream = open(self._temporary, "wb")  # noqa: SIM115 - closed by `complete`
+        self._stream = open(self._temporary, "wb", opener=_open_no_link)  # noqa: SIM115 - closed by `complete`
 
     def write(self, data: bytes) -> None:
         """Add bytes."""
@@ -271,8 +276,23 @@ class FolderOutput(MirroredOutput[MirroredFile]):
 
     fatal_errnos = _DISK_ERRORS
 
+    def __init__(self, target: Target, form: Format) -> None:
+        super().__init__(target, form)
+        self._root = os.path.realpath(target.path)
+        self._checked_folder: str | None = None  # the folder of the last output
+
     def make(self, path: str) -> MirroredFile:
+        folder = os.path.dirname(path)
+        if folder != self._checked_folder:
+            self._check_inside(folder)
+            self._checked_folder = folder
         return MirroredFile(path)
+
+    def _check_inside(self, folder: str) -> None:
+        """Raise OSError if a symbolic link below the target leads out of it."""
+        real = os.path.realpath(folder)
+        if os.path.commonpath((real, self._root)) != self._root:
+            raise OSError(errno.ELOOP, f"a symbolic link in the target folder leads to {real}")
 
     def complete(self, new: MirroredFile) -> None:
         new.complete()

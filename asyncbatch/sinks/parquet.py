@@ -61,9 +61,16 @@ class ParquetSink(FileSink):
         self._inexact: set[str] = set()
         self._waiting: list[ColumnBlock] = []
         self._kept: _KeptRows | None = None
-        self.note: str | None = None  # for the user, at the end
+        self.has_file = True  # false at the end if no record had a field
         # Numbers of rows: all, of the last load, waiting.
         self._rows = self._loaded = self._in_group = 0
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """The remark for the user at the end that there is no file."""
+        if self.has_file:
+            return ()
+        return (f"no record had a field, so {self.file.path} was not written",)
 
     @property
     def position(self) -> int:
@@ -130,7 +137,7 @@ class ParquetSink(FileSink):
             elif ended:  # readers refuse a file without columns
                 with suppress(FileNotFoundError):
                     os.unlink(self.file.path)
-                self.note = f"no record had a field, so {self.file.path} was not written"
+                self.has_file = False
                 return True
         finally:
             self._release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import re
 import sys
 from io import BytesIO
@@ -17,7 +18,7 @@ from asyncbatch.sinks.columns import NO_FIELDS, make_refusals, spread_reasons
 from asyncbatch.storage.opener import open_output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from asyncbatch.core.ledger_entries import Entry
     from asyncbatch.core.records import Json
@@ -93,6 +94,9 @@ def read_extent(path: str, extent: Extent) -> Iterator[bytes]:
         raise SinkError(f"cannot read {path} again: {error.strerror}", path) from None
 
 
+_MAX_FOUND_NAMES = 10_000  # fields of records; beyond, it is not told which columns none had
+
+
 class CsvSink(FileSink):
     """A CSV or TSV file.
 
@@ -117,6 +121,7 @@ class CsvSink(FileSink):
         # The columns of earlier files, by path.
         self._kept_columns: dict[str, tuple[str, ...]] = {}
         self._delimiter, self._columns, self._are_named = delimiter, columns, columns is not None
+        self._found_names: dict[str, None] = {}  # fields of the records, while there are few
 
     def open(self) -> None:
         """Begin the file. Raises UsageError."""
@@ -137,6 +142,8 @@ class CsvSink(FileSink):
                 return make_refusals(dict.fromkeys(range(len(payload)), NO_FIELDS))
             self._columns = tuple(dict.fromkeys(chain.from_iterable(payload)))
             self._write([self._columns])
+        if self._are_named and len(self._found_names) < _MAX_FOUND_NAMES:
+            self._found_names.update(dict.fromkeys(chain.from_iterable(payload)))
         reasons = {} if self._are_named else self._rejections(payload, self._columns)
         reasons = spread_reasons(reasons, groups)
         names = self._columns
@@ -167,6 +174,18 @@ class CsvSink(FileSink):
     def row_sizes(self) -> list[int]:
         return self._row_sizes
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """A note for each named column that no record had."""
+        if not self._found_names or len(self._found_names) >= _MAX_FOUND_NAMES:
+            return ()
+        found = self._found_names
+        missing = [name for name in self._columns or () if name not in found]
+        return [
+            f"no record has a value for {name!r} of --columns{nearest_name(name, found)}"
+            for name in missing
+        ]
+
     def keep(self, path: str, extent: Extent) -> Extent:
         """Copy rows as `FileSink.keep` does. The earlier file must have the same columns."""
         columns = self._kept_columns.get(path) or self._header(path)
@@ -196,6 +215,14 @@ class CsvSink(FileSink):
         )
         self.file.write(b"".join(encoded))
         return list(map(len, encoded))
+
+
+def nearest_name(name: str, names: Collection[str]) -> str:
+    """Return the end of a message that names the nearest of `names`, or nothing."""
+    first = re.split(r"[./]", name.lstrip("/"))[0].strip()
+    close = difflib.get_close_matches(name.strip(), names, n=1)
+    near = first if first in names else close[0] if close else None
+    return "" if near is None else f"; the nearest one is {near!r}"
 
 
 def csv_lines(

@@ -56,4 +56,5 @@ def _data(text: str) -> str:
 
 
 def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+    # Line ends first: GitHub has its own escapes for them. A log shows all else to a terminal.
+    return printable(_data(text)).replace(":", "%3A").replace(",", "%2C")
