@@ -123,10 +123,11 @@ class PostgresServer:
         self._thread = threading.Thread(target=self._serve, name="asyncbatch-postgres", daemon=True)
         self._thread.start()
         try:
-            self._pool = self.wait(self._make_pool())
             if not self.is_pooled and not self._has_settings():
                 self.is_pooled = True
-                self.wait(self._pool.close())
+                if (refused := getattr(self, "_pool", None)) is not None:
+                    self.wait(refused.close())
+            if self.is_pooled:
                 self._pool = self.wait(self._make_pool())
             self._check_version()
         except Exception as error:
@@ -185,13 +186,17 @@ class PostgresServer:
         return [f"not obeyed in the address: {', '.join(ignored)}"] if ignored else []
 
     def _has_settings(self) -> bool:
-        """Whether sessions have their settings. A pooler refuses them, or drops them silently."""
+        """Make the pool; return whether its sessions have their settings.
+
+        A pooler of transactions refuses the settings, or drops them silently.
+        """
         limit = _milliseconds(self._session["statement_timeout"])
         check = (
             "DO $$ BEGIN IF (SELECT setting FROM pg_settings WHERE name = 'statement_timeout')"  # noqa: S608 - a number
             f" <> '{limit}' THEN RAISE SQLSTATE '{_NO_SETTINGS}'; END IF; END $$"
         )
         try:
+            self._pool = self.wait(self._make_pool())
             connection = self.connect()
             try:
                 # A script, because a named statement may be that of another client of a pooler.

@@ -162,3 +162,19 @@ def test_streams_into_a_table_behind_a_pooler(server, database, sql, pooler, tmp
     assert finished.returncode == 0, finished.stderr
     starts = [(f"1970-01-01 00:00:{second:02}", 10) for second in range(0, 60, 10)]
     assert sql("SELECT window_start::text, count FROM w ORDER BY 1") == starts
+
+
+def test_a_pipeline_file_keeps_connections_open_behind_a_pooler(
+    server, database, sql, pooler, tmp_path
+):
+    (tmp_path / "in.jsonl").write_text('{"id": 1}')
+    (tmp_path / "p.toml").write_text(
+        'name = "p"\n[[source]]\ntype = "files"\npaths = ["in.jsonl"]\n[sink]\n'
+        f'to = "{server.url(database, pooler.port)}"\ntable = "t"\npool = {{ min = 2, max = 3 }}'
+    )
+    finished = subprocess.run(
+        [*COMMAND, "etl", "p.toml"],
+        cwd=tmp_path, env=environment(), capture_output=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert sql("SELECT id FROM t") == [(1,)]
