@@ -57,6 +57,22 @@ def test_cells_of_csv_have_no_types(run, files, name, options):
     ]
 
 
+@pytest.mark.parametrize(
+    "options", [(), ("--schema", "s.json"), ("--jq", "select(.id > 0)"), ("--dedupe", "id")]
+)
+def test_numbers_in_csv_keep_their_spelling(run, files, options):
+    text = (
+        '{"id":1,"a":1.10,"b":1e2,"c":12345678901234567890,"d":0.123456789012345678901,"e":[1.0]}'
+    )
+    folder = files({"in/1.json": f"[{text}]", "in/2.jsonl": '{"id": 2}\n[]\n', "s.json": "{}"})
+    assert run("in", "--to", "x.csv", *options, "--max-failures", "1").code in (0, 1)
+    assert (folder / "x.csv").read_text().splitlines() == [
+        "id,a,b,c,d,e",
+        "1,1.10,1e2,12345678901234567890,0.123456789012345678901,[1.0]",
+        "2,,,,,",
+    ]
+
+
 @pytest.mark.parametrize("batch", ["1", "2", "9"])
 @pytest.mark.parametrize("form", ["sqlite", "duckdb"])
 def test_booleans_beside_numbers_stay_booleans(run, files, form, batch):

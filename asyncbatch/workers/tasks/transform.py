@@ -144,11 +144,14 @@ class TransformTask:
         self, row: Chain, takes: Callable[[Sequence[Any]], bool], cursor: RecordCursor
     ) -> Iterator[Part]:
         """Keep records unchanged if all can be rows, which is faster than one by one."""
-        values = cursor.record_slice.values()
+        record_slice = cursor.record_slice
+        values = record_slice.values()
+        texts = record_slice.compact_texts() if self._recorder.keeps_texts else None
         if takes(values):
-            self._recorder.keep_rows(values, range(len(values)), cursor.record_slice, dropped=0)
+            rows = values if texts is None else texts
+            self._recorder.keep_rows(rows, range(len(values)), record_slice, dropped=0)
         else:
-            yield from self._transform_each(values, row, cursor)
+            yield from self._transform_each(values, row, cursor, texts)
 
     def _filter(self, check: Chain, test: Callable[[Any], bool], cursor: RecordCursor) -> None:
         """Keep the records that pass a test, a slice at a time, since most pass."""
