@@ -6,7 +6,6 @@ import time
 from bisect import bisect_right
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import accumulate, chain
 from operator import ne
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -19,10 +18,9 @@ from asyncbatch.core.settings import Sizes
 from asyncbatch.formats.decoder import decode
 from asyncbatch.sinks.column_block import ColumnBlock, join_blocks
 from asyncbatch.sinks.dead_letters import record_dead_letter
-from asyncbatch.transforms.fields import make_getter, parse_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
     from asyncbatch.core.ledger_entries import Entry
@@ -31,18 +29,11 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.target import Target
     from asyncbatch.sinks.text_files import FileSink
 
-    # Columns that are paths (`a.b`), each with a function from a row to its value.
-    NestedColumns = Sequence[tuple[str, Callable[[dict[str, Any]], Any]]]
-
 
 class PendingPart:
-    """A part with `rows_left` rows that are not loaded yet.
+    """A part with `rows_left` rows that are not loaded yet."""
 
-    Objects get the columns of `nested`, unless they have fields of these names.
-    """
-
-    def __init__(self, batch_part: BatchPart, nested: NestedColumns = ()) -> None:
-        self._nested = nested
+    def __init__(self, batch_part: BatchPart) -> None:
         self.batch_part = batch_part
         self.rows = batch_part.part.rows or Rows(b"", 0)
         self.rows_left = self.rows.count
@@ -71,10 +62,6 @@ class PendingPart:
         """Return rows as objects. The part must have objects."""
         if self._objects is None:
             self._objects = decode(bytes(self.rows.payload))
-            for name, get in self._nested:
-                for row in self._objects or ():
-                    if name not in row and (value := get(row)) is not None:
-                        row[name] = value
         return (self._objects or [])[rows.start : rows.stop]
 
     def unpack(self) -> ColumnBlock:
@@ -199,9 +186,7 @@ class TableLoader:
         wait_seconds: float = DEFAULT_PATIENCE,
         transaction_seconds: float = 0.0,
         finds_columns: bool = False,
-        nested: NestedColumns = (),
     ) -> None:
-        self._nested = nested
         # Whether the first batch must be full, however slowly its rows come.
         self._needs_full_batch = finds_columns
         self.wait_seconds: float | None = wait_seconds
@@ -226,7 +211,7 @@ class TableLoader:
         return bool(self._pending) and self.wait_seconds is not None and waited > self.wait_seconds
 
     def load(self, batch_part: BatchPart) -> Sequence[BatchPart]:
-        pending = PendingPart(batch_part, self._nested)
+        pending = PendingPart(batch_part)
         if self._resumed_rows and batch_part.part.entries:
             self._load_waiting()
             pending.extents = self._resumed_rows.copy(batch_part)
@@ -401,17 +386,6 @@ def _group_numbers(origins: Sequence[tuple[int, int, int]]) -> Sequence[int]:
     return list(accumulate(map(ne, origins, chain(origins[:1], origins))))
 
 
-def _nested_columns(target: Target) -> NestedColumns:
-    """Return the named columns that are paths of nested values."""
-    found = []
-    for name in target.columns or ():
-        with suppress(ValueError):  # a name that is no path can only be that of a field
-            tokens = parse_path(name)
-            if tokens and tokens != (name,):
-                found.append((name, make_getter(tokens)))
-    return found
-
-
 def make_loader(
     target: Target,
     sink: BatchSink[Any],
@@ -438,6 +412,5 @@ def make_loader(
             wait_seconds=wait_seconds,
             transaction_seconds=SERVER_TRANSACTION_SECONDS if target.address else 0.0,
             finds_columns=target.form == "csv" and target.columns is None,
-            nested=_nested_columns(target),
         )
     return LinesLoader(sink, resumed_rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from io import BytesIO
 from itertools import accumulate, compress, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +13,7 @@ from msgspec.json import Decoder
 
 from asyncbatch.core.batches import Rows
 from asyncbatch.formats.compression import compression_by_name
-from asyncbatch.formats.decoder import decode, encode, encode_lines
+from asyncbatch.formats.decoder import decode, decode_array, encode, encode_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +91,7 @@ class RowWriter:
 
 _CHUNK_BYTES = 1024 * 1024  # of decompressed lines
 _QUOTE = ord('"')
+_INDEX = re.compile(r"0|[1-9][0-9]{0,17}")  # of an array element, in a path
 
 
 class LinesWriter(RowWriter):
@@ -169,29 +172,64 @@ class CellsWriter(ObjectsWriter):
     """A row writer for CSV: objects of the texts of cells. A null value stays null.
 
     CSV has no types. So a value that is not a string keeps its text, if the record is unchanged:
-    1.10 and 1e2 stay as they are.
+    1.10 and 1e2 stay as they are. Those of the named `columns` that are paths (a.b) get the nested
+    value, unless there is a field of this name.
     """
 
     takes_texts = True
 
+    def __init__(self, columns: Sequence[str] = ()) -> None:
+        self._paths: list[tuple[str, tuple[str, ...]]] = []
+        if any("." in name or "/" in name for name in columns):
+            from asyncbatch.transforms.fields import parse_path
+
+            for name in columns:
+                with suppress(ValueError):  # a name that is no path can only be that of a field
+                    tokens = parse_path(name)
+                    if tokens and tokens != (name,):
+                        self._paths.append((name, tokens))
+
     def _pack(self, rows: list[Any]) -> bytes:
-        return encode([cells_of(row) for row in rows])
+        return encode([cells_of(row, self._paths) for row in rows])
 
 
 _decode_fields = Decoder(dict[str, Raw]).decode
 
 
-def cells_of(row: Json) -> dict[str, str | None]:
-    """Return the texts of the cells of a row: an object, or its JSON text."""
-    if type(row) is Raw:
-        return {name: _raw_cell(bytes(text)) for name, text in _decode_fields(row).items()}
+def cells_of(row: Json, paths: Sequence[tuple[str, tuple[str, ...]]] = ()) -> dict[str, str | None]:
+    """Return the texts of the cells of a row: an object, or its JSON text.
+
+    `paths` has more cells by name, each with the tokens of its path.
+    """
+    if type(row) is Raw or paths:
+        fields = _decode_fields(row if type(row) is Raw else encode(row))
+        cells = {name: _cell(bytes(text)) for name, text in fields.items()}
+        for name, tokens in paths:
+            if name not in cells and (text := _text_at(fields, tokens)) is not None:
+                cells[name] = _cell(text)
+        return cells
     return {
         name: value if value is None or type(value) is str else encode(value).decode()
         for name, value in row.items()
     }
 
 
-def _raw_cell(text: bytes) -> str | None:
+def _text_at(fields: dict[str, Raw], tokens: tuple[str, ...]) -> bytes | None:
+    """Return the JSON text of the value at a path, or None if there is none."""
+    found = fields.get(tokens[0])
+    for token in tokens[1:]:
+        text = b"" if found is None else bytes(found)
+        if text.startswith(b"{"):
+            found = _decode_fields(text).get(token)
+        elif text.startswith(b"[") and _INDEX.fullmatch(token):
+            elements = decode_array(text)
+            found = elements[int(token)] if int(token) < len(elements) else None
+        else:
+            return None
+    return None if found is None else bytes(found)
+
+
+def _cell(text: bytes) -> str | None:
     if text[0] == _QUOTE:
         return str(decode(text))
     return None if text == b"null" else text.decode()
@@ -274,5 +312,6 @@ def make_row_writer(
     elif target.columns_grow:
         row_writer = BlockWriter()
     else:
-        row_writer = CellsWriter() if target.form == "csv" else ObjectsWriter()
+        is_csv = target.form == "csv"
+        row_writer = CellsWriter(target.columns or ()) if is_csv else ObjectsWriter()
     return KeyedWriter(row_writer, dedupe) if dedupe else row_writer
