@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from io import BytesIO
 from itertools import accumulate, compress, pairwise
@@ -13,7 +12,7 @@ from msgspec.json import Decoder
 
 from asyncbatch.core.batches import Rows
 from asyncbatch.formats.compression import compression_by_name
-from asyncbatch.formats.decoder import decode, decode_array, encode, encode_lines
+from asyncbatch.formats.decoder import decode, encode, encode_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,8 +89,6 @@ class RowWriter:
 
 
 _CHUNK_BYTES = 1024 * 1024  # of decompressed lines
-_QUOTE = ord('"')
-_INDEX = re.compile(r"0|[1-9][0-9]{0,17}")  # of an array element, in a path
 
 
 class LinesWriter(RowWriter):
@@ -190,49 +187,37 @@ class CellsWriter(ObjectsWriter):
                         self._paths.append((name, tokens))
 
     def _pack(self, rows: list[Any]) -> bytes:
+        if all(type(row) is Raw for row in rows):  # at once, which is faster
+            rows = _decode_keeping(b"[%b]" % b",".join(map(bytes, rows)))
         return encode([cells_of(row, self._paths) for row in rows])
 
 
-_decode_fields = Decoder(dict[str, Raw]).decode
+# Decodes JSON values. Numbers that are not integers become their texts, to be encoded as such.
+_decode_keeping = Decoder(float_hook=lambda text: Raw(text.encode())).decode
+_KEPT_TYPES = frozenset((str, int, type(None)))
 
 
-def cells_of(row: Json, paths: Sequence[tuple[str, tuple[str, ...]]] = ()) -> dict[str, str | None]:
-    """Return the texts of the cells of a row: an object, or its JSON text.
+def cells_of(
+    row: Json, paths: Sequence[tuple[str, tuple[str, ...]]] = ()
+) -> dict[str, str | int | None]:
+    """Return the cells of a row: an object, or its JSON text.
 
     `paths` has more cells by name, each with the tokens of its path.
     """
-    if type(row) is Raw or paths:
-        fields = _decode_fields(row if type(row) is Raw else encode(row))
-        cells = {name: _cell(bytes(text)) for name, text in fields.items()}
+    if type(row) is Raw:
+        row = _decode_keeping(row)
+    if paths:
+        from asyncbatch.transforms.fields import make_getter
+
         for name, tokens in paths:
-            if name not in cells and (text := _text_at(fields, tokens)) is not None:
-                cells[name] = _cell(text)
-        return cells
+            if name not in row and (value := make_getter(tokens)(row)) is not None:
+                row = row | {name: value}
+    if _KEPT_TYPES.issuperset(map(type, row.values())):
+        return dict(row)
     return {
-        name: value if value is None or type(value) is str else encode(value).decode()
+        name: value if type(value) in _KEPT_TYPES else encode(value).decode()
         for name, value in row.items()
     }
-
-
-def _text_at(fields: dict[str, Raw], tokens: tuple[str, ...]) -> bytes | None:
-    """Return the JSON text of the value at a path, or None if there is none."""
-    found = fields.get(tokens[0])
-    for token in tokens[1:]:
-        text = b"" if found is None else bytes(found)
-        if text.startswith(b"{"):
-            found = _decode_fields(text).get(token)
-        elif text.startswith(b"[") and _INDEX.fullmatch(token):
-            elements = decode_array(text)
-            found = elements[int(token)] if int(token) < len(elements) else None
-        else:
-            return None
-    return None if found is None else bytes(found)
-
-
-def _cell(text: bytes) -> str | None:
-    if text[0] == _QUOTE:
-        return str(decode(text))
-    return None if text == b"null" else text.decode()
 
 
 class BlockWriter(ObjectsWriter):

@@ -134,9 +134,9 @@ class CsvSink(FileSink):
             self._write([self._columns])
 
     def load(
-        self, payload: Sequence[Mapping[str, str | None]], groups: Sequence[int] | None = None
+        self, payload: Sequence[Mapping[str, str | int | None]], groups: Sequence[int] | None = None
     ) -> Sequence[Refusal]:
-        """Write rows: the texts of their cells by field. Raises SinkError."""
+        """Write rows: their cells by field. Raises SinkError."""
         if self._columns is None:
             if not any(payload):
                 return make_refusals(dict.fromkeys(range(len(payload)), NO_FIELDS))
@@ -155,7 +155,7 @@ class CsvSink(FileSink):
         return make_refusals(reasons)
 
     def _rejections(
-        self, rows: Sequence[Mapping[str, str | None]], columns: Sequence[str]
+        self, rows: Sequence[Mapping[str, str | int | None]], columns: Sequence[str]
     ) -> Mapping[int, str]:
         """Return the reasons against rows with values in other fields."""
         known = set(columns)

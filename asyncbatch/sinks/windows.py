@@ -285,18 +285,23 @@ class WindowTableTarget:
         self._sink.finish(succeeded=ended, ended=ended)
 
     def _block(self, rows: Sequence[dict[str, Json]]) -> ColumnBlock:
-        """Return rows as a block in which an aggregate without values has a kind.
+        """Return rows as a block in which an aggregate without values has a kind, in its place.
 
         Otherwise its column would be created with its first value, and the order of the columns
-        would depend on timing.
+        would depend on timing. In SQLite, `partial` is 1 or 0, as it was in tables of earlier
+        versions.
         """
+        if self._target.form == "sqlite":
+            rows = [row | {PARTIAL: int(row[PARTIAL])} if PARTIAL in row else row for row in rows]
         block = make_block(rows)
         declared = self._made.kinds
         kinds = [
             declared.get(name, kind) if kind == "null" else kind
             for name, kind in zip(block.names, block.kinds, strict=True)
         ]
-        return ColumnBlock(block.names, kinds, block.values, block.count)
+        found = ColumnBlock(block.names, kinds, block.values, block.count)
+        order = {name: place for place, name in enumerate(self._made.columns)}
+        return found.fields(sorted(range(len(block.names)), key=lambda at: order[block.names[at]]))
 
 
 _DATABASES = ("sqlite", "duckdb", "postgres")

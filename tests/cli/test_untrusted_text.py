@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -71,7 +72,8 @@ def test_reports_have_no_markup_of_strangers(run, folder):
     for kind in ("xml", "md", "prom"):
         text = (folder / f"r.{kind}").read_text()
         assert control_characters(text) == set()
-        assert "<script>" not in text
+        shown = re.sub(r"(`+)[^`].*?\1", "", text) if kind == "md" else text  # code is no markup
+        assert "<script>" not in shown
     ET.parse(folder / "r.xml")
     for name in ("r.json", "r.jsonl", "d.jsonl"):
         lines = (folder / name).read_text().split("\n")

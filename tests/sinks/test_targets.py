@@ -713,13 +713,11 @@ def test_a_column_that_changes_midway_loses_nothing(run, files, target, batch):
 
 
 def test_numbers_become_wider_numbers(run, files):
-    folder = files(
-        {"a.jsonl": '{"v": 1}\n{"v": true}\n{"v": -0.5}\n{"v": 1e300}\n{"v": 9007199254740992}'}
-    )
+    folder = files({"a.jsonl": '{"v": 1}\n{"v": -0.5}\n{"v": 1e300}\n{"v": 9007199254740992}'})
     for target in DATABASES:
         assert run("a.jsonl", *options(target, "--load-batch", "1")).code == 0
         assert query(folder, target, "SELECT v FROM t") == [
-            (1.0,), (1.0,), (-0.5,), (1e300,), (2.0**53,),
+            (1.0,), (-0.5,), (1e300,), (2.0**53,),
         ]  # fmt: skip
 
 

@@ -153,7 +153,8 @@ def _parts_of(start, records, row_writer, random, *, huge):
 
 def _rows(rows, to):
     if to == "o.csv":
-        return json.loads(bytes(rows.payload))
+        cells = json.loads(bytes(rows.payload))
+        return [{"id": json.loads(str(row["id"]))} for row in cells]
     if ":" in to:
         from asyncbatch.sinks.column_block import ColumnBlock
 

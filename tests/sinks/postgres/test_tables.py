@@ -319,10 +319,9 @@ def test_columns_of_other_types_take_what_they_can(load, sql):
     bad = [
         {"day": "soon"}, {"small": 70000}, {"short": "abcd"}, {"price": 1.005}, {"uid": "x"},
         {"mood": "so so"}, {"small": 1.5}, {"made": 3}, {"price": 12345},
-        {"n": True},
     ]  # fmt: skip
     report = load([good, *bad, {"j": {"k": 1}}, {"j": 5}])
-    assert [failure["record"] for failure in report["failures"]] == list(range(2, 12))
+    assert [failure["record"] for failure in report["failures"]] == list(range(2, 11))
     told = messages(report)
     assert "would round 1.005" in told[3]
     assert "22001" in told[2]
