@@ -324,7 +324,9 @@ class TableShape:
             column.name: column.declared for column in columns if column.name not in self.generated
         }
         kinds: dict[str, ColumnKind] = {
-            name: kind for name, kind in self.columns.kinds.items() if kind == "null"
+            name: kind
+            for name, kind in self.columns.kinds.items()
+            if kind == "null" and self.fixed is None
         }
         kinds |= {column.name: self._kind(column.declared) for column in columns}
         kinds |= dict.fromkeys(self._untyped & self.types.keys(), "null")
