@@ -19,7 +19,7 @@ _DEFAULT_SECTION = "Other"
 
 # Repeatable options whose values may contain blanks: their variables have one value a line.
 _BY_LINE = frozenset({"--jq", "--call", "--set", "--agg"})
-# Options that print something and end the command. A variable of such a name is somebody's pin
+# Options that print something and end the command. A variable of this name is the pin
 # (ASYNCBATCH_VERSION=0.1.0), and must not replace the work by a text and exit status 0.
 _NO_SETTINGS = frozenset(
     {"--version", "--help", "--install-completion", "--show-completion", "--print-schema"}

@@ -162,7 +162,7 @@ def _verbose_line(outcome: Failure | FileResult) -> str:
     if isinstance(outcome, Failure):
         line = f"rejected  {printable(format_location(outcome))}  {printable(outcome.message)}"
         if isinstance(outcome.traceback, str):
-            # The bar keeps a line of somebody else's text from being a command of a CI runner.
+            # The bar keeps a line of a user function's text from being a command of a CI runner.
             shown = map(printable, outcome.traceback.rstrip().splitlines())
             line += "".join(f"\n        | {text}" for text in shown)
         return line

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterator
 
-# The default limit of a window: what the zstd command reads without --long.
+# The default limit of a window: that of the zstd command without --long.
 MAX_WINDOW_BYTES = 128 * 1024 * 1024
 _LARGEST_WINDOW_LOG = 31  # zstd's own limit: 2 GiB
 LARGEST_WINDOW_BYTES = 1 << _LARGEST_WINDOW_LOG

@@ -71,7 +71,7 @@ class TimeType(NamedTuple):
     digits: int  # of a second
 
     def loss(self, text: str) -> str | None:
-        """Return what the type would do to a text that it can read, or None if it keeps it."""
+        """Return the loss ("would round") of a readable text in this type, or None."""
         time = TimeText.parse(text)
         losses = (
             (time.is_of_now, "would read the clock for"),

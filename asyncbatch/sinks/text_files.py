@@ -246,7 +246,7 @@ def csv_lines(
     return [f"{line[:-2]}\n".encode() for line in lines]
 
 
-# What begins a formula in a spreadsheet, also behind blanks, and in full-width forms. Some programs
+# The beginning of a formula in a spreadsheet, also behind blanks, and full-width. Some programs
 # begin a new cell after a tab or a line end.
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)

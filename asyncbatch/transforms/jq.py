@@ -207,7 +207,7 @@ class Jq:
                 return
 
     def _with_filters(self, text: str, filters: Sequence[str]) -> Iterator[tuple[Json, ...]]:
-        """Yield each output, and what the filters make of it."""
+        """Yield each output and the results of the filters."""
         run = self._runs.get(len(filters))
         if run is None:
             # Two line ends: jq may continue a comment on the next line.

@@ -83,7 +83,7 @@ async def _run_batch(
     note: Callable[[BatchPart | BatchEnd], Iterable[ResultT]],
     results: asyncio.Queue[tuple[ResultT] | BaseException | None],
 ) -> None:
-    """Put into `results` what `note` returns for the parts and the end of a batch."""
+    """Put the results of `note` for the parts and the end of a batch into `results`."""
     loss = None
     try:
         async for part in lane.run(batch):
@@ -102,7 +102,7 @@ async def bounded_map(
     note: Callable[[BatchPart | BatchEnd], Iterable[ResultT]],
     queue_size: int | None = None,
 ) -> AsyncGenerator[ResultT, None]:
-    """Run `batches` through `lanes`; yield what `note` returns for each part and end.
+    """Run `batches` through `lanes`; yield the result of `note` for each part and end.
 
     It takes a batch only when a lane is free, and `queue_size` results wait in a queue, by default
     one for each lane: so a slow consumer slows the work. `note` is called before the lane takes

@@ -392,6 +392,8 @@ class TestBig:
     def test_are_worked_on_by_several_workers_as_files_are(self, cloud, bucket, s3, tmp_path, key):
         name = bucket({key: huge()[key]})
         (tmp_path / key).write_bytes(huge()[key])
+        # The main process and two workers read at once. Each reader begins with one range, so no
+        # larger number is certain to be reached.
         s3.hold(3, "GET", skip=10)
         for source, to in ((f"s3://{name}/{key}", "cloud.jsonl"), (key, "file.jsonl")):
             outcome = cloud(source, "--workers", "2", "--to", to, "-o", "json")

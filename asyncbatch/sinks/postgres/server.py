@@ -181,7 +181,7 @@ class PostgresServer:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know about the address."""
+        """The remarks for the user about the address."""
         ignored = self._parts.ignored
         return [f"not obeyed in the address: {', '.join(ignored)}"] if ignored else []
 

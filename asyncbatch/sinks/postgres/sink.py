@@ -107,7 +107,7 @@ class PostgresSink:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know about the target."""
+        """The remarks for the user about the target."""
         notes = self._server.notes
         if self._file_ledger is not None:
             notes.append(

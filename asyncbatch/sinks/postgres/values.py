@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.sinks.column_block import Kind
 
-    # A function that returns what a type would do to a text, or None if it keeps the value.
+    # A function that returns the loss ("would round"), or None if a type keeps the value of a text.
     Loss = Callable[[str], str | None]
 
 _WHOLE = ("smallint", "integer")

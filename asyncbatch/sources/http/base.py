@@ -74,7 +74,7 @@ class PageMark(Struct, frozen=True):
 
     link: str  # its URL, without credentials
     number: int  # from 1
-    # what the pages before were, if `records` does not tell it: "array", "single" or "lines"
+    # the shape of the pages before, without `records`: "array", "single" or "lines"
     shape: str = ""
     # The digest of the records before, if the link of the page before leads to itself: the same
     # records again are then the end. Empty otherwise.
@@ -95,5 +95,5 @@ class Page(Struct, frozen=True):
     is_last: bool = False  # whether it is known that no page follows
     line: int = 1  # the first line of this part in the response, from 1
     byte: int = 0  # the first byte of this part in the response, from 0
-    # without `records` in the settings: what the pages are, "array", "single" or "lines"
+    # the shape of the pages, without `records`: "array", "single" or "lines"
     shape: str = ""

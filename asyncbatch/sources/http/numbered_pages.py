@@ -69,7 +69,7 @@ class NumberedPages:
         self._max_ahead = 1  # requests ahead
         self._total: int | None = None  # the number of records, once a page told it
         self._page_count: int | None = None  # the number of pages, once a page told it
-        self._more: bool | None = None  # what the last page told
+        self._more: bool | None = None  # the value of the last page
         self._record_count = self._largest_page = 0  # records so far, and in the largest page
         self._prefetched: deque[tuple[int, asyncio.Task[_FetchedPage]]] = deque()
 

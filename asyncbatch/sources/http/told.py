@@ -23,7 +23,7 @@ _LIKENESS = 0.6
 
 
 class Told:
-    """Reads what pages tell at the JSON Pointers of `pagination`. One for each URL.
+    """A reader of the values of pages at the JSON Pointers of `pagination`. One for each URL.
 
     It also notes which of the pointers no page had: they may be misspelt.
     """
