@@ -356,6 +356,8 @@ class PostgresSink:
         try:
             reason = shape.fit(connection, block)
         except FixedTableError as error:
+            if shape.fixed is not None:  # rows that fit the table need no change: never try again
+                raise SinkError(f"cannot write {self._server.name}: {error}") from None
             connection.execute("ROLLBACK TO shape; RELEASE shape")
             shape.restore(connection, state)
             shape.fix(connection, str(error))
