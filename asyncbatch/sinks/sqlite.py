@@ -288,7 +288,8 @@ class SqliteSink:
         """Change the table for admitted rows, and insert them."""
         block = admitted.block
         is_exact = partial(has_only_exact, self._connection, self._target)
-        state, untyped = self._columns.state(), self._untyped
+        state, untyped = self._columns.state(), set(self._untyped)
+        lacks_index = self._lacks_index
         self._guard_texts(block)
         changes = self._columns.changes(block, is_exact)
         is_changing = any(kind != "null" for kind in changes.values()) or not self._present
@@ -307,6 +308,7 @@ class SqliteSink:
             self._connection.execute("ROLLBACK TO shape")
             self._columns.restore(state)
             self._untyped, self._schema_version = untyped, -1
+            self._lacks_index = lacks_index
         if is_changing:
             self._connection.execute("RELEASE shape")
         if is_undone:

@@ -1,4 +1,4 @@
-"""What lies beside the data is never imported, and a local run listens nowhere."""
+"""Files beside the data are never imported, and a local run listens nowhere."""
 
 from __future__ import annotations
 

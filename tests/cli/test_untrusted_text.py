@@ -78,7 +78,7 @@ def test_reports_have_no_markup_of_strangers(run, folder):
     for name in ("r.json", "r.jsonl", "d.jsonl"):
         lines = (folder / name).read_text().split("\n")
         assert all(json.loads(line) for line in lines if line)
-    # What the records say is kept, whatever it is.
+    # The content of the records is kept in any case.
     letters = [json.loads(line) for line in (folder / "d.jsonl").read_text().splitlines()]
     assert {"in/" + name for name in NAMES} <= {letter["file"] for letter in letters}
     assert any(letter.get("data") == {ODD: 1, "k": ODD} for letter in letters)

@@ -1,4 +1,4 @@
-"""`incremental` of `asyncbatch etl`: which value is kept, and what the next run asks for."""
+"""`incremental` of `asyncbatch etl`: which value is kept, and the request of the next run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def api():
 
 @pytest.fixture
 def etl(tmp_path, files, api):
-    """Run `asyncbatch etl` on records with `at`, and return its report and what it asked for."""
+    """Run `asyncbatch etl` on records with `at`, and return its report and its requests."""
 
     def _etl(records: list[Any], more: str = "", page_size: int = 2) -> Any:
         files({"p.toml": f"""
@@ -72,7 +72,7 @@ def test_numbers_in_texts_are_compared_by_value(etl, tmp_path):
     assert bookmark(tmp_path) == {"since": "10", "kind": "number"}
     report, since = etl(["10", "11"])
     assert (report["exit_code"], since) == (0, "10")
-    # What was detected is kept: a text that is no number does not change it, but fails the URL.
+    # The detected kind is kept: a text that is no number does not change it, but fails the URL.
     report, since = etl(["12", "abc"])
     assert (report["exit_code"], since) == (1, "11")
     assert 'incremental.type says how: "number"' in report["failures"][0]["message"]

@@ -167,3 +167,20 @@ def test_columns_come_in_the_order_of_their_first_values(run, files, form, batch
     assert run("in.jsonl", *to).code == 0
     query = "SELECT name FROM pragma_table_info('t')"
     assert [name for (name,) in READ[form](folder / "x.db", query)] == ["b", "c", "e", "a", "z"]
+
+
+@pytest.mark.parametrize("mode", ["append", "upsert"])
+def test_a_key_stays_unique_after_a_change_of_the_table_is_undone(run, files, mode):
+    records = [
+        {"id": 1, "a": 1}, {"id": 1, "a": 2}, {"id": 2, "a": 7}, {"id": None, "a": 3},
+        {"id": 1, "a": 4},
+    ]  # fmt: skip
+    folder = files({"in.jsonl": lines(*records)})
+    with closing(sqlite3.connect(folder / "x.db")) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER, b INTEGER CHECK (id <> 2))")
+    to = ("--to", "sqlite:///x.db", "--table", "t", "--key", "id", "--mode", mode)
+    report = run("in.jsonl", *to, "--load-batch", "3", "-o", "json").json
+    rejected = [failure["record"] for failure in report["failures"]]
+    assert rejected == ([2, 3, 4, 5] if mode == "append" else [3, 4])
+    value = 1 if mode == "append" else 4
+    assert sqlite_rows(folder / "x.db", "SELECT id, a FROM t") == [(1, value)]

@@ -30,7 +30,7 @@ WORDS = st.text("abcdefghi", min_size=1, max_size=4)
 
 
 def largest(parts, kind=None, kept=None, maximum=None):
-    """Return what is kept of values that come in these parts."""
+    """Return the value that is kept of values in these parts."""
     cursor = LargestCursor(CursorField("at", kind, maximum))
     merged = None
     for part in parts:

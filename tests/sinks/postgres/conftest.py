@@ -1,4 +1,4 @@
-"""What the tests of PostgreSQL share: a database for each, and loads by the command."""
+"""Fixtures of the tests of PostgreSQL: a database for each, and loads by the command."""
 
 from __future__ import annotations
 

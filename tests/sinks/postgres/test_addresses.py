@@ -1,4 +1,4 @@
-"""Addresses: the parameters of libpq, and poolers of transactions such as PgBouncer."""
+"""Addresses: the parameters of libpq, and poolers of transactions, like PgBouncer."""
 
 from __future__ import annotations
 

@@ -323,7 +323,7 @@ INSIDE = [
 @pytest.mark.parametrize("way", ["redirect", "next", "link"])
 @pytest.mark.parametrize("target", INSIDE)
 async def test_an_api_outside_leads_to_nothing_inside(api, other, monkeypatch, way, target):
-    """The API is `api.example`, behind a proxy; what it leads to is on this machine."""
+    """The API is `api.example`, behind a proxy; the servers it leads to are on this machine."""
     monkeypatch.setenv("http_proxy", api.origin)
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost,::1,0.0.0.0,2130706433,0x7f.1")
     target = target.format(port=other.port)
