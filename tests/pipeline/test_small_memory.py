@@ -85,7 +85,7 @@ TARGETS = {
 
 
 def least_memory(arguments, cwd):
-    """Return a `--max-memory` that is hardly more than a job needs, by the message of its refusal."""
+    """Return a `--max-memory` hardly above the need of a job, by the message of its refusal."""
     refused = subprocess.run(
         [*COMMAND, *arguments, "--max-memory", "1M"],
         check=False, capture_output=True, text=True, cwd=cwd, env=environment(), timeout=PATIENCE,

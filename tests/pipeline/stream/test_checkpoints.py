@@ -458,7 +458,7 @@ def has_rows(path):
 
 @pytest.fixture(scope="module")
 def deep():
-    """Do at the start the imports of a stream: hypothesis warns about them in the middle of a test."""
+    """Do the imports of a stream first: hypothesis warns about them in a test."""
     allow_deep_nesting()
 
 
