@@ -76,6 +76,7 @@ class Outcome(NamedTuple):
 def environment(**more: str) -> dict[str, str]:
     """Return the environment for a command: ours, less what would change its looks."""
     changing = {"CI", "NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS"}
+    changing.add("PYTHONUNBUFFERED")  # users' output has buffers, which hide faults
     changing.add("PYTEST_CURRENT_TEST")  # with a long parameter, it is too long for a command
     kept = {name: value for name, value in os.environ.items() if name not in changing}
     state = os.path.join(tempfile.gettempdir(), f"asyncbatch-tests-{os.getpid()}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 from asyncbatch.cli import exit_codes
 
@@ -20,12 +21,21 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _leave)
-    from asyncbatch.cli.terminal import open_closed_streams
+    from asyncbatch.cli.terminal import flush_or_drop, open_closed_streams
 
     open_closed_streams()
     from asyncbatch.cli.app import app
 
-    app(prog_name="asyncbatch")
+    try:
+        app(prog_name="asyncbatch")
+    except SystemExit as end:
+        error = flush_or_drop()
+        if error is None or end.code:  # a command that failed has told its reason
+            raise
+        if isinstance(error, BrokenPipeError):
+            sys.exit(exit_codes.CLOSED_OUTPUT)
+        sys.stderr.write(f"Error: cannot write to standard output: {error.strerror}\n")
+        sys.exit(exit_codes.FAILURES)
 
 
 def _leave(number: int, _: object) -> None:

@@ -27,6 +27,21 @@ def stdout() -> TextIO:
     return sys.__stdout__ or sys.stdout
 
 
+def flush_or_drop() -> OSError | None:
+    """Flush standard output; return the error if it takes no more.
+
+    The rest is dropped. Otherwise Python would try again at its end, and exit with status 120.
+    """
+    found = None
+    for stream in (sys.stdout, stdout()):
+        try:
+            stream.flush()
+        except OSError as error:
+            found = error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return found
+
+
 def separate_results() -> None:
     """Redirect the prints of user functions in this process to stderr."""
     sys.__stdout__ = os.fdopen(os.dup(_STDOUT), "w")  # type: ignore[misc]  # `stdout()` reads it

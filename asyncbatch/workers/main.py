@@ -9,6 +9,7 @@ import pickle
 import select
 import signal
 import sys
+from io import TextIOWrapper
 from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -32,6 +33,8 @@ def main(requests_descriptor: int, replies_descriptor: int, progress_descriptor:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    if isinstance(sys.stdout, TextIOWrapper):  # a process that is killed, or exits, flushes nothing
+        sys.stdout.reconfigure(line_buffering=True)
     _die_with_parent()
     # The descriptors are sockets; each is used in one direction, as a file.
     requests, replies = os.fdopen(requests_descriptor, "rb"), os.fdopen(replies_descriptor, "wb")

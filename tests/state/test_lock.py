@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -163,8 +164,11 @@ def test_the_lock_of_a_killed_run_is_free_at_once(run, start, files):
 
 
 def open_files(pid):
-    folder = Path(f"/proc/{pid}/fd")
-    return [os.readlink(link) for link in folder.iterdir()]
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has just been closed
+            found.append(os.readlink(link))
+    return found
 
 
 def test_what_a_function_starts_does_not_keep_the_lock(run, files):
