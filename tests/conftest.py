@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,14 @@ import pytest
 from hypothesis import settings
 
 from asyncbatch.core.system import usable_cpus
+from tests.commands import (
+    COMMAND,
+    PATIENCE,
+    ROOT,
+    environment,
+    run_command,
+    run_command_text,
+)
 
 if TYPE_CHECKING:
     from tests.servers.dask import DaskCluster
@@ -27,12 +34,7 @@ settings.register_profile("anywhere", deadline=None)  # no test depends on a mac
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 
-ROOT = Path(__file__).parent.parent
 SAMPLE_DATA = ROOT / "sample_data"
-COMMAND = (sys.executable, "-m", "asyncbatch")
-# Seconds after which a command counts as hanging, also on a busy machine.
-PATIENCE = 300
-
 # A parent may ignore signals (nohup, cron, `&` in a script). Commands inherit that, and would
 # ignore the signals that tests send them.
 for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -73,16 +75,6 @@ class Outcome(NamedTuple):
         return lines[:-1]
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Return the environment for a command: ours, less what would change its looks."""
-    changing = {"CI", "NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS"}
-    changing.add("PYTHONUNBUFFERED")  # users' output has buffers, which hide faults
-    changing.add("PYTEST_CURRENT_TEST")  # with a long parameter, it is too long for a command
-    kept = {name: value for name, value in os.environ.items() if name not in changing}
-    state = os.path.join(tempfile.gettempdir(), f"asyncbatch-tests-{os.getpid()}")
-    return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm", "XDG_STATE_HOME": state, **more}
-
-
 def python(program: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a program text in a Python of its own."""
     return subprocess.run(
@@ -107,15 +99,13 @@ def run(tmp_path: Path) -> Callable[..., Outcome]:
         prefix: tuple[str, ...] = (),
         cwd: Path = tmp_path,
     ) -> Outcome:
-        finished = subprocess.run(
-            [*prefix, *COMMAND, "run", *arguments],
-            check=False,
-            capture_output=True,
-            input=stdin if stdin is not None else b"",
-            env=environment(**(env or {})),
-            cwd=cwd,
-            timeout=PATIENCE,
-        )
+        if prefix:
+            finished = subprocess.run(
+                [*prefix, *COMMAND, "run", *arguments], check=False, capture_output=True,
+                input=stdin or b"", env=environment(**(env or {})), cwd=cwd, timeout=PATIENCE,
+            )  # fmt: skip
+        else:
+            finished = run_command("run", *arguments, stdin=stdin or b"", env=env, cwd=cwd)
         return Outcome(finished.returncode, finished.stdout.decode(), finished.stderr.decode())
 
     return _run
@@ -126,15 +116,7 @@ def etl(tmp_path):
     """Run `asyncbatch etl` in a folder of its own."""
 
     def _etl(*arguments):
-        return subprocess.run(
-            [*COMMAND, "etl", *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment(),
-            timeout=PATIENCE,
-        )
+        return run_command_text("etl", *arguments, cwd=tmp_path)
 
     return _etl
 
@@ -158,15 +140,8 @@ def stream(tmp_path: Path) -> Callable[..., tuple[int, list[Any], str]]:
     """Run `asyncbatch stream` to its end; return its exit status, its windows, its stderr."""
 
     def _stream(*arguments, stdin="", env=None):
-        finished = subprocess.run(
-            [*COMMAND, "stream", *map(str, arguments)],
-            check=False,
-            capture_output=True,
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            env=environment(**(env or {})),
-            cwd=tmp_path,
-            timeout=PATIENCE,
-        )
+        text = stdin.encode() if isinstance(stdin, str) else stdin
+        finished = run_command("stream", *map(str, arguments), stdin=text, env=env, cwd=tmp_path)
         windows = [json.loads(line) for line in finished.stdout.splitlines()]
         return finished.returncode, windows, finished.stderr.decode()
 

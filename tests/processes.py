@@ -9,7 +9,7 @@ import termios
 import time
 from pathlib import Path
 
-from tests.conftest import PATIENCE
+from tests.commands import PATIENCE
 
 _POLL_SECONDS = 0.01
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

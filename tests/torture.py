@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment
 
 TARGETS = ("csv", "parquet", "sqlite", "duckdb", "jsonl")
 VALUES: list[Any] = [

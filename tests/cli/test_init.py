@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import tomllib
 
 import pytest
 
 from asyncbatch.config.pipeline_file.load import parse_pipeline_file
-from tests.conftest import COMMAND, PATIENCE, Outcome, environment
+from tests.commands import run_command_text
+from tests.conftest import Outcome
 
 
 @pytest.fixture
@@ -16,10 +16,7 @@ def asyncbatch(tmp_path):
     """Return a function that runs `asyncbatch` in the folder of the test."""
 
     def _asyncbatch(*arguments):
-        finished = subprocess.run(
-            [*COMMAND, *arguments], check=False, capture_output=True, text=True,
-            cwd=tmp_path, env=environment(), timeout=PATIENCE,
-        )  # fmt: skip
+        finished = run_command_text(*arguments, cwd=tmp_path)
         return Outcome(finished.returncode, finished.stdout, finished.stderr)
 
     return _asyncbatch

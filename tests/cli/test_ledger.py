@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import sqlite3
-import subprocess
 from contextlib import closing
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import run_command_text
 
 RECORDS = {"in/1.json": '[{"id": 1}, {"id": 2}]', "in/2.json": '[{"id": 3}, 4]', "in/3.json": "{"}
 TARGETS = {
@@ -26,14 +25,8 @@ def ledger(tmp_path):
     """Return a function that runs `asyncbatch ledger` in the folder of the runs."""
 
     def _ledger(*arguments):
-        return subprocess.run(
-            [*COMMAND, "ledger", *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment(XDG_STATE_HOME=str(tmp_path / "state")),
-            timeout=PATIENCE,
+        return run_command_text(
+            "ledger", *arguments, cwd=tmp_path, env={"XDG_STATE_HOME": str(tmp_path / "state")}
         )
 
     return _ledger

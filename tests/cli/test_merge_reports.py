@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, SAMPLE_DATA, Outcome, environment, many
+from tests.commands import run_command_text
+from tests.conftest import SAMPLE_DATA, Outcome, many
 
 
 @pytest.fixture
@@ -15,10 +15,7 @@ def merge(tmp_path):
     """Return a function that runs `asyncbatch merge-reports` in the folder of the test."""
 
     def _merge(*arguments):
-        finished = subprocess.run(
-            [*COMMAND, "merge-reports", *arguments], check=False, capture_output=True, text=True,
-            cwd=tmp_path, env=environment(), timeout=PATIENCE,
-        )  # fmt: skip
+        finished = run_command_text("merge-reports", *arguments, cwd=tmp_path)
         return Outcome(finished.returncode, finished.stdout, finished.stderr)
 
     return _merge

@@ -11,7 +11,8 @@ from datetime import datetime
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment, many
+from tests.commands import COMMAND, PATIENCE, environment
+from tests.conftest import many
 
 MIXED = {"good.json": "[1, 2]", "bad.json": "[1,]", "lines.jsonl": "1\nx\n3\n"}
 

@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, environment, run_command_text
 from tests.servers.api import ApiServer, status, truncate
 
 RECORDS = [{"id": n, "email": None if n == 3 else f"{n}@x.org", "x": [n]} for n in range(100)]
@@ -43,10 +43,7 @@ def etl(tmp_path):
     """Return a function that runs `asyncbatch etl` in the folder of the test."""
 
     def _etl(*arguments):
-        return subprocess.run(
-            [*COMMAND, "etl", *arguments], check=False, capture_output=True, text=True,
-            cwd=tmp_path, env=environment(), timeout=PATIENCE,
-        )  # fmt: skip
+        return run_command_text("etl", *arguments, cwd=tmp_path)
 
     return _etl
 

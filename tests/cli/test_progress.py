@@ -21,7 +21,7 @@ from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
 from asyncbatch.sources.http.source import HttpFeedSource
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment, run_command_text
 from tests.processes import wait_until
 from tests.servers.api import ApiServer, status
 
@@ -61,10 +61,7 @@ def etl(tmp_path):
     """Return a function that runs `asyncbatch etl` in the folder of the test."""
 
     def _etl(*arguments, **env):
-        return subprocess.run(
-            [*COMMAND, "etl", *arguments], check=False, capture_output=True, text=True,
-            cwd=tmp_path, env=environment(**env), timeout=PATIENCE,
-        )  # fmt: skip
+        return run_command_text("etl", *arguments, cwd=tmp_path, env=env)
 
     return _etl
 

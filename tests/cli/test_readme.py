@@ -13,7 +13,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.conftest import PATIENCE, ROOT, environment, python
+from tests.commands import PATIENCE, ROOT, environment
+from tests.conftest import python
 
 pytestmark = pytest.mark.xdist_group("readme")  # commands read what others have written
 

@@ -10,7 +10,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import COMMAND, environment, many
+from tests.commands import COMMAND, environment, run_command
+from tests.conftest import many
 
 MIXED = {"sub/good.json": "[1, 2]", "sub/bad.json": "[1,]", "lines.jsonl": "1\nx\n3\n"}
 
@@ -319,10 +320,7 @@ def test_a_pipeline_that_cannot_begin_writes_its_reports(files):
     )
 
     def etl():
-        return subprocess.run(
-            [*COMMAND, "etl", "p.toml", "-q", *REPORTS], check=False, cwd=folder,
-            env=environment(), capture_output=True,
-        ).returncode  # fmt: skip
+        return run_command("etl", "p.toml", "-q", *REPORTS, cwd=folder).returncode  # fmt: skip
 
     assert etl() == 2
     values, report = reported(folder)

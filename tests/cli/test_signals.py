@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment, many, python
+from tests.commands import COMMAND, PATIENCE, environment
+from tests.conftest import many, python
 from tests.processes import alive, children, holds_open, wait_until, wait_until_still
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import xml.etree.ElementTree as ET
 
 import jsonschema_rs
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, Outcome, environment
+from tests.commands import run_command_text
+from tests.conftest import Outcome
 
 OBJECT = {"type": "object", "required": ["name"]}
 DOCUMENTS = {
@@ -28,16 +28,7 @@ def validate(tmp_path):
     """Run `asyncbatch validate` in a folder of its own."""
 
     def _validate(*arguments, stdin=None, **env):
-        done = subprocess.run(
-            [*COMMAND, "validate", *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment(**env),
-            input=stdin,
-            timeout=PATIENCE,
-        )
+        done = run_command_text("validate", *arguments, cwd=tmp_path, stdin=stdin, env=env)
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return _validate

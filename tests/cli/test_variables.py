@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import Any
 
 import pytest
 import typer
 
 from asyncbatch.cli.app import app
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import run_command_text
 
 ENDING = {"--version", "--help", "--install-completion", "--show-completion", "--print-schema"}
 
@@ -94,11 +93,7 @@ PINS = {
 
 
 def command(cwd, *arguments, **env):
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        check=False, capture_output=True, text=True, cwd=cwd, env=environment(**env),
-        timeout=PATIENCE,
-    )  # fmt: skip
+    return run_command_text(*arguments, cwd=cwd, env=env)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from typer.main import get_command
 
 from asyncbatch.cli.app import app
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment, run_command_text
 
 DATA = Path(__file__).parent / "data"
 CHANGED = {"0.jsonl": 0, "1.jsonl": 1, "2.jsonl": 2, "3.jsonl": 3, "bad.json": 9}
@@ -115,11 +115,7 @@ def test_a_checkpoint_is_read(folder):
 
 
 def test_a_report_is_read(folder):
-    finished = subprocess.run(
-        [*COMMAND, "merge-reports", "report.json", "-o", "json"],
-        check=False, capture_output=True, text=True, cwd=folder, env=environment(),
-        timeout=PATIENCE,
-    )  # fmt: skip
+    finished = run_command_text("merge-reports", "report.json", "-o", "json", cwd=folder)
     merged, report = json.loads(finished.stdout), json.loads((DATA / "report.json").read_text())
     for field in ("status", "files", "records", "failures", "exit_code"):
         assert merged[field] == report[field]

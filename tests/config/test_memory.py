@@ -14,7 +14,7 @@ from asyncbatch.core import system as cgroups
 from asyncbatch.core.settings import MIB, Sizes
 from asyncbatch.core.system import memory_limit
 from asyncbatch.errors import UsageError
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment
 
 
 @given(st.integers(0, 2**36), st.integers(0, 64), st.booleans(), st.booleans())

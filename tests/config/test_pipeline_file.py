@@ -35,7 +35,8 @@ from asyncbatch.sinks.target import KNOWN
 from asyncbatch.sources.http.settings import BasicAuth
 from asyncbatch.transforms.schema_file import SchemaSource
 from asyncbatch.transforms.spec import FieldRule, FieldsSpec, JqSpec, RequireSpec
-from tests.conftest import COMMAND, PATIENCE, ROOT, Outcome, environment
+from tests.commands import COMMAND, PATIENCE, ROOT, environment, run_command_text
+from tests.conftest import Outcome
 from tests.encoding import encode_secret
 
 FULL = """
@@ -122,10 +123,7 @@ def etl(tmp_path):
     """Run `asyncbatch etl` in a folder of its own."""
 
     def _etl(*arguments, **env):
-        finished = subprocess.run(
-            [*COMMAND, "etl", *arguments], check=False, capture_output=True, text=True,
-            cwd=tmp_path, env=environment(**env), timeout=PATIENCE,
-        )  # fmt: skip
+        finished = run_command_text("etl", *arguments, cwd=tmp_path, env=env)
         return Outcome(finished.returncode, finished.stdout, finished.stderr)
 
     return _etl

@@ -19,7 +19,8 @@ from asyncbatch.config.pipeline_file.load import (
     parse_stream_file,
 )
 from asyncbatch.errors import PipelineFileError
-from tests.conftest import COMMAND, PATIENCE, ROOT, Outcome, environment
+from tests.commands import COMMAND, PATIENCE, ROOT, environment, run_command_text
+from tests.conftest import Outcome
 
 SHOP = ROOT / "sample_data" / "stream" / "shop.toml"
 EVENTS = [
@@ -53,10 +54,9 @@ def stream(tmp_path):
 
     def _stream(text, *arguments, stdin="", command="stream", **env):
         (tmp_path / "s.toml").write_text(text)
-        finished = subprocess.run(
-            [*COMMAND, command, "s.toml", *arguments], check=False, capture_output=True, text=True,
-            input=stdin, cwd=tmp_path, env=environment(**env), timeout=PATIENCE,
-        )  # fmt: skip
+        finished = run_command_text(
+            command, "s.toml", *arguments, cwd=tmp_path, stdin=stdin, env=env
+        )
         return Outcome(finished.returncode, finished.stdout, finished.stderr)
 
     return _stream
@@ -156,10 +156,7 @@ def test_a_full_file(stream, tmp_path):
 
 def test_the_sample(tmp_path):
     def shop(*arguments):
-        return subprocess.run(
-            [*COMMAND, "stream", str(SHOP), *arguments], check=False, capture_output=True,
-            text=True, cwd=tmp_path, env=environment(WINDOW="1s"), timeout=PATIENCE,
-        )  # fmt: skip
+        return run_command_text("stream", str(SHOP), *arguments, cwd=tmp_path, env={"WINDOW": "1s"})
 
     assert shop("--check").returncode == 0
     finished = shop("--max-events", "100", "--set", "source.rate=200")
@@ -373,10 +370,7 @@ def test_which_command_a_file_is_for(stream):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(PipelineFileError, match="No such file"):
         load_stream_file(str(tmp_path / "no.toml"))
-    finished = subprocess.run(
-        [*COMMAND, "stream", "x.jsonl", "--check"], check=False, capture_output=True, text=True,
-        cwd=tmp_path, env=environment(), timeout=PATIENCE,
-    )  # fmt: skip
+    finished = run_command_text("stream", "x.jsonl", "--check", cwd=tmp_path)
     assert finished.returncode == 2
     assert "need a pipeline file" in finished.stderr
 

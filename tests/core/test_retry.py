@@ -21,7 +21,7 @@ from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.storage import local as content
 from asyncbatch.storage.local import open_with_retries
 from asyncbatch.workers.tasks.count import CountTask
-from tests.conftest import ROOT
+from tests.commands import ROOT
 
 AT_ONCE = Retries(2, 0.0)
 RETRY = ("--retries", "2", "--retry-delay", "0")

@@ -12,7 +12,8 @@ import pytest
 
 from asyncbatch.formats.failures import file_failure
 from asyncbatch.storage.local import open_content
-from tests.conftest import COMMAND, ROOT, environment, many, python
+from tests.commands import COMMAND, ROOT, environment
+from tests.conftest import many, python
 from tests.processes import wait_until
 
 

@@ -24,7 +24,8 @@ from asyncbatch.core.system import usable_cpus
 from asyncbatch.pipeline.splits import AHEAD_PER_CPU, MIN_AHEAD
 from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
 from asyncbatch.sources.iterables import CHUNK_RECORDS, IterableReader, read_iterable
-from tests.conftest import PATIENCE, ROOT, environment, python
+from tests.commands import PATIENCE, ROOT, environment
+from tests.conftest import python
 from tests.servers.api import ApiServer, status
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment, run_command_text
 from tests.servers.api import ApiServer, status, value
 
 NEWEST_FIRST = [{"id": 9 - n, "updated_at": f"2026-01-{9 - n:02}T00:00:00Z"} for n in range(9)]
@@ -53,11 +53,9 @@ to = "sqlite:///out.db"
 table = "rows"
 {sink}
 """})  # fmt: skip
-        outcome = subprocess.run(
-            [*COMMAND, "etl", "p.toml", "--output", "json", "--report", "r.md"],
-            check=False, capture_output=True, text=True, cwd=tmp_path, env=environment(),
-            timeout=PATIENCE,
-        )  # fmt: skip
+        outcome = run_command_text(
+            "etl", "p.toml", "--output", "json", "--report", "r.md", cwd=tmp_path
+        )
         assert outcome.stdout, outcome.stderr
         report = json.loads(outcome.stdout)
         assert report["exit_code"] == outcome.returncode
@@ -156,10 +154,7 @@ def test_the_summary_has_the_warning(etl, tmp_path):
     with ApiServer([{"id": 1}]) as api:
         etl(api.url("/cursor"), '{ type = "cursor", next = "/nextcursor" }')
         for quiet in ([], ["--quiet"]):
-            outcome = subprocess.run(
-                [*COMMAND, "etl", "p.toml", *quiet], check=False, capture_output=True, text=True,
-                cwd=tmp_path, env=environment(), timeout=PATIENCE,
-            )  # fmt: skip
+            outcome = run_command_text("etl", "p.toml", *quiet, cwd=tmp_path)
             assert outcome.returncode == 0
             shown = " ".join((outcome.stdout + outcome.stderr).split())
             assert ("warning: " in shown) == (not quiet)

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.conftest import COMMAND, environment
+from tests.commands import COMMAND, environment
 from tests.processes import wait_until
 
 PIPELINE = """

@@ -13,7 +13,7 @@ from itertools import count
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment, run_command_text
 from tests.pipeline.test_etl_http import CURSOR, INCREMENTAL, PAGE, asked, people, pipeline, source
 from tests.servers.api import ApiServer, status, value
 
@@ -45,11 +45,7 @@ def target(request, tmp_path):
 
 def etl(tmp_path, text, *arguments):
     (tmp_path / "p.toml").write_text(text)
-    return subprocess.run(
-        [*COMMAND, "etl", "p.toml", "--output", "json", *arguments],
-        check=False, capture_output=True, text=True, cwd=tmp_path, env=environment(),
-        timeout=PATIENCE,
-    )  # fmt: skip
+    return run_command_text("etl", "p.toml", "--output", "json", *arguments, cwd=tmp_path)
 
 
 def ids(ask):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment, run_command_text
 from tests.processes import wait_until, wait_until_still
 from tests.servers.api import ApiServer, stall, status, value
 
@@ -55,11 +55,7 @@ def etl(tmp_path, files):
 
     def _etl(text: str, *arguments: str, **env: str) -> Any:
         files({"p.toml": text})
-        return subprocess.run(
-            [*COMMAND, "etl", "p.toml", *arguments],
-            check=False, capture_output=True, text=True, cwd=tmp_path, env=environment(**env),
-            timeout=PATIENCE,
-        )  # fmt: skip
+        return run_command_text("etl", "p.toml", *arguments, cwd=tmp_path, env=env)
 
     return _etl
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 from contextlib import closing
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import run_command_text
 from tests.servers.api import ApiServer
 
 
@@ -51,10 +50,7 @@ key = ["id"]
         api.forget()
         api.seen.clear()
         api.misbehave(behave, times=99)
-        outcome = subprocess.run(
-            [*COMMAND, "etl", "p.toml", "--output", "json"], check=False, capture_output=True,
-            text=True, cwd=tmp_path, env=environment(), timeout=PATIENCE,
-        )  # fmt: skip
+        outcome = run_command_text("etl", "p.toml", "--output", "json", cwd=tmp_path)
         assert outcome.stdout, outcome.stderr
         return json.loads(outcome.stdout), api.seen[0].query.get("since") if api.seen else None
 

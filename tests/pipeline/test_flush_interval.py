@@ -12,7 +12,7 @@ from contextlib import aclosing, closing
 import pytest
 
 from asyncbatch.core.aio import with_pauses
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment
 from tests.processes import wait_until, waiting_bytes
 from tests.servers.api import ApiServer, stall
 

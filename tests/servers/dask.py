@@ -13,7 +13,7 @@ from typing import IO, TypeAlias
 
 import psutil
 
-from tests.conftest import PATIENCE, environment
+from tests.commands import PATIENCE, environment
 from tests.processes import wait_until
 
 Process: TypeAlias = "subprocess.Popen[bytes]"

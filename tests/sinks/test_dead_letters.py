@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment, run_command
 from tests.processes import wait_until
 from tests.reports import balanced, rows
 
@@ -397,10 +397,7 @@ def test_any_record_and_any_line_comes_back_as_it_was(values, junk):
             ("--from-dead-letter", "1.jsonl", "--schema", "s.json", "--dead-letter", "2.jsonl"),
             ("--from-dead-letter", "2.jsonl", "--to", "o.jsonl", "--dead-letter", "3.jsonl"),
         ):
-            subprocess.run(
-                [*COMMAND, "run", *options, "-q"], check=False, capture_output=True, cwd=folder,
-                env=environment(), timeout=PATIENCE,
-            )  # fmt: skip
+            run_command("run", *options, "-q", cwd=folder)
         assert (folder / "1.jsonl").read_bytes() == (folder / "2.jsonl").read_bytes()
         assert rows((folder / "o.jsonl").read_text()) == values
         kept = [

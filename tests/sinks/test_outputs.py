@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment
 from tests.processes import wait_until
 
 PEOPLE = [{"id": n, "name": f"P{n}", "tags": ["a", {"b": n}], "x": n / 7} for n in range(1, 8)]

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.formats.compression import compression_by_name
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment
 from tests.processes import holds_open, wait_until
 from tests.reports import balanced, rows
 

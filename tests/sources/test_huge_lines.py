@@ -23,7 +23,8 @@ from asyncbatch.sinks.target import Target
 from asyncbatch.sources.splitter import Splitter
 from asyncbatch.storage.local import open_byte_range
 from asyncbatch.transforms.spec import CallSpec
-from tests.conftest import ROOT, python
+from tests.commands import ROOT
+from tests.conftest import python
 
 JUDGE = make_validator()
 SMALL = Sizes(split_threshold=200_000, split=20_000)

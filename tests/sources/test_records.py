@@ -6,7 +6,6 @@ import bz2
 import gzip
 import json
 import random
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import COMMAND, PATIENCE, environment, many
+from tests.commands import run_command
+from tests.conftest import many
 from tests.reports import balanced, rows
 
 NO_TEXT = '{"not": {"type": "string"}}'
@@ -199,10 +199,9 @@ def test_every_place_is_where_the_record_begins(parts):
         found = []
         for pointer, names in (((), ("a.json", "c.jsonl")), (("--records", "/é"), ("b.json",))):
             inputs = [file for name in names for file in (name, f"{name}.gz")]
-            finished = subprocess.run(
-                [*COMMAND, "run", *inputs, *pointer, "--schema", "schema", "-o", "json"],
-                check=False, capture_output=True, cwd=folder, env=environment(), timeout=PATIENCE,
-            )  # fmt: skip
+            finished = run_command(
+                "run", *inputs, *pointer, "--schema", "schema", "-o", "json", cwd=folder
+            )
             report = balanced(json.loads(finished.stdout))
             found += [
                 (f["file"], f["record"], f["line"], f["column"], f["byte"])

@@ -16,7 +16,8 @@ import pytest
 from asyncbatch.cli.command import with_lock_file
 from asyncbatch.errors import LockHeldError, UsageError
 from asyncbatch.state.lock import Lock, job_key, state_folder
-from tests.conftest import COMMAND, PATIENCE, environment, many
+from tests.commands import COMMAND, PATIENCE, environment
+from tests.conftest import many
 from tests.processes import children, wait_until
 
 SLOW = ("-b", "1", "--pause", "0.2")

@@ -9,7 +9,8 @@ import subprocess
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, Outcome, environment, many
+from tests.commands import COMMAND, PATIENCE, environment
+from tests.conftest import Outcome, many
 from tests.faults import quota
 from tests.faults.disks import FailingDisk, MemoryDisk, mounted
 from tests.pipeline.test_resume import FILES, FOLDER, TABLES, counts, rows, to

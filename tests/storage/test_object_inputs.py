@@ -20,7 +20,7 @@ import pytest
 from asyncbatch.core.paths import join_url, parse_address, redact_url
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.identity import InputNaming, identity
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment
 from tests.processes import wait_until
 from tests.servers.s3 import KEYS
 

@@ -15,7 +15,7 @@ import pytest
 from asyncbatch.core.settings import StoreSettings
 from asyncbatch.storage.stores import Stores
 from asyncbatch.storage.uploads import ObjectWriter
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment, run_command_text
 from tests.processes import wait_until
 from tests.servers.s3 import KEYS, S3Server
 
@@ -533,10 +533,7 @@ def test_sinks_of_pipeline_files(files, s3, store, name):
     folder = files(INPUTS | {"p.toml": pipeline, "in/bad.jsonl": "{}\n{\n"})
 
     def etl(*arguments):
-        return subprocess.run(
-            [*COMMAND, "etl", "p.toml", *arguments], check=False, capture_output=True, text=True,
-            cwd=folder, env=environment(**s3.environment), timeout=PATIENCE,
-        )  # fmt: skip
+        return run_command_text("etl", "p.toml", *arguments, cwd=folder, env=s3.environment)
 
     assert etl("--check").returncode == 0
     assert s3.requests == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment
 from tests.processes import children, cpu_seconds, wait_until
 from tests.reports import balanced, rows
 

@@ -13,7 +13,8 @@ from asyncbatch.core.batches import Batch
 from asyncbatch.errors import NoWorkerError
 from asyncbatch.workers.crashes import MAX_FAILED_STARTS, CrashPolicy
 from asyncbatch.workers.engine import Loss
-from tests.conftest import ROOT, many, python
+from tests.commands import ROOT
+from tests.conftest import many, python
 
 FUNCTIONS = """
 import ctypes, os, signal

@@ -14,7 +14,8 @@ from collections import Counter
 import psutil
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment, python
+from tests.commands import COMMAND, PATIENCE, environment
+from tests.conftest import python
 from tests.processes import wait_until
 from tests.servers.api import ApiServer
 from tests.servers.dask import DaskCluster

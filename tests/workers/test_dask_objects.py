@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment
 from tests.processes import wait_until
 
 pytestmark = pytest.mark.xdist_group("dask")  # one cluster for all

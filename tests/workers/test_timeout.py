@@ -13,7 +13,8 @@ import pytest
 
 from asyncbatch import process_files
 from asyncbatch.core.progress import FileStopwatch, Progress
-from tests.conftest import COMMAND, environment, many
+from tests.commands import COMMAND, environment
+from tests.conftest import many
 
 FUNCTIONS = """
 import asyncio, os, time

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import asyncbatch
 from asyncbatch.sources.iterables import CHUNK_RECORDS
-from tests.conftest import environment
+from tests.commands import environment
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 BY_KIND: dict[str, Any] = {"time": "t", "by": "k"}

@@ -31,7 +31,7 @@ from asyncbatch.state.checkpoint import StreamState
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from tests.chaos import streams as chaos_stream
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment, run_command
 from tests.processes import wait_until, wait_until_still, waiting_bytes
 
 BY_KIND = ("--time", "t", "--by", "k")
@@ -48,11 +48,7 @@ def stream(tmp_path):
     """Run `asyncbatch stream` to its end; return its exit status, stdout and stderr."""
 
     def _stream(*arguments, stdin=""):
-        finished = subprocess.run(
-            [*COMMAND, "stream", *map(str, arguments)],
-            check=False, capture_output=True, input=stdin.encode(), env=environment(),
-            cwd=tmp_path, timeout=PATIENCE,
-        )  # fmt: skip
+        finished = run_command("stream", *map(str, arguments), cwd=tmp_path, stdin=stdin.encode())
         return finished.returncode, finished.stdout.decode(), finished.stderr.decode()
 
     return _stream

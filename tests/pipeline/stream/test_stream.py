@@ -21,7 +21,7 @@ from asyncbatch.sinks.windows import window_lines
 from asyncbatch.sources.base import LiveChunk
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment
 from tests.processes import wait_until
 
 SECOND = 1_000_000

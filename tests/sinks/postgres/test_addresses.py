@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from contextlib import closing
 
 import pytest
 
 from asyncbatch.sinks.postgres.address import ServerAddress
-from tests.conftest import COMMAND, environment
+from tests.commands import run_command
 from tests.servers.pooler import Pooler
 from tests.sinks.postgres.test_tables import show_ledger
 
@@ -154,11 +153,19 @@ def test_streams_into_a_table_behind_a_pooler(server, database, sql, pooler, tmp
     lines = "".join(json.dumps({"time": number, "k": number % 3}) + "\n" for number in range(60))
     (tmp_path / "e.jsonl").write_text(lines)
     to = server.url(database, pooler.port)
-    finished = subprocess.run(
-        [*COMMAND, "stream", "e.jsonl", "--time", "time", "--window", "tumbling:10s",
-         "--to", to, "--table", "w"],
-        cwd=tmp_path, env=environment(), capture_output=True, check=False,
-    )  # fmt: skip
+    finished = run_command(
+        "stream",
+        "e.jsonl",
+        "--time",
+        "time",
+        "--window",
+        "tumbling:10s",
+        "--to",
+        to,
+        "--table",
+        "w",
+        cwd=tmp_path,
+    )
     assert finished.returncode == 0, finished.stderr
     starts = [(f"1970-01-01 00:00:{second:02}", 10) for second in range(0, 60, 10)]
     assert sql("SELECT window_start::text, count FROM w ORDER BY 1") == starts
@@ -172,9 +179,6 @@ def test_a_pipeline_file_keeps_connections_open_behind_a_pooler(
         'name = "p"\n[[source]]\ntype = "files"\npaths = ["in.jsonl"]\n[sink]\n'
         f'to = "{server.url(database, pooler.port)}"\ntable = "t"\npool = {{ min = 2, max = 3 }}'
     )
-    finished = subprocess.run(
-        [*COMMAND, "etl", "p.toml"],
-        cwd=tmp_path, env=environment(), capture_output=True, check=False,
-    )  # fmt: skip
+    finished = run_command("etl", "p.toml", cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert sql("SELECT id FROM t") == [(1,)]

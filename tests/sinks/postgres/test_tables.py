@@ -23,7 +23,8 @@ from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.base import Refusal
 from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.postgres.sink import PostgresSink
-from tests.conftest import COMMAND, PATIENCE, environment, python
+from tests.commands import COMMAND, PATIENCE, environment
+from tests.conftest import python
 from tests.processes import wait_until
 from tests.servers.postgres import PASSWORD
 

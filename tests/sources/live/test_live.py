@@ -29,7 +29,7 @@ from asyncbatch.sources.live.open import LiveOptions, open_path
 from asyncbatch.sources.live.pipe import PipeSource
 from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
 from asyncbatch.sources.selection import Selection
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment, run_command
 from tests.processes import wait_until
 
 
@@ -1019,11 +1019,9 @@ def stream(tmp_path):
     """Return a function that runs `asyncbatch stream` to its end."""
 
     def _stream(*arguments, stdin=b""):
-        finished = subprocess.run(
-            [*COMMAND, "stream", *map(str, arguments), "--time", "t", "--by", "k"],
-            input=stdin, capture_output=True, check=False, cwd=tmp_path, env=environment(),
-            timeout=PATIENCE,
-        )  # fmt: skip
+        finished = run_command(
+            "stream", *map(str, arguments), "--time", "t", "--by", "k", cwd=tmp_path, stdin=stdin
+        )
         windows = [json.loads(line) for line in finished.stdout.splitlines()]
         found = [
             (int(one["window_start"][17:19]), one["key"]["k"], one["aggregates"]["count"])
@@ -1330,9 +1328,12 @@ def test_sources_that_cannot_be_meant(stream, tmp_path, arguments, why):
 
 def test_without_the_library_it_says_what_to_install(tmp_path, log):
     (tmp_path / "watchfiles.py").write_text("raise ImportError\n")
-    finished = subprocess.run(
-        [*COMMAND, "stream", "app.log", "--follow"], check=False, capture_output=True,
-        cwd=tmp_path, env=environment(PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"),
-    )  # fmt: skip
+    finished = run_command(
+        "stream",
+        "app.log",
+        "--follow",
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+    )
     assert finished.returncode == 2
     assert b"pip install 'asyncbatch[watch]'" in finished.stderr
