@@ -21,6 +21,7 @@ from asyncbatch.cli.init import write_pipeline
 from asyncbatch.cli.ledger import ledger
 from asyncbatch.cli.merge_reports import EPILOG as MERGE_EPILOG
 from asyncbatch.cli.merge_reports import merge_reports
+from asyncbatch.cli.parameters import with_options
 from asyncbatch.cli.run import EPILOG, run_files
 from asyncbatch.cli.stream import EPILOG as STREAM_EPILOG
 from asyncbatch.cli.stream import stream_events
@@ -57,10 +58,10 @@ def asyncbatch(
 
 
 app.add_typer(ledger, name="ledger")
-app.command("run", cls=LockableCommand, epilog=EPILOG)(run_files)
-app.command("validate", cls=SectionedCommand, epilog=VALIDATE_EPILOG)(validate_files)
-app.command("etl", cls=LockableCommand, epilog=ETL_EPILOG)(run_etl)
-app.command("stream", cls=ReportingCommand, epilog=STREAM_EPILOG)(stream_events)
+app.command("run", cls=LockableCommand, epilog=EPILOG)(with_options(run_files))
+app.command("validate", cls=SectionedCommand, epilog=VALIDATE_EPILOG)(with_options(validate_files))
+app.command("etl", cls=LockableCommand, epilog=ETL_EPILOG)(with_options(run_etl))
+app.command("stream", cls=ReportingCommand, epilog=STREAM_EPILOG)(with_options(stream_events))
 app.add_typer(generate, name="generate")
 app.command("init", cls=SectionedCommand, epilog=INIT_EPILOG)(write_pipeline)
-app.command("merge-reports", cls=SectionedCommand, epilog=MERGE_EPILOG)(merge_reports)
+app.command("merge-reports", cls=SectionedCommand, epilog=MERGE_EPILOG)(with_options(merge_reports))

@@ -14,6 +14,9 @@ from asyncbatch.cli import exit_codes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.core.settings import StoreSettings
+
 _DEFAULT_SECTION = "Other"
 
 
@@ -210,6 +213,15 @@ def take_lock(
         waited = f" (waited {wait_seconds:g} s)" if wait_seconds else ""
         typer.echo(f"Not run: {printable(str(error))}{waited}", err=True)
         raise typer.Exit(exit_codes.LOCKED) from None
+
+
+def open_reports(paths: Sequence[str], stores: StoreSettings) -> list[ReportFile]:
+    """Open the report files. Raises UsageError, OSError."""
+    if not paths:
+        return []
+    from asyncbatch.cli.report_files import ReportFile
+
+    return [ReportFile(path, stores) for path in paths]
 
 
 def print_note(text: str) -> None:

@@ -1,20 +1,40 @@
 """The command `asyncbatch etl`: check and run a pipeline file."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncbatch.cli.command import NotBegunError, print_note, printable_lines
-from asyncbatch.cli.options import common as o
-from asyncbatch.cli.options import etl as e
-from asyncbatch.cli.options import ledger as again
+from asyncbatch.cli.command import NotBegunError, open_reports, print_note, printable_lines
 from asyncbatch.cli.values import dask_settings, failure_budget
+from asyncbatch.config.options.control import (
+    ClusterFlags,
+    FailureFlags,
+    LockFlags,
+    OutputFlags,
+    WorkerFlags,
+)
+from asyncbatch.config.options.pipelines import CheckFlags, EtlFlags, OverrideFlags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
+    from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.config.job import Job
     from asyncbatch.config.pipeline_file.files import PipelineFile
+
+File = Annotated[
+    str | None,
+    typer.Argument(metavar="FILE", help="The pipeline file; `asyncbatch init` creates one."),
+]
+PrintSchema = Annotated[
+    bool,
+    typer.Option(
+        "--print-schema",
+        help="Print the JSON Schema of pipeline files.",
+        rich_help_panel="Output",
+        show_envvar=False,
+    ),
+]
 
 EPILOG = """\
 \b
@@ -31,32 +51,17 @@ mistake in the file, 75 another run has the lock, 130/143 interrupted.
 
 
 def run_etl(
-    file: e.File = None,
+    file: File = None,
     *,
-    set_: e.Set = None,
-    only: e.Only = None,
-    limit: e.Limit = None,
-    full_refresh: e.FullRefresh = False,
-    allow_duplicates: again.AllowDuplicates = False,
-    check: e.Check = False,
-    dry_run: e.DryRun = False,
-    max_memory: o.MaxMemory = None,
-    workers: o.Workers = None,
-    timeout: o.Timeout = None,
-    grace: o.Grace = 8.0,
-    lock: o.Lock = None,
-    lock_wait: o.LockWait = None,
-    max_failures: o.MaxFailures = None,
-    fail_fast: o.FailFast = False,
-    show_failures: o.ShowFailures = "20",  # type: ignore[assignment]  # typer parses defaults too
-    engine: o.Engine = "local",
-    scheduler: o.Scheduler = None,
-    print_schema: e.PrintSchema = False,
-    output: o.Output = "text",
-    report: o.Report = None,
-    quiet: o.Quiet = False,
-    verbose: e.Verbose = False,
-    progress: o.Progress = True,
+    overrides: OverrideFlags,
+    sources: EtlFlags,
+    check: CheckFlags,
+    processes: WorkerFlags,
+    cluster: ClusterFlags,
+    lock: LockFlags,
+    failures: FailureFlags,
+    print_schema: PrintSchema = False,
+    output: OutputFlags,
 ) -> None:
     """Run a pipeline file: load records from APIs and files into a target.
 
@@ -65,79 +70,81 @@ def run_etl(
     if print_schema:
         _print_schema()
         return
-    if dry_run and (report or output in ("junit", "github")):
+    if sources.dry_run and (output.report or output.output in ("junit", "github")):
         raise typer.BadParameter("--dry-run has no results: leave out --report, junit and github")
-    if lock_wait is not None and lock is None:
+    if lock.lock_wait is not None and lock.lock is None:
         raise typer.BadParameter("--lock-wait needs --lock")
     if file is None:
         raise typer.BadParameter("name a pipeline file, or create one with `asyncbatch init`")
-    dask = dask_settings(engine, scheduler)
-    pipeline = _load_pipeline(file, set_ or (), only)
-    if check:
-        if not quiet:
+    dask = dask_settings(cluster.engine, cluster.scheduler)
+    pipeline = _load_pipeline(file, overrides.set, sources.only)
+    if check.check:
+        if not output.quiet:
             print_note(f"{printable_lines(file)} is valid: {_summary(pipeline)}")
         return
-    options: dict[str, Any] = {
-        "only": only, "limit": limit, "dry_run": dry_run, "reports": report or (),
-        "full_refresh": full_refresh, "allow_duplicates": allow_duplicates,
-        "workers": workers, "timeout": timeout, "max_memory": max_memory,
-        "budget": failure_budget(max_failures, fail_fast=fail_fast), "dask": dask,
-    }  # fmt: skip
-    if lock is not None and not dry_run:
+    budget = failure_budget(failures.max_failures, fail_fast=failures.fail_fast)
+    if lock.lock is not None and not sources.dry_run:
         _take_lock(
-            lock, lock_wait or 0.0, pipeline, options, file=file, overrides=set_, quiet=quiet
-        )
-    raise typer.Exit(
-        _run_pipeline(
+            lock.lock,
+            lock,
             pipeline,
-            options,
-            {
-                "form": output, "quiet": quiet, "verbose": verbose, "progress": progress,
-                "show_failures": show_failures,
-            },
-            grace=grace,
+            file=file,
+            overrides=overrides,
+            sources=sources,
+            output=output,
         )
-    )  # fmt: skip
 
-
-def _run_pipeline(
-    pipeline: "PipelineFile", options: "dict[str, Any]", display: "dict[str, Any]", *, grace: float
-) -> int:
-    """Run a pipeline and return the exit status.
-
-    `options` holds arguments of `etl_job`, `display` those of `Output`.
-    """
-    from asyncbatch.cli.file_job import (
-        etl_job,
-        limit_notes,
-    )
-    from asyncbatch.cli.output import Output
-    from asyncbatch.cli.report_files import ReportFile
-    from asyncbatch.cli.session import Session
-    from asyncbatch.core.report import MAX_LISTED_FAILURES
+    from asyncbatch.cli.file_job import etl_job
     from asyncbatch.errors import UsageError
-    from asyncbatch.pipeline.run import Run
 
     try:
-        job = etl_job(pipeline, tracebacks=display["verbose"], **options)
-        report_files = [ReportFile(path, job.stores) for path in options["reports"]]
+        job = etl_job(
+            pipeline,
+            sources,
+            processes,
+            reports=output.report,
+            tracebacks=output.verbose,
+            timeout=failures.timeout,
+            budget=budget,
+            dask=dask,
+        )
+        report_files = open_reports(output.report, job.stores)
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
+    raise typer.Exit(_run(job, pipeline, sources, output, report_files, grace=processes.grace))
+
+
+def _run(
+    job: "Job",
+    pipeline: "PipelineFile",
+    sources: EtlFlags,
+    output: OutputFlags,
+    report_files: "list[ReportFile]",
+    *,
+    grace: float,
+) -> int:
+    """Run the job of a pipeline and return the exit status."""
+    from asyncbatch.cli.file_job import limit_notes
+    from asyncbatch.cli.output import Output
+    from asyncbatch.cli.session import Session
+    from asyncbatch.core.report import MAX_LISTED_FAILURES
+    from asyncbatch.pipeline.run import Run
+
     to_stdout = job.target is not None and job.target.form == "stdout"
-    if to_stdout and display["form"] != "text":
+    if to_stdout and output.output != "text":
         raise typer.BadParameter(
-            f"sink.to = '-' and --output {display['form']} both write to standard output"
+            f"sink.to = '-' and --output {output.output} both write to standard output"
         )
-    if options["dry_run"]:
+    if sources.dry_run:
         from asyncbatch.cli.preview import PreviewOutput
 
         names = [source.name for source in job.sources]
-        shown: Output = PreviewOutput(_destination(pipeline), names, job.limit or 0, **display)
+        shown: Output = PreviewOutput(_destination(pipeline), names, job.limit or 0, output)
     else:
-        shown = Output(**display, stdout_is_taken=to_stdout)
-    listed = max(MAX_LISTED_FAILURES, display["show_failures"])
+        shown = Output(output, stdout_is_taken=to_stdout)
+    listed = max(MAX_LISTED_FAILURES, output.show_failures)
     run = Run(job, watched=True, failure_limit=listed, say=shown.log)
-    if job.limit is not None and job.target is not None and not options["dry_run"]:
+    if job.limit is not None and job.target is not None and not sources.dry_run:
         run.report.notes += limit_notes(job.target)
     return Session(
         run, shown, command="etl", budget=job.budget, report_files=report_files, grace=grace
@@ -145,14 +152,14 @@ def _run_pipeline(
 
 
 def _take_lock(
-    lock: str,
-    wait_s: float,
+    path: str,
+    lock: LockFlags,
     pipeline: "PipelineFile",
-    options: "dict[str, Any]",
     *,
     file: str,
-    overrides: "Sequence[str] | None",
-    quiet: bool,
+    overrides: OverrideFlags,
+    sources: EtlFlags,
+    output: OutputFlags,
 ) -> None:
     """Take the lock of a pipeline, or exit with the status for a held lock."""
     from asyncbatch.cli.command import take_lock
@@ -163,21 +170,19 @@ def _take_lock(
     destination = str(pipeline.sink.to)
     try:
         take_lock(
-            lock,
-            wait_s,
+            path,
+            lock.lock_wait or 0.0,
             inputs=[file],
             target=redact_address(destination),
-            outputs=[destination, *dead_letters, *options["reports"]],
-            options={"set": overrides, "only": options["only"]},
-            quiet=quiet,
+            outputs=[destination, *dead_letters, *output.report],
+            options={"set": list(overrides.set) or None, "only": list(sources.only) or None},
+            quiet=output.quiet,
         )
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
 
 
-def _load_pipeline(
-    path: str, overrides: "Sequence[str]", only: "Sequence[str] | None"
-) -> "PipelineFile":
+def _load_pipeline(path: str, overrides: "Sequence[str]", only: "Sequence[str]") -> "PipelineFile":
     """Return the checked pipeline file. Exit with status 2 if it has mistakes."""
     from asyncbatch.cli.terminal import separate_results
     from asyncbatch.config.pipeline_file.load import load_pipeline_file

@@ -23,6 +23,7 @@ from asyncbatch.config.job import (
     StreamSettings,
     checked_settings,
 )
+from asyncbatch.config.options.target import LedgerFlags
 from asyncbatch.config.pipeline_file.build import (
     dedupe_key,
     files_inputs,
@@ -40,7 +41,7 @@ from asyncbatch.config.pipeline_file.sources import (
     HttpSourceTable,
     SimulatedTable,
 )
-from asyncbatch.config.pipeline_file.window import ARRIVAL
+from asyncbatch.config.settings import simulator_of, stream_settings
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.settings import Sizes
 from asyncbatch.core.units import format_count
@@ -51,12 +52,14 @@ from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.target import Target
 from asyncbatch.sinks.windows import make_target
 from asyncbatch.sources.live.open import SIMULATE, LiveOptions, open_path
-from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
+from asyncbatch.sources.live.simulator import SimulatedSource
 from asyncbatch.sources.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncbatch.config.options.control import WorkerFlags
+    from asyncbatch.config.options.pipelines import EtlFlags
     from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
     from asyncbatch.config.pipeline_file.sinks import SinkTable
     from asyncbatch.config.pipeline_file.sources import EventSourceTable, SourceTable
@@ -70,30 +73,26 @@ _DRY_RUN_RECORDS = 10  # default number of records of each source in a dry run
 
 def etl_job(
     pipeline: PipelineFile,
-    only: Sequence[str] | None,
+    options: EtlFlags,
+    processes: WorkerFlags,
     *,
     reports: Sequence[str],
     tracebacks: bool,
-    full_refresh: bool = False,
-    allow_duplicates: bool = False,
-    limit: int | None = None,
-    dry_run: bool = False,
-    workers: int | None = None,
-    max_memory: int | None = None,
     timeout: float | None = None,
     budget: FailureBudget | None = None,
     dask: DaskSettings | None = None,
 ) -> Job:
-    """Return the job of a pipeline, with all sources or those named in `only`.
+    """Return the job of a pipeline, with all sources or those that `--only` names.
 
-    `limit` is the number of records of each source. In a `dry_run` the parts of the run carry their
-    rows to the preview, and nothing is written. With `dask`, a cluster does the work.
-    Raises UsageError.
+    In a dry run the parts of the run carry their rows to the preview, and nothing is written. With
+    `dask`, a cluster does the work. Raises UsageError.
     """
+    limit, dry_run, workers = options.limit, options.dry_run, processes.workers
     sink = pipeline.sink
-    tables = pipeline.only(only) if only else pipeline.sources
+    tables = pipeline.only(options.only) if options.only else pipeline.sources
     work = _shared_work(pipeline, tables, tracebacks=tracebacks)
-    if (dry_run or limit is not None) and (full_refresh or allow_duplicates):
+    repeats = options.full_refresh or options.allow_duplicates
+    if (dry_run or limit is not None) and repeats:
         raise UsageError(
             "--full-refresh and --allow-duplicates need a ledger, and runs with --limit or "
             "--dry-run have none: leave them out"
@@ -104,7 +103,7 @@ def etl_job(
     elif limit is not None:
         _check_limit(sink, work.target)
     plan = memory_plan(
-        max_memory,
+        processes.max_memory,
         workers if dask is None else 0,  # the workers of a cluster have their own limits
         needs_process=(work.runs_programs or timeout is not None) and dask is None,
         has_library=has_library(str(sink.to)),
@@ -131,12 +130,7 @@ def etl_job(
         dask=None if dry_run else dask,
         ledger=None
         if limit is not None
-        else _etl_ledger_settings(
-            tables,
-            files[0] if files else work,
-            full_refresh=full_refresh,
-            allow_duplicates=allow_duplicates,
-        ),
+        else _etl_ledger_settings(tables, files[0] if files else work, options),
     )
 
 
@@ -198,11 +192,7 @@ def _check_limit(sink: SinkTable, target: Target | None) -> None:
 
 
 def _etl_ledger_settings(
-    tables: Sequence[SourceTable],
-    work: FileWorkSettings | RecordWorkSettings,
-    *,
-    full_refresh: bool,
-    allow_duplicates: bool,
+    tables: Sequence[SourceTable], work: FileWorkSettings | RecordWorkSettings, options: EtlFlags
 ) -> LedgerSettings | None:
     """Return the settings of the ledger. Done inputs are skipped, as with --resume.
 
@@ -215,22 +205,18 @@ def _etl_ledger_settings(
     if target is not None and not target.is_database and (has_feeds or dedupes or is_object):
         return None  # each run writes this file again from all inputs
     is_stream = target is not None and target.form == "stdout"
-    return ledger_settings(
-        work,
-        resume=not full_refresh and not is_stream,
-        retry_failed=False,
-        force=full_refresh,
-        allow_duplicates=allow_duplicates,
-        ledger=None,
-        by_content=False,
-        root=_root(tables),
+    flags = LedgerFlags(
+        resume=not options.full_refresh and not is_stream,
+        force=options.full_refresh,
+        allow_duplicates=options.allow_duplicates,
     )
+    return ledger_settings(work, flags, _root(tables))
 
 
 # Parameters that are allowed with a pipeline file. They set how it runs; the file sets the work.
 _ALLOWED_PARAMETERS = frozenset(
     {
-        *("source", "set_", "check", "max_failures", "workers", "call_concurrency", "timeout"),
+        *("source", "set", "check", "max_failures", "workers", "call_concurrency", "timeout"),
         *("duration", "max_events", "report", "quiet"),
     }
 )
@@ -307,17 +293,10 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
 def _stream_settings(file: StreamFile) -> StreamSettings:
     window = file.window
     work = checked_settings(RecordWorkSettings(transforms=transform_specs(file.transforms)))
-    return StreamSettings(
-        window=window.windows,
-        aggregates=window.aggregate_columns,
-        by=window.by,
-        time=None if window.time == ARRIVAL else window.time,
-        unit=window.time_unit,
-        lateness=window.lateness,
-        idle=window.idle_timeout,
-        max_future=window.max_future,
-        max_keys=window.max_keys,
-        overflow_key=window.overflow_key,
+    return stream_settings(
+        window,
+        window.windows,
+        window.aggregate_columns,
         transforms=work.transforms,
         letters=file.dead_letter is not None,
     )
@@ -344,15 +323,4 @@ def _open_source(name: str, table: EventSourceTable) -> LiveSource:
         return open_path(name, LiveOptions(table.follow, table.from_end, selection))
     if not isinstance(table, SimulatedTable):
         return open_path(STDIN)
-    start = time.time_ns() // 1000
-    return SimulatedSource(
-        name,
-        Simulator(
-            start,
-            rate=table.rate,
-            seed=table.seed,
-            users=table.users,
-            types=table.types,
-            disorder=table.disorder,
-        ),
-    )
+    return SimulatedSource(name, simulator_of(table, time.time_ns() // 1000))

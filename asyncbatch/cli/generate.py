@@ -2,16 +2,17 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.command import CommandGroup, SectionedCommand
-from asyncbatch.cli.options import stream as s
+from asyncbatch.cli.parameters import with_options
+from asyncbatch.config.options.declare import Count, Options, Span, option
+from asyncbatch.config.options.streams import SimulatorOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import IO
 
     from asyncbatch.sources.live.simulator import Simulator
@@ -27,28 +28,40 @@ Examples:
 """
 
 
+class EventFlags(Options, frozen=True, kw_only=True):
+    """The events that are written, and their file."""
+
+    panel: ClassVar[str] = "Control"
+
+    count: Annotated[
+        Count | None, option("The number of events.", short="-n", metavar="N", default="1,000")
+    ] = None
+    duration: Annotated[Span | None, option("Stop after DURATION.", metavar="DURATION")] = None
+    start: Annotated[
+        str | None,
+        option(
+            "The time of the first event.", metavar="TIME", default="now", panel="Simulated events"
+        ),
+    ] = None
+    to: Annotated[
+        str,
+        option("Write the events to FILE; '-' is standard output.", metavar="FILE", panel="Output"),
+    ] = "-"
+
+
 @generate.command(cls=SectionedCommand, epilog=EPILOG)
-def events(
-    *,
-    count: s.Count = None,
-    duration: s.Duration = None,
-    rate: s.Rate = 10.0,
-    seed: s.Seed = None,
-    users: s.Users = 1000,
-    types: s.Types = None,
-    start: s.Start = None,
-    disorder: s.Disorder = "0",
-    to: s.To = "-",
-) -> None:
+@with_options
+def events(*, control: EventFlags, simulator: SimulatorOptions) -> None:
     """Write events as `stream simulate:` does, but without waiting.
 
     An event has a time, a user, a type and a value.
     """
     import time
 
-    from asyncbatch.sources.live.simulator import Simulator
+    from asyncbatch.config.settings import simulator_of
     from asyncbatch.windows.times import TimeReader
 
+    count, duration, start = control.count, control.duration, control.start
     if count is not None and duration is not None:
         raise typer.BadParameter("--count and --duration both set the number of events: choose one")
     try:
@@ -56,28 +69,8 @@ def events(
     except ValueError as error:
         raise typer.BadParameter(f"--start {start!r} {error}") from None
     if duration is not None:
-        count = max(1, int(int(duration) * rate / 1_000_000))
-    simulator = Simulator(
-        first,
-        rate=rate,
-        seed=seed,
-        users=users,
-        types=type_names(types),
-        disorder=int(disorder),
-    )
-    _write(simulator, count or 1000, to)
-
-
-def type_names(text: str | None) -> "Sequence[str]":
-    """Return the event types that `text` lists, or the default ones."""
-    from asyncbatch.sources.live.simulator import DEFAULT_TYPES
-
-    if text is None:
-        return DEFAULT_TYPES
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise typer.BadParameter(f"--types {text!r} has a type without a name")
-    return names
+        count = max(1, int(duration * simulator.rate / 1_000_000))
+    _write(simulator_of(simulator, first), count or 1000, control.to)
 
 
 def _write(simulator: "Simulator", count: int, to: str) -> None:

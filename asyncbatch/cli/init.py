@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from asyncbatch.cli.options.common import OUTPUT, option
-
 EPILOG = """\
 \b
 Examples:
@@ -17,7 +15,12 @@ Exit status: 0 written, 2 not written: the file exists already, or cannot be wri
 """
 
 File = Annotated[str, typer.Argument(metavar="[FILE]", help="The file to write.")]
-Force = Annotated[bool, option(OUTPUT, "--force", help="Overwrite an existing file.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Overwrite an existing file.", rich_help_panel="Output", show_envvar=False
+    ),
+]
 
 
 def write_pipeline(file: File = "pipeline.toml", *, force: Force = False) -> None:

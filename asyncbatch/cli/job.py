@@ -2,78 +2,73 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from asyncbatch.cli.parameters import flags
 from asyncbatch.cli.terminal import separate_results
 from asyncbatch.config.job import RecordWorkSettings
-from asyncbatch.core.settings import FileWorkSettings
+from asyncbatch.config.options.inputs import ReplayOptions
+from asyncbatch.config.options.target import TargetFlags
+from asyncbatch.config.options.transforms import DedupeFlags, SchemaFlags
+from asyncbatch.config.settings import target_of
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.detect import has_lines_suffix
-from asyncbatch.sinks.base import Mode, SchemaContract
-from asyncbatch.sinks.target import Target
 from asyncbatch.transforms.chain import make_stages
-from asyncbatch.transforms.fields import parse_path
 from asyncbatch.transforms.spec import CallSpec, JqSpec
 from asyncbatch.workers.tasks.extractor import Extractor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncbatch.config.options.inputs import InputOptions
+    from asyncbatch.config.options.transforms import CallFlags, JqFlags
+    from asyncbatch.core.settings import FileWorkSettings
+    from asyncbatch.sinks.target import Target
     from asyncbatch.transforms.schema import SchemaSource
 
 
 def record_settings(
     files: FileWorkSettings,
+    inputs: InputOptions,
     *,
-    unit: str,
-    jq: Sequence[str] | None,
-    jq_env: bool,
-    jq_lossy: bool,
-    call: Sequence[str] | None,
-    schema: str | None,
-    check_formats: bool,
-    check_content: bool,
-    ref: Sequence[str] | None = None,
-    dedupe: Sequence[str] | None,
-    to: str | None,
-    **more: Any,
+    jq: JqFlags,
+    call: CallFlags,
+    schema: SchemaFlags,
+    dedupe: DedupeFlags = DedupeFlags(),  # noqa: B008 - groups of options are frozen
+    target: TargetFlags = TargetFlags(),  # noqa: B008 - as above
+    replay: ReplayOptions = ReplayOptions(),  # noqa: B008 - as above
+    letters: bool = False,
+    tracebacks: bool = False,
 ) -> RecordWorkSettings:
     """Return the settings for the work on records. Raises UsageError."""
-    names = (
-        *("table", "key", "mode", "schema_contract", "override_identity", "columns"),
-        *("csv_safe", "null_value"),
-        *("to_format", "to_compression", "root"),
-    )
-    target = _make_target(to, **{name: more.pop(name) for name in names})
-    for option, is_given in {
-        "--check-formats": check_formats,
-        "--check-content": check_content,
-        "--ref": ref,
-    }.items():
-        if is_given and schema is None:
-            raise UsageError(f"{option} needs --schema")
+    for flag in flags(SchemaFlags):
+        if schema.schema is None and getattr(schema, flag.field):
+            raise UsageError(f"{flag.names[0]} needs --schema")
     settings = RecordWorkSettings(
         files,
-        whole=unit == "file",
+        records=inputs.records,
+        whole=inputs.unit == "file",
         transforms=(
-            *(JqSpec(program, jq_env, jq_lossy) for program in jq or ()),
-            *map(CallSpec, call or ()),
-            *(() if schema is None else (_load_schema(schema, check_formats, check_content, ref),)),
+            *(JqSpec(program, jq.env, jq.lossy) for program in jq.jq),
+            *map(CallSpec, call.call),
+            *(() if schema.schema is None else (_load_schema(schema, schema.schema),)),
         ),
-        dedupe=_dedupe_paths(dedupe or ()),
-        target=target,
-        **more,
+        dedupe=dedupe.dedupe,
+        target=_make_target(target, inputs.root),
+        letters=letters,
+        replay=replay.from_dead_letter,
+        call_concurrency=call.call_concurrency,
+        tracebacks=tracebacks,
     )
     if settings.whole and settings.records is not None:
         raise UsageError(
             "--records reads parts of documents, --unit file whole documents: choose one"
         )
     Extractor(settings)
-    if not call:
+    if not call.call:
         make_stages(settings.transforms, row_check=settings.row_check)
         return settings
     separate_results()
@@ -134,84 +129,23 @@ def unit_warning(
     )
 
 
-def _load_schema(
-    path: str, check_formats: bool, check_content: bool, ref: Sequence[str] | None
-) -> SchemaSource:
+def _load_schema(options: SchemaFlags, path: str) -> SchemaSource:
     from asyncbatch.transforms.schema import load_schema
 
     return load_schema(
         path,
-        check_formats=check_formats,
-        check_content=check_content,
-        copies=parse_references(ref or ()),
+        check_formats=options.check_formats,
+        check_content=options.check_content,
+        copies=parse_references(options.ref),
     )
 
 
-def _make_target(
-    to: str | None,
-    *,
-    table: str | None,
-    key: Sequence[str] | None,
-    mode: Mode | None,
-    schema_contract: SchemaContract | None,
-    override_identity: bool | None,
-    columns: str | None,
-    csv_safe: bool | None,
-    null_value: str | None,
-    to_format: str,
-    to_compression: str,
-    root: str | None,
-) -> Target | None:
-    if to is None:
-        unused: dict[str, object] = {
-            "--table": table,
-            "--key": key,
-            "--mode": mode,
-            "--columns": columns,
-        }
-        unused |= {"--schema-contract": schema_contract, "--csv-safe": csv_safe or None}
-        unused |= {"--null-value": null_value}
-        unused |= {"--override-identity": override_identity or None}
-        for option, value in unused.items():
-            if value is not None:
-                raise UsageError(f"{option} needs a target: name it with --to")
-        return None
-    fields = _split_all(key or ())
-    return Target.parse(
-        to,
-        table=table,
-        key=fields,
-        mode=mode or ("upsert" if fields else "append"),
-        contract=schema_contract or "evolve",
-        override_identity=bool(override_identity),
-        columns=None if columns is None else _split_fields(columns),
-        csv_safe=bool(csv_safe),
-        null_value=null_value,
-        format=to_format,
-        compression=to_compression,
-        root=root,
-    )
-
-
-def _dedupe_paths(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the field paths of `--dedupe`. Raises UsageError for an invalid path."""
-    paths = _split_all(texts)
-    try:
-        for path in paths:
-            parse_path(path)
-    except ValueError as error:
-        raise UsageError(f"--dedupe: {error}") from None
-    return paths
-
-
-def _split_all(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(field for text in texts for field in _split_fields(text))
-
-
-def _split_fields(text: str) -> tuple[str, ...]:
-    """Split a list of names at its commas, and drop the blanks around these.
-
-    A name with a comma, or with a blank at an end, is in double quotes.
-    """
-    names = next(csv.reader([text], skipinitialspace=True))
-    return tuple(name if f'"{name}"' in text else name.strip() for name in names)
+def _make_target(options: TargetFlags, root: str | None) -> Target | None:
+    """Return the target, or None without one. Raises UsageError for options without effect."""
+    if options.to is not None:
+        return target_of(options, options.to, root)
+    default = TargetFlags()
+    for flag in flags(TargetFlags):
+        if getattr(options, flag.field) != getattr(default, flag.field):
+            raise UsageError(f"{flag.names[0]} needs a target: name it with --to")
+    return None

@@ -13,35 +13,28 @@ from asyncbatch.errors import UsageError
 from asyncbatch.state.ledger.file import default_path
 
 if TYPE_CHECKING:
+    from asyncbatch.config.options.target import LedgerFlags
     from asyncbatch.core.settings import FileWorkSettings
     from asyncbatch.sinks.target import Target
 
 
 def ledger_settings(
-    work: FileWorkSettings | RecordWorkSettings,
-    *,
-    resume: bool,
-    retry_failed: bool,
-    force: bool,
-    allow_duplicates: bool,
-    ledger: str | None,
-    by_content: bool,
-    root: str | None,
+    work: FileWorkSettings | RecordWorkSettings, flags: LedgerFlags, root: str | None
 ) -> LedgerSettings | None:
     """Return the settings of the ledger, or None without one. Raises UsageError."""
-    if sum((resume, retry_failed, force)) > 1:
+    if sum((flags.resume, flags.retry_failed, flags.force)) > 1:
         raise UsageError("--resume, --retry-failed and --force exclude each other")
-    is_asked = resume or retry_failed or ledger is not None
+    is_asked = flags.resume or flags.retry_failed or flags.ledger is not None
     target = work.target if isinstance(work, RecordWorkSettings) else None
     if isinstance(work, RecordWorkSettings) and work.replay is not None:
         if is_asked:
             raise UsageError("--from-dead-letter runs the whole file: it cannot be resumed")
         return None
-    if allow_duplicates and (target is None or not target.is_database):
+    if flags.allow_duplicates and (target is None or not target.is_database):
         raise UsageError(
             "--allow-duplicates needs a database: sqlite:///, duckdb:///, postgresql://"
         )
-    if target is not None and target.is_database and ledger is not None:
+    if target is not None and target.is_database and flags.ledger is not None:
         raise UsageError(
             f"--ledger is for files: {target.name} keeps its own ledger, with the rows"
         )
@@ -56,13 +49,13 @@ def ledger_settings(
     return LedgerSettings(
         name,
         describe(work),
-        ledger or default_path(target_path, name, root),
+        flags.ledger or default_path(target_path, name, root),
         is_asked,
-        resume,
-        retry_failed,
-        force,
-        allow_duplicates,
-        by_content,
+        flags.resume,
+        flags.retry_failed,
+        flags.force,
+        flags.allow_duplicates,
+        flags.identity == "content",
         root,
         work.files.stores if isinstance(work, RecordWorkSettings) else work.stores,
     )

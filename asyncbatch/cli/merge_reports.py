@@ -1,17 +1,17 @@
 """The command `asyncbatch merge-reports`: merge the reports of several runs."""
 
 import os
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.options import common as o
+from asyncbatch.config.options.control import OutputFlags
+from asyncbatch.config.options.declare import Options, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.cli.output import OutputFormat
     from asyncbatch.cli.render.json import RunReport
     from asyncbatch.cli.report_files import ReportFile
 
@@ -31,33 +31,40 @@ Reports = Annotated[
         metavar="REPORT...", help="Reports written by --report FILE.json or --output json."
     ),
 ]
-Output = Annotated[
-    Literal["text", "json", "github"],
-    o.option(
-        o.OUTPUT,
-        "--output",
-        "-o",
-        help="Print a text summary, one JSON object, or annotations for GitHub.",
-    ),
-]
-Report = Annotated[
-    list[str] | None,
-    o.option(
-        o.OUTPUT,
-        "--report",
-        metavar="FILE",
-        help="Also write a report file: .json (the object), .md or .prom (metrics); repeatable.",
-    ),
-]
+
+
+class MergeFlags(Options, frozen=True, kw_only=True):
+    """The output of merged reports."""
+
+    panel: ClassVar[str] = "Output"
+
+    show_failures: Annotated[
+        float,
+        option(
+            "The number of failures in the summary.",
+            metavar="N|all",
+            form="count",
+            panel="Failures",
+        ),
+    ] = 20
+    output: Annotated[
+        Literal["text", "json", "github"],
+        option("Print a text summary, one JSON object, or annotations for GitHub.", short="-o"),
+    ] = "text"
+    report: Annotated[
+        tuple[str, ...],
+        option(
+            "Also write a report file: .json (the object), .md or .prom (metrics).",
+            metavar="FILE",
+        ),
+    ] = ()
+    quiet: Annotated[bool, option("Print only failures, on stderr.", short="-q")] = False
 
 
 def merge_reports(
     reports: Reports,
     *,
-    show_failures: o.ShowFailures = "20",  # type: ignore[assignment]  # typer parses defaults too
-    output: Output = "text",
-    report: Report = None,
-    quiet: o.Quiet = False,
+    options: MergeFlags,
 ) -> None:
     """Merge the reports of several runs, for instance of the shards of one job.
 
@@ -70,7 +77,7 @@ def merge_reports(
     )
 
     try:
-        code = _merge(reports, output, report or [], show_failures, quiet=quiet)
+        code = _merge(reports, options)
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
     except BrokenPipeError:  # the rest of the buffer cannot be written either
@@ -81,14 +88,7 @@ def merge_reports(
     raise typer.Exit(code)
 
 
-def _merge(
-    paths: "Sequence[str]",
-    form: "OutputFormat",
-    report_paths: "Sequence[str]",
-    show_failures: float,
-    *,
-    quiet: bool,
-) -> int:
+def _merge(paths: "Sequence[str]", options: MergeFlags) -> int:
     """Merge the reports, print the result and return the exit code.
 
     Raises UsageError, SinkError, OSError.
@@ -99,14 +99,21 @@ def _merge(
     from asyncbatch.cli.render.json import merge
 
     found = _read_reports(paths)
-    files = _report_files(report_paths, paths)
+    files = _report_files(options.report, paths)
     merged, command = merge(found), found[0].command
     code = exit_codes.of_merged(one.exit_code for one in found)
 
     async def conclude() -> None:
         for file in files:
             await file.finish(merged, command, code)
-        shown = Output(form, quiet=quiet, progress=False, show_failures=show_failures)
+        shown = Output(
+            OutputFlags(
+                output=options.output,
+                quiet=options.quiet,
+                show_failures=options.show_failures,
+                progress=False,
+            )
+        )
         await shown.finish(merged, None, command, code)
 
     asyncio.run(conclude())

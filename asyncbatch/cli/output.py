@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import aiofiles
 from aiofiles.threadpool import wrap
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncbatch.cli.render import Renderer
+    from asyncbatch.config.options.control import OutputFlags, OutputFormat
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.report import Report
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.pipeline.run import Snapshot
 
-OutputFormat = Literal["text", "json", "jsonl", "junit", "github"]
 _RENDERER_TYPES: dict[OutputFormat, Callable[[], Renderer]] = {
     "json": JsonReport,
     "jsonl": JsonLines,
@@ -63,20 +63,16 @@ class Output:
 
     def __init__(
         self,
-        form: OutputFormat = "text",
+        options: OutputFlags,
         *,
-        quiet: bool = False,
-        verbose: bool = False,
-        progress: bool = True,
-        show_failures: float = 20,
         stdout_is_taken: bool = False,
     ) -> None:
-        self.form = form
+        self.form = form = options.output
         self._renderer = _RENDERER_TYPES[form]() if form in _RENDERER_TYPES else None
-        self.quiet, self._verbose = quiet, verbose
-        self.show_failures = show_failures
+        self.quiet, self._verbose = options.quiet, options.verbose
+        self.show_failures = options.show_failures
         self._stdout_is_taken = stdout_is_taken
-        self._progress = self._make_progress() if progress and not quiet else None
+        self._progress = self._make_progress() if options.progress and not self.quiet else None
 
     @property
     def streams_results(self) -> bool:

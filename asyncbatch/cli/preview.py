@@ -17,6 +17,7 @@ from asyncbatch.formats.decoder import encode as encode_value
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncbatch.config.options.control import OutputFlags
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.report import Report, SourceReport
     from asyncbatch.core.tally import FailureBudget
@@ -31,9 +32,9 @@ class PreviewOutput(Output):
     """
 
     def __init__(
-        self, destination: str, sources: Sequence[str], limit: int, **display: Any
+        self, destination: str, sources: Sequence[str], limit: int, options: OutputFlags
     ) -> None:
-        super().__init__(**display)
+        super().__init__(options)
         self._max_rows = max(MAX_ROWS, limit)
         self._destination, self._sources = destination, sources
         self._rows: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(sources))}

@@ -1,25 +1,65 @@
 """The command `asyncbatch stream`: convert its options to a stream and run it."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncbatch.cli.options import common as o
-from asyncbatch.cli.options import stream as s
-from asyncbatch.cli.options import target as t
-from asyncbatch.cli.options import transforms as r
-from asyncbatch.cli.values import failure_budget
+from asyncbatch.config.options.pipelines import CheckFlags, OverrideFlags
+from asyncbatch.config.options.streams import (
+    PatternOptions,
+    SimulatorOptions,
+    StreamControlFlags,
+    StreamFailureFlags,
+    StreamOutputFlags,
+    StreamTargetFlags,
+    WindowFlags,
+)
+from asyncbatch.config.options.transforms import CallFlags, JqFlags, SchemaFlags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
+    from asyncbatch.cli.stream_session import StreamSession
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.pipeline.stream.delivery import DeliverySettings
     from asyncbatch.sources.base import LiveSource
     from asyncbatch.sources.live.open import LiveOptions
     from asyncbatch.transforms.spec import TransformSpec
+    from asyncbatch.windows.aggregates import Aggregate
+
+
+def _print_schema(is_requested: bool) -> None:
+    if not is_requested:
+        return
+    import json
+
+    from asyncbatch.cli.command import print_note
+    from asyncbatch.config.pipeline_file.check import stream_schema
+
+    print_note(json.dumps(stream_schema(), indent=2))
+    raise typer.Exit
+
+
+Source = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="'-' for standard input, a file of JSON Lines, a folder of such files, or 'simulate:' "
+        "for example events; several are read concurrently. Or a pipeline file, FILE.toml.",
+    ),
+]
+PrintSchema = Annotated[
+    bool,
+    typer.Option(
+        "--print-schema",
+        callback=_print_schema,
+        is_eager=True,
+        help="Print the JSON Schema of pipeline files for streams.",
+        rich_help_panel="Output",
+        show_envvar=False,
+    ),
+]
 
 EPILOG = """\
 \b
@@ -42,230 +82,128 @@ SIMULATE = "simulate:"
 
 def stream_events(
     context: typer.Context,
-    source: s.Source,
+    source: Source,
     *,
-    set_: s.Set = None,
-    follow: s.Follow = False,
-    from_end: s.FromEnd = False,
-    pattern: o.Pattern = None,
-    window: s.Window = "tumbling:5s",
-    time: s.Time = "timestamp",
-    time_unit: s.TimeUnit = "auto",
-    by: s.By = None,
-    agg: s.Agg = None,
-    lateness: s.Lateness = "0",
-    idle_timeout: s.IdleTimeout = None,
-    max_keys: s.MaxKeys = 100_000,
-    overflow_key: s.OverflowKey = None,
-    jq: r.Jq = None,
-    jq_env: r.JqEnv = False,
-    jq_lossy: r.JqLossy = False,
-    call: r.Call = None,
-    call_concurrency: r.CallConcurrency = 100,
-    schema: r.Schema = None,
-    check_formats: r.CheckFormats = False,
-    check_content: r.CheckContent = False,
-    max_failures: s.MaxFailures = None,
-    max_future: s.MaxFuture = None,
-    timeout: s.Timeout = None,
-    late: s.Late = None,
-    dead_letter: s.DeadLetter = None,
-    workers: s.Workers = None,
-    duration: s.Duration = None,
-    max_events: s.MaxEvents = None,
-    rate: s.Rate = 10.0,
-    seed: s.Seed = None,
-    users: s.Users = 1000,
-    types: s.Types = None,
-    to: s.Target = None,
-    table: s.Table = None,
-    csv_safe: t.CsvSafe = False,
-    checkpoint: s.Checkpoint = None,
-    checkpoint_every: s.CheckpointEvery = None,
-    check: s.Check = False,
-    print_schema: s.PrintSchema = False,  # noqa: ARG001 - its callback prints and exits
-    report: s.Report = None,
-    quiet: s.Quiet = False,
+    overrides: OverrideFlags,
+    reading: PatternOptions,
+    windows: WindowFlags,
+    jq: JqFlags,
+    call: CallFlags,
+    schema: SchemaFlags,
+    failures: StreamFailureFlags,
+    control: StreamControlFlags,
+    check: CheckFlags,
+    simulator: SimulatorOptions,
+    target: StreamTargetFlags,
+    print_schema: PrintSchema = False,  # noqa: ARG001 - its callback prints and exits
+    output: StreamOutputFlags,
 ) -> None:
     """Aggregate events in time windows: counts, sums, averages, percentiles.
 
     Windows follow the time of the events, so a replay gives the same windows. Late and invalid
     events are counted, never lost silently.
     """
-    if any(one.endswith(".toml") for one in source):
-        _run_pipeline_file(
-            context,
-            source,
-            set_ or (),
-            check=check,
-            max_events=max_events,
-            duration=duration,
-            budget=max_failures,
-            workers=workers,
-            call_concurrency=call_concurrency,
-            timeout=timeout,
-            reports=report or (),
-            quiet=quiet,
-        )
-        return
-    if set_ or check:
-        raise typer.BadParameter("--set and --check need a pipeline file: FILE.toml")
     from asyncbatch.cli import exit_codes
     from asyncbatch.cli.stream_session import StreamSession
-    from asyncbatch.config.job import StreamSettings
-    from asyncbatch.errors import (
-        LockHeldError,
-        UsageError,
-    )
+    from asyncbatch.config.settings import stream_settings
+    from asyncbatch.errors import LockHeldError, UsageError
+    from asyncbatch.windows.spec import parse_window
 
+    session_options: dict[str, Any] = {
+        "control": control,
+        "failures": failures,
+        "output": output,
+        "call_concurrency": call.call_concurrency,
+    }
+    is_file = any(one.endswith(".toml") for one in source)
+    if not is_file and (overrides.set or check.check):
+        raise typer.BadParameter("--set and --check need a pipeline file: FILE.toml")
     try:
-        transforms = _transforms(
-            jq, call, schema, jq_env=jq_env, jq_lossy=jq_lossy,
-            check_formats=check_formats, check_content=check_content,
-        )  # fmt: skip
-        settings = StreamSettings(
-            window=window,  # type: ignore[arg-type]  # typer parses it, and the spans below
-            aggregates=_aggregates(agg, simulated=source == [SIMULATE]),
-            by=tuple(by or (["event_type"] if source == [SIMULATE] else [])),
-            time=None if time == "arrival" else time,
-            unit=time_unit,
-            lateness=lateness,  # type: ignore[arg-type]  # see above
-            idle=idle_timeout,  # type: ignore[arg-type]  # see above
-            max_future=max_future,  # type: ignore[arg-type]  # see above
-            max_keys=max_keys,
-            overflow_key=overflow_key,
-            transforms=transforms,
-            letters=dead_letter is not None,
-        )
-        _check_options(settings, source, late)
-        reading = _live_options(source, pattern, follow=follow, from_end=from_end)
-        session = StreamSession(
-            settings,
-            [
-                _open_source(one, reading, rate=rate, seed=seed, users=users, types=types)
-                for one in source
-            ],
-            late=late,
-            dead_letter=dead_letter,
-            max_events=max_events,
-            duration=duration,  # type: ignore[arg-type]  # see above
-            budget=failure_budget(max_failures),
-            workers=workers,
-            call_concurrency=call_concurrency,
-            timeout=timeout,
-            quiet=quiet,
-            delivery=_delivery_settings(to, table, checkpoint, checkpoint_every, csv_safe=csv_safe),
-            reports=report or (),
-        )
+        if is_file:
+            session = _file_session(context, source, overrides, check, session_options)
+        else:
+            is_simulated = source == [SIMULATE]
+            settings = stream_settings(
+                windows,
+                parse_window(windows.window),
+                _aggregates(windows.agg, simulated=is_simulated),
+                by=windows.by or (("event_type",) if is_simulated else ()),
+                transforms=_transforms(jq, call, schema),
+                letters=failures.dead_letter is not None,
+            )
+            _check_options(settings, source, failures.late)
+            options = _live_options(source, reading)
+            session = StreamSession(
+                settings,
+                [_open_source(one, options, simulator) for one in source],
+                _delivery_settings(target, control),
+                late=failures.late,
+                dead_letter=failures.dead_letter,
+                **session_options,
+            )
     except LockHeldError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(exit_codes.LOCKED) from None
     except (UsageError, ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
-    code = session.carry_out()
-    raise typer.Exit(code)
+    raise typer.Exit(session.carry_out() if session is not None else exit_codes.SUCCESS)
 
 
-def _run_pipeline_file(
+def _file_session(
     context: typer.Context,
     sources: "Sequence[str]",
-    overrides: "Sequence[str]",
-    *,
-    check: bool,
-    budget: str | None,
-    quiet: bool,
-    **control: "Any",
-) -> None:
-    """Run the pipeline file that is the only source. With `check`, only check it."""
-    from asyncbatch.cli import exit_codes
-    from asyncbatch.cli.command import (
-        print_note,
-        printable_lines,
-    )
+    overrides: OverrideFlags,
+    check: CheckFlags,
+    options: "dict[str, Any]",
+) -> "StreamSession | None":
+    """Return the session of the pipeline file that is the only source.
+
+    None if the file is only checked. Raises UsageError, LockHeldError.
+    """
+    from asyncbatch.cli.command import print_note, printable_lines
     from asyncbatch.cli.file_job import file_job
     from asyncbatch.cli.stream_session import StreamSession
-    from asyncbatch.errors import (
-        LockHeldError,
-        UsageError,
-    )
+    from asyncbatch.errors import UsageError
 
     if len(sources) > 1:
-        raise typer.BadParameter("a pipeline file names all its sources: give no other source")
+        raise UsageError("a pipeline file names all its sources: give no other source")
     [path] = sources
-    try:
-        job = file_job(path, overrides, context)
-        if check:
-            if not quiet:
-                print_note(printable_lines(f"{path} is valid: {job}"))
-            return
-        session = StreamSession(
-            job.settings,
-            job.sources(),
-            late=job.late,
-            dead_letter=job.dead_letter,
-            delivery=job.delivery,
-            budget=failure_budget(budget),
-            quiet=quiet,
-            **control,
-        )
-    except LockHeldError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(exit_codes.LOCKED) from None
-    except (UsageError, ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
-    raise typer.Exit(session.carry_out())
+    job = file_job(path, overrides.set, context)
+    if check.check:
+        if not options["output"].quiet:
+            print_note(printable_lines(f"{path} is valid: {job}"))
+        return None
+    return StreamSession(
+        job.settings,
+        job.sources(),
+        job.delivery,
+        late=job.late,
+        dead_letter=job.dead_letter,
+        **options,
+    )
 
 
-def _aggregates(agg: "list[str] | None", *, simulated: bool) -> tuple:  # type: ignore[type-arg]  # typer has parsed the items
+def _aggregates(texts: "Sequence[str]", *, simulated: bool) -> "tuple[Aggregate, ...]":
     from asyncbatch.windows.aggregates import parse_aggregate
 
-    if agg:
-        return tuple(agg)
-    names = ["count", "sum:value", "avg:value"] if simulated else ["count"]
-    return tuple(map(parse_aggregate, names))
+    default = ("count", "sum:value", "avg:value") if simulated else ("count",)
+    return tuple(map(parse_aggregate, texts or default))
 
 
-def _transforms(
-    jq: "list[str] | None",
-    call: "list[str] | None",
-    schema: str | None,
-    *,
-    jq_env: bool,
-    jq_lossy: bool,
-    check_formats: bool,
-    check_content: bool,
-) -> "tuple[TransformSpec, ...]":
+def _transforms(jq: JqFlags, call: CallFlags, schema: SchemaFlags) -> "tuple[TransformSpec, ...]":
     """Return the checked transforms of the events. Raises UsageError."""
-    if not (jq or call or schema):
-        if check_formats or check_content:
-            option = "--check-formats" if check_formats else "--check-content"
-            raise typer.BadParameter(f"{option} needs --schema")
+    if not (jq.jq or call.call or schema != SchemaFlags()):
         return ()
     from asyncbatch.cli.job import record_settings
+    from asyncbatch.config.options.inputs import InputOptions
     from asyncbatch.core.settings import FileWorkSettings
 
-    names = ("table", "key", "mode", "schema_contract", "override_identity", "columns")
-    no_target = dict.fromkeys((*names, "csv_safe", "null_value", "root"))
-    settings = record_settings(
-        FileWorkSettings(),
-        unit="record",
-        jq=jq,
-        jq_env=jq_env,
-        jq_lossy=jq_lossy,
-        call=call,
-        schema=schema,
-        check_formats=check_formats,
-        check_content=check_content,
-        dedupe=None,
-        to=None,
-        to_format="keep",
-        to_compression="keep",
-        **no_target,
-    )
-    return settings.transforms
+    return record_settings(
+        FileWorkSettings(), InputOptions(), jq=jq, call=call, schema=schema
+    ).transforms
 
 
-def _check_options(settings: "StreamSettings", sources: list[str], late: str | None) -> None:
+def _check_options(settings: "StreamSettings", sources: "Sequence[str]", late: str | None) -> None:
     """Raise UsageError for an option without effect, or an unusable source."""
     from asyncbatch.errors import UsageError
 
@@ -279,30 +217,25 @@ def _check_options(settings: "StreamSettings", sources: list[str], late: str | N
 
 
 def _delivery_settings(
-    to: str | None,
-    table: str | None,
-    checkpoint: str | None,
-    every: str | None,
-    *,
-    csv_safe: bool,
+    target: StreamTargetFlags, control: StreamControlFlags
 ) -> "DeliverySettings":
     """Return the target of windows and the checkpoint. Raises UsageError."""
     from asyncbatch.errors import UsageError
     from asyncbatch.pipeline.stream.delivery import DeliverySettings
 
-    if table is not None and to is None:
+    if target.table is not None and target.to is None:
         raise UsageError("--table needs --to with a database")
-    if csv_safe and to is None:
+    if target.csv_safe and target.to is None:
         raise UsageError("--csv-safe needs --to with a .csv or .tsv file")
-    if every is not None and checkpoint is None:
+    if control.checkpoint_every is not None and control.checkpoint is None:
         raise UsageError("--checkpoint-every needs --checkpoint")
-    spans = {} if every is None else {"every": every}
-    return DeliverySettings(to, table, checkpoint, csv_safe=csv_safe, **spans)  # type: ignore[arg-type]  # typer parses it
+    spans = {} if control.checkpoint_every is None else {"every": control.checkpoint_every}
+    return DeliverySettings(
+        target.to, target.table, control.checkpoint, csv_safe=target.csv_safe, **spans
+    )
 
 
-def _live_options(
-    sources: list[str], pattern: "list[str] | None", *, follow: bool, from_end: bool
-) -> "LiveOptions":
+def _live_options(sources: "Sequence[str]", reading: PatternOptions) -> "LiveOptions":
     """Return the options for reading paths.
 
     Raises UsageError for an option without effect.
@@ -311,37 +244,22 @@ def _live_options(
     from asyncbatch.sources.live.open import LiveOptions
     from asyncbatch.sources.selection import Selection
 
-    if follow and not any(one not in ("-", SIMULATE) for one in sources):
+    if reading.follow and not any(one not in ("-", SIMULATE) for one in sources):
         raise UsageError("--follow works only with files and folders")
-    if pattern and not any(map(os.path.isdir, sources)):
+    if reading.pattern and not any(map(os.path.isdir, sources)):
         raise UsageError("--pattern works only with folders")
-    selection = Selection(tuple(pattern)) if pattern else Selection()
-    return LiveOptions(follow, from_end, selection)
+    selection = Selection(reading.pattern) if reading.pattern else Selection()
+    return LiveOptions(reading.follow, reading.from_end, selection)
 
 
-def _open_source(
-    source: str,
-    reading: "LiveOptions",
-    *,
-    rate: float,
-    seed: int | None,
-    users: int,
-    types: str | None,
-) -> "LiveSource":
+def _open_source(source: str, options: "LiveOptions", simulator: SimulatorOptions) -> "LiveSource":
     if source != SIMULATE:
         from asyncbatch.sources.live.open import open_path
 
-        return open_path(source, reading)
+        return open_path(source, options)
     import time
 
-    from asyncbatch.cli.generate import type_names
-    from asyncbatch.sources.live.simulator import (
-        SimulatedSource,
-        Simulator,
-    )
+    from asyncbatch.config.settings import simulator_of
+    from asyncbatch.sources.live.simulator import SimulatedSource
 
-    start = time.time_ns() // 1000
-    return SimulatedSource(
-        source,
-        Simulator(start, rate=rate, seed=seed, users=users, types=type_names(types)),
-    )
+    return SimulatedSource(source, simulator_of(simulator, time.time_ns() // 1000))

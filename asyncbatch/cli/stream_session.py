@@ -13,9 +13,10 @@ from asyncbatch.cli import exit_codes
 from asyncbatch.cli.output import to_stdout
 from asyncbatch.cli.stream_display import make_display
 from asyncbatch.cli.text import loss_line, stream_summary_lines
+from asyncbatch.cli.values import failure_budget
 from asyncbatch.core.units import format_count, printable
 from asyncbatch.errors import AsyncbatchError, TooManyKeysError, UsageError
-from asyncbatch.pipeline.stream.delivery import DeliverySettings, StreamDelivery
+from asyncbatch.pipeline.stream.delivery import StreamDelivery
 from asyncbatch.pipeline.stream.run import StreamRun
 from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.target import STDOUT
@@ -31,8 +32,12 @@ if TYPE_CHECKING:
     from asyncbatch.cli.report_files import StreamReport
     from asyncbatch.cli.stream_display import StreamDisplay
     from asyncbatch.config.job import StreamSettings
-    from asyncbatch.core.tally import FailureBudget
-    from asyncbatch.pipeline.stream.delivery import WindowWriter
+    from asyncbatch.config.options.streams import (
+        StreamControlFlags,
+        StreamFailureFlags,
+        StreamOutputFlags,
+    )
+    from asyncbatch.pipeline.stream.delivery import DeliverySettings, WindowWriter
     from asyncbatch.sources.base import LiveSource
     from asyncbatch.windows.events import Window
 
@@ -74,20 +79,16 @@ class StreamSession:
         self,
         settings: StreamSettings,
         sources: Sequence[LiveSource],
+        delivery: DeliverySettings,
         *,
         late: str | None,
         dead_letter: str | None,
-        max_events: int | None,
-        duration: int | None,  # microseconds
-        budget: FailureBudget | None,
-        workers: int | None,
+        control: StreamControlFlags,
+        failures: StreamFailureFlags,
+        output: StreamOutputFlags,
         call_concurrency: int,
-        timeout: float | None,
-        quiet: bool,
-        delivery: DeliverySettings | None = None,
-        reports: Sequence[str] = (),
     ) -> None:
-        self._reports = [_open_report(path) for path in reports]
+        self._reports = [_open_report(path) for path in output.report]
         late_file, dead_file = (
             AppendFile(path, is_private=True) if path else None for path in (late, dead_letter)
         )
@@ -95,23 +96,25 @@ class StreamSession:
             settings,
             reject=dead_file.write if dead_file else None,
             late=late_file.write if late_file else None,
-            max_events=max_events,
+            max_events=control.max_events,
         )
-        self._budget, self._quiet, self._sources = budget, quiet, sources
-        delivery = delivery or DeliverySettings()
+        self._budget = failure_budget(failures.max_failures)
+        self._quiet, self._sources = output.quiet, sources
         sides = {"--late": late_file, "--dead-letter": dead_file}
         self._stream_delivery = StreamDelivery(delivery, stream, sources, sides, self._on_failure)
-        self._display = make_display(stream, quiet=quiet, stdout_is_taken=delivery.to == STDOUT)
+        self._display = make_display(
+            stream, quiet=output.quiet, stdout_is_taken=delivery.to == STDOUT
+        )
         self._run = StreamRun(
             stream,
             MergedSources(sources),
             _Output(stream, self._display, self._stream_delivery.writer),
-            duration=duration,
-            budget=budget,
-            workers=workers,
+            duration=control.duration,
+            budget=self._budget,
+            workers=control.workers,
             checkpointer=self._stream_delivery.checkpointer,
             call_concurrency=call_concurrency,
-            timeout=timeout,
+            timeout=failures.timeout,
         )
         self._signal: int | None = None
         self._logged_losses = 0

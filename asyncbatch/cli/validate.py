@@ -1,20 +1,13 @@
 """The command `asyncbatch validate`: check whole documents against a JSON Schema."""
 
-from typing import TYPE_CHECKING
-
 import typer
 
-from asyncbatch.cli.options import common as o
-from asyncbatch.cli.options import target as to_options
-from asyncbatch.cli.options import transforms as r
-from asyncbatch.cli.options import validate as v
+from asyncbatch.cli.arguments import Paths
+from asyncbatch.cli.command import open_reports
 from asyncbatch.cli.values import failure_budget, memory_plan
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from asyncbatch.cli.report_files import ReportFile
-    from asyncbatch.core.settings import StoreSettings
+from asyncbatch.config.options.control import FailureFlags, OutputFlags, RetryFlags, WorkerFlags
+from asyncbatch.config.options.inputs import FileOptions
+from asyncbatch.config.options.transforms import ValidateFlags
 
 EPILOG = """\
 \b
@@ -30,42 +23,14 @@ nothing matched, 130/143 interrupted.
 
 
 def validate_files(
-    paths: o.Paths = None,
+    paths: Paths = None,
     *,
-    schema: v.Schema,
-    ref: r.Ref = None,
-    check_formats: v.CheckFormats = True,
-    check_content: r.CheckContent = False,
-    pattern: o.Pattern = None,
-    exclude: o.Exclude = None,
-    files_from: o.FilesFrom = None,
-    null: o.Null = False,
-    hidden: o.Hidden = False,
-    follow_symlinks: o.FollowSymlinks = False,
-    limit: o.Limit = None,
-    shard: o.Shard = None,
-    root: r.Root = None,
-    endpoint: o.Endpoint = None,
-    anonymous: o.Anonymous = False,
-    allow_empty: o.AllowEmpty = False,
-    format: o.Format = "auto",  # noqa: A002 - the option's name
-    max_file_size: o.MaxFileSize = None,
-    max_memory: o.MaxMemory = None,
-    max_decompressed_size: o.MaxDecompressedSize = "100GiB",  # type: ignore[assignment]  # typer parses defaults too
-    workers: o.Workers = None,
-    grace: o.Grace = 8.0,
-    timeout: o.Timeout = None,
-    retries: o.Retries = 0,
-    retry_delay: o.RetryDelay = 0.2,
-    max_failures: o.MaxFailures = None,
-    fail_fast: o.FailFast = False,
-    dead_letter: to_options.DeadLetter = None,
-    show_failures: o.ShowFailures = "20",  # type: ignore[assignment]  # typer parses defaults too
-    output: o.Output = "text",
-    report: o.Report = None,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-    progress: o.Progress = True,
+    check: ValidateFlags,
+    inputs: FileOptions,
+    processes: WorkerFlags,
+    retries: RetryFlags,
+    failures: FailureFlags,
+    output: OutputFlags,
 ) -> None:
     """Check JSON documents against a JSON Schema, each as a whole.
 
@@ -76,55 +41,47 @@ def validate_files(
     # Imported late so that --help stays fast.
     from asyncbatch.cli.job import parse_references
     from asyncbatch.config.job import FileSource, Job, RecordWorkSettings
+    from asyncbatch.config.settings import file_settings, inputs_of
     from asyncbatch.core.retry import Retries
-    from asyncbatch.core.settings import FileWorkSettings, Sizes, StoreSettings
+    from asyncbatch.core.settings import Sizes
     from asyncbatch.errors import UsageError
     from asyncbatch.pipeline.launch import Launch
-    from asyncbatch.sources.inputs import Inputs
-    from asyncbatch.sources.selection import DEFAULT_PATTERNS, Selection
-    from asyncbatch.sources.selection import Shard as ShardOf
     from asyncbatch.transforms.schema import load_schema
 
     try:
-        selection = Selection(
-            tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
-        )
-        retrying = Retries(retries, retry_delay)
-        stores = StoreSettings.from_options(endpoint, retrying, anonymous=anonymous)
+        retrying = Retries(retries.retries, retries.retry_delay)
         plan = memory_plan(
-            max_memory, workers, needs_process=timeout is not None, has_library=False
+            processes.max_memory,
+            processes.workers,
+            needs_process=failures.timeout is not None,
+            has_library=False,
         )
-        files = FileWorkSettings(
-            format, max_file_size, None, max_decompressed_size,
-            sizes=plan.sizes if plan else Sizes(), retries=retrying, stores=stores,
-        )  # fmt: skip
+        files = file_settings(inputs, sizes=plan.sizes if plan else Sizes(), retries=retrying)
         source = load_schema(
-            schema,
-            check_formats=check_formats,
-            check_content=check_content,
-            copies=parse_references(ref or ()),
+            check.schema,
+            check_formats=check.check_formats,
+            check_content=check.check_content,
+            copies=parse_references(check.ref),
         )
         settings = RecordWorkSettings(
             files,
             whole=True,
             transforms=(source,),
-            letters=dead_letter is not None,
-            tracebacks=verbose,
+            letters=retries.dead_letter is not None,
+            tracebacks=output.verbose,
         )
-        part = None if shard is None else ShardOf.parse(shard)
-        inputs = Inputs(tuple(paths or ()), files_from, null, selection, limit, root, part, stores)
         job = Job(
-            (FileSource(inputs, settings, allow_empty),),
-            workers=workers,
-            budget=failure_budget(max_failures, fail_fast=fail_fast),
-            dead_letter=dead_letter,
-            reports=tuple(report or ()),
-            timeout=timeout,
+            (FileSource(inputs_of(inputs, paths or (), retrying), settings, inputs.allow_empty),),
+            workers=processes.workers,
+            budget=failure_budget(failures.max_failures, fail_fast=failures.fail_fast),
+            dead_letter=retries.dead_letter,
+            reports=output.report,
+            timeout=failures.timeout,
             most_workers=plan.workers if plan else None,
         )
         launch = Launch(job)
         launch.prepare()
-        report_files = _open_reports(report or (), stores)
+        report_files = open_reports(output.report, files.stores)
         launch.start()
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
@@ -135,24 +92,14 @@ def validate_files(
     from asyncbatch.core.report import MAX_LISTED_FAILURES
     from asyncbatch.pipeline.run import Run
 
-    shown = Output(
-        output, quiet=quiet, verbose=verbose, progress=progress, show_failures=show_failures
-    )
-    listed = max(MAX_LISTED_FAILURES, show_failures)
+    shown = Output(output)
+    listed = max(MAX_LISTED_FAILURES, output.show_failures)
     session = Session(
         Run(job, launch=launch, failure_limit=listed, say=shown.log),
         shown,
         command="validate",
         budget=job.budget,
         report_files=report_files,
-        grace=grace,
+        grace=processes.grace,
     )
     raise typer.Exit(session.carry_out())
-
-
-def _open_reports(paths: "Sequence[str]", stores: "StoreSettings") -> "list[ReportFile]":
-    if not paths:
-        return []
-    from asyncbatch.cli.report_files import ReportFile
-
-    return [ReportFile(path, stores) for path in paths]

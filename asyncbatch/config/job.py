@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from asyncbatch.config.options.streams import DEFAULT_MAX_KEYS
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.errors import UsageError
@@ -269,9 +270,6 @@ def checked_settings(settings: RecordWorkSettings) -> RecordWorkSettings:
     except ValueError as error:  # the path of a field is invalid
         raise UsageError(str(error)) from None
     return replace(settings, call_is_async=is_async(stages))
-
-
-DEFAULT_MAX_KEYS = 100_000
 
 
 class StreamSettings(Struct, frozen=True):

@@ -92,7 +92,7 @@ def parse_rate(text: str) -> Rate:
     return Rate(int(number), seconds) if number.is_integer() else Rate(1, seconds / number)
 
 
-_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d)", re.ASCII)
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|m|h|d|)", re.ASCII)
 _MICROSECONDS = {
     "us": 1,
     "ms": 1_000,
@@ -104,18 +104,16 @@ _MICROSECONDS = {
 
 
 def parse_duration(text: str) -> int:
-    """Return the microseconds of `text`: 500ms, 5s, 1m, 1h. `0` needs no unit.
+    """Return the microseconds of `text`: 500ms, 5s, 1m, 1h, or a number of seconds.
 
     Raises ValueError that names the accepted forms.
     """
-    if text == "0":
-        return 0
-    match = _SPAN.fullmatch(text)
+    match = _SPAN.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not a duration; write 500ms, 5s, 1m or 1h")
+        raise ValueError(f"{text!r} is not a duration; write seconds, or 500ms, 5s, 1m, 1h")
     from fractions import Fraction
 
-    exact = Fraction(match[1]) * _MICROSECONDS[match[2]]
+    exact = Fraction(match[1]) * _MICROSECONDS[match[2] or "s"]
     if exact.denominator != 1:
         raise ValueError(f"{text!r} is not a whole number of microseconds")
     return int(exact)

@@ -683,7 +683,7 @@ def part_of_a_good_one(document):
 @example({"source": [{"type": "http", "urls": [{}]}], "sink": {"to": ["x"]}})
 def test_anything_is_a_file_or_has_mistakes_in_places_that_exist(document):
     from asyncbatch.config.pipeline_file.check import INVALID, check
-    from asyncbatch.config.pipeline_file.values import Mistake
+    from asyncbatch.config.pipeline_file.mistakes import Mistake
 
     found: list[Mistake] = []
     result = check(document, PipelineFile, found)

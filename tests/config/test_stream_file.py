@@ -247,7 +247,7 @@ def test_a_single_source_or_several():
         (
             with_window(size="5s", lateness="soon", agregates=["count"]),
             [
-                'window.lateness: "soon" is not a span of time: write seconds, or 500m',
+                'window.lateness: "soon" is not a duration: write seconds, or 500m',
                 "window.agregates: unknown key (did you mean 'aggregates'?)",
                 'window.kind: is missing: write spec = "tumbling:5s", or kind and size',
             ],

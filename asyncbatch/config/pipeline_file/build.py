@@ -18,12 +18,10 @@ from asyncbatch.config.pipeline_file.transforms import (
     JqTable,
     RequireTable,
 )
+from asyncbatch.config.settings import file_settings, inputs_of, stores_of, target_of
 from asyncbatch.core.secrets import Secret, decode_secret
-from asyncbatch.core.settings import FileWorkSettings, ServerSettings, StoreSettings
-from asyncbatch.sinks.target import Target
+from asyncbatch.core.settings import ServerSettings
 from asyncbatch.sources.http.settings import HttpSettings
-from asyncbatch.sources.inputs import Inputs
-from asyncbatch.sources.selection import DEFAULT_PATTERNS, Selection, Shard
 from asyncbatch.transforms.schema_file import load_schema
 from asyncbatch.transforms.spec import CallSpec, FieldRule, FieldsSpec, JqSpec, RequireSpec
 
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
     from asyncbatch.config.pipeline_file.sinks import SinkTable
     from asyncbatch.config.pipeline_file.sources import FilesSourceTable, HttpSourceTable
     from asyncbatch.config.pipeline_file.transforms import TransformTable
+    from asyncbatch.sinks.target import Target
+    from asyncbatch.sources.inputs import Inputs
     from asyncbatch.transforms.spec import TransformSpec
 
 
@@ -51,27 +51,14 @@ def dedupe_key(tables: Sequence[TransformTable]) -> tuple[str, ...] | None:
 
 def files_inputs(table: FilesSourceTable) -> Inputs:
     """Return the inputs of a source table."""
-    selection = Selection(
-        table.pattern or DEFAULT_PATTERNS, table.exclude, table.hidden, table.follow_symlinks
-    )
-    shard = None if table.shard is None else Shard.parse(table.shard)
-    stores = _stores(table)
-    return Inputs(
-        table.paths, table.files_from, table.null, selection, table.limit, table.root, shard, stores
-    )
-
-
-def _stores(table: FilesSourceTable | SinkTable) -> StoreSettings:
-    endpoint = None if table.endpoint is None else table.endpoint.reveal()
-    return StoreSettings.from_options(endpoint, anonymous=table.anonymous)
+    return inputs_of(table, table.paths)
 
 
 def files_settings(table: FilesSourceTable) -> RecordWorkSettings:
     """Return the settings of a source of files."""
-    files = FileWorkSettings(
-        table.format, table.max_file_size, max_window=table.max_window, stores=_stores(table)
+    return RecordWorkSettings(
+        file_settings(table), records=table.records, whole=table.unit == "file"
     )
-    return RecordWorkSettings(files, records=table.records, whole=table.unit == "file")
 
 
 def http_settings(table: HttpSourceTable) -> HttpSettings:
@@ -105,21 +92,13 @@ def sink_target(table: SinkTable, root: str | None = None, *, job: str | None = 
     Outputs of a folder are named relative to `root`. Database sessions have the name of the
     `job`.
     """
-    return Target.parse(
+    is_named = table.endpoint is not None or table.anonymous
+    return target_of(
+        table,
         table.to.reveal(),
-        table=table.table,
-        key=table.key,
-        mode=table.mode or ("upsert" if table.key else "append"),
-        contract=table.schema_contract,
-        override_identity=table.override_identity,
-        columns=table.columns,
-        csv_safe=table.csv_safe,
-        null_value=table.null_value,
-        format=table.format,
-        compression=table.compression,
-        root=root,
+        root,
         server=_server_settings(table, job),
-        stores=_stores(table) if table.endpoint is not None or table.anonymous else None,
+        stores=stores_of(table.endpoint, anonymous=table.anonymous) if is_named else None,
     )
 
 

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import inspect, json
 
+from asyncbatch.config.options.forms import PARSERS, quote_value
 from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
-from asyncbatch.config.pipeline_file.values import PARSERS, Mistake, quote_value, suggestion
+from asyncbatch.config.pipeline_file.mistakes import Mistake, suggestion
 from asyncbatch.core.secrets import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.config.pipeline_file.values import KeyPath, Table
+    from asyncbatch.config.options.declare import KeyPath, Options
 
 _TABLES = inspect.StructType | inspect.DictType
 INVALID = object()  # stands for an invalid value
 
 
-def check(value: object, table: type[Table], mistakes: list[Mistake]) -> Any:
+def check(value: object, table: type[Options], mistakes: list[Mistake]) -> Any:
     """Return `value` as a `table`; add the mistakes of an invalid one to `mistakes`."""
     return Checker(mistakes).check(value, inspect.type_info(table), ())
 
@@ -93,7 +94,7 @@ class Checker:
         for key, field in fields.items():
             if field.required and key not in value:
                 self._add_mistake((*path, key), f"is missing{_kind_name(field.type)}")
-        for below, message in kind.cls.contradictions(given):  # type: ignore[attr-defined]  # all are Tables
+        for below, message in kind.cls.contradictions(given):  # type: ignore[attr-defined]  # all are Options
             self._add_mistake((*path, *below), message)
         if len(self.mistakes) > before:
             return INVALID

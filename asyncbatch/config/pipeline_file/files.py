@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, field
 
+from asyncbatch.config.options.declare import Name, Options
+from asyncbatch.config.options.streams import ARRIVAL
+from asyncbatch.config.pipeline_file.mistakes import suggestion
 from asyncbatch.config.pipeline_file.sinks import (
     DATABASES,
     CheckpointTable,
@@ -33,18 +36,17 @@ from asyncbatch.config.pipeline_file.transforms import (
     RequireTable,
     SchemaTable,
 )
-from asyncbatch.config.pipeline_file.values import Name, Table, suggestion
-from asyncbatch.config.pipeline_file.window import ARRIVAL, WindowTable
+from asyncbatch.config.pipeline_file.window import WindowTable
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from asyncbatch.config.options.declare import Contradictions, Given
     from asyncbatch.config.pipeline_file.sources import SourceTable
-    from asyncbatch.config.pipeline_file.values import Contradictions, Given
 
 
-class PipelineFile(Table, frozen=True):
+class PipelineFile(Options, frozen=True):
     """A pipeline of `asyncbatch etl`: from sources, through transforms, into a sink."""
 
     name: Annotated[Name, Meta(description="The name of the job.")]
@@ -141,7 +143,7 @@ def _misplaced_keys(given: Given) -> Iterator[tuple[Any, str]]:
                 )
 
 
-class StreamFile(Table, frozen=True):
+class StreamFile(Options, frozen=True):
     """A pipeline of `asyncbatch stream`: events of sources, in windows, into a sink."""
 
     sources: Annotated[

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
+from asyncbatch.config.options.forms import FromEnvironment
 from asyncbatch.config.pipeline_file.check import INVALID, check
 from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
-from asyncbatch.config.pipeline_file.values import FromEnvironment, Mistake, format_path
+from asyncbatch.config.pipeline_file.mistakes import Mistake, format_path
 from asyncbatch.errors import PipelineFileError
 from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from asyncbatch.config.pipeline_file.values import KeyPath
+    from asyncbatch.config.options.declare import KeyPath
 
 _VARIABLE = re.compile(
     r"(?P<literal>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|)"

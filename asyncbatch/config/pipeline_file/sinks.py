@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
-from asyncbatch.config.pipeline_file.sources import Count
-from asyncbatch.config.pipeline_file.values import (
+from asyncbatch.config.options.declare import (
+    Count,
     HttpUrl,
     Name,
-    Names,
+    Options,
     Seconds,
     Span,
-    Table,
     TargetName,
 )
+from asyncbatch.config.options.streams import StreamSinkOptions
+from asyncbatch.config.options.target import SinkOptions
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.target import KNOWN, parse_location
 
 if TYPE_CHECKING:
-    from asyncbatch.config.pipeline_file.values import Contradictions, Given
+    from asyncbatch.config.options.declare import Contradictions, Given
 
 _POSTGRES = ("postgresql", "postgres")
 DATABASES = (*_POSTGRES, "sqlite", "duckdb")
 
 
-class PoolTable(Table, frozen=True):
+class PoolTable(Options, frozen=True):
     """The pool of connections to the database."""
 
     min: Annotated[Count, Meta(description="Connections that stay open.")] = 1
@@ -45,22 +46,13 @@ class PoolTable(Table, frozen=True):
             )
 
 
-class SinkTable(Table, frozen=True):
+class SinkTable(SinkOptions, frozen=True, kw_only=True):
     """The target of the records."""
 
     to: Annotated[
         TargetName,
         Meta(description="postgresql://user@host/db, sqlite:///FILE, duckdb:///FILE, or a file."),
     ]
-    table: Annotated[Name | None, Meta(description="The table of a database.")] = None
-    key: Annotated[
-        tuple[Name, ...], Meta(min_length=1, description="The fields that make a row unique.")
-    ] = ()
-    mode: Annotated[
-        Literal["append", "replace", "upsert"] | None,
-        Meta(description="Append rows, replace the table, or replace rows by key (upsert)."),
-    ] = None
-    batch_size: Annotated[Count | None, Meta(description="Records in one write.")] = None
     flush_interval: Annotated[
         Seconds | None,
         Meta(description="The longest time that records wait for more records, in seconds."),
@@ -69,41 +61,10 @@ class SinkTable(Table, frozen=True):
     statement_timeout: Annotated[
         Seconds | None, Meta(description="The time limit of a PostgreSQL statement, in seconds.")
     ] = None
-    schema_contract: Annotated[
-        Literal["evolve", "freeze", "discard"],
-        Meta(
-            description="For new fields and types: change the table, reject the record, or "
-            "leave out the field."
-        ),
-    ] = "evolve"
-    override_identity: Annotated[
-        bool,
-        Meta(
-            description="Write the records' values into PostgreSQL columns GENERATED ALWAYS AS"
-            " IDENTITY."
-        ),
-    ] = False
-    columns: Annotated[Names | None, Meta(description="The columns of a CSV file.")] = None
-    csv_safe: Annotated[
-        bool, Meta(description="Put ' before cells that a spreadsheet would take for formulas.")
-    ] = False
-    null_value: Annotated[
-        str | None, Meta(description="The text of null in a CSV file, in place of an empty cell.")
-    ] = None
-    format: Annotated[
-        Literal["keep", "json", "jsonl"], Meta(description="The format of the files in a folder.")
-    ] = "keep"
-    compression: Annotated[
-        Literal["keep", "none", "gz", "bz2", "xz", "zst"],
-        Meta(description="The compression of the files in a folder."),
-    ] = "keep"
     endpoint: Annotated[
         HttpUrl | None, Meta(description="The server of s3://, gs:// and az:// URLs.")
     ] = None
     anonymous: Annotated[bool, Meta(description="Access object stores without credentials.")] = (
-        False
-    )
-    unordered: Annotated[bool, Meta(description="Write records in any order, which is faster.")] = (
         False
     )
 
@@ -171,23 +132,19 @@ def _refusal_of_target(to: str) -> str:
     return f"is not a known target: write {KNOWN}"
 
 
-class DeadLetterTable(Table, frozen=True):
+class DeadLetterTable(Options, frozen=True):
     """The file for rejected records and failed inputs."""
 
     to: Annotated[Name, Meta(description="A JSON Lines file.")]
 
 
-class StreamSinkTable(Table, frozen=True):
+class StreamSinkTable(StreamSinkOptions, frozen=True, kw_only=True):
     """The target of the windows; a table has one row for each window and key."""
 
     to: Annotated[
         TargetName,
         Meta(description="postgresql://user@host/db, sqlite:///FILE, duckdb:///FILE, or a file."),
     ]
-    table: Annotated[Name | None, Meta(description="The table of a database.")] = None
-    csv_safe: Annotated[
-        bool, Meta(description="Put ' before cells that a spreadsheet would take for formulas.")
-    ] = False
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -206,14 +163,14 @@ class StreamSinkTable(Table, frozen=True):
             yield ("table",), "is only for databases"
 
 
-class CheckpointTable(Table, frozen=True):
+class CheckpointTable(Options, frozen=True):
     """The state that another process needs to resume."""
 
     path: Annotated[Name, Meta(description="The file of the checkpoint.")]
     every: Annotated[Span, Meta(description="The time between two writes.")] = 10_000_000
 
 
-class LateTable(Table, frozen=True):
+class LateTable(Options, frozen=True):
     """The file for late events."""
 
     to: Annotated[Name, Meta(description="A JSON Lines file.")]

@@ -9,32 +9,31 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, field
 
-from asyncbatch.config.pipeline_file.values import (
+from asyncbatch.config.options.declare import (
     Bytes,
+    Count,
+    Delay,
     HttpUrl,
-    Lag,
     Name,
-    Names,
+    Options,
     Origin,
     Path,
     Pointer,
     Rate,
     Seconds,
     SecretText,
-    ShardText,
-    Span,
-    Table,
     Time,
 )
+from asyncbatch.config.options.inputs import InputOptions
+from asyncbatch.config.options.streams import FollowOptions, PatternOptions, SimulatorOptions
 from asyncbatch.core.records import STDIN
 
 if TYPE_CHECKING:
-    from asyncbatch.config.pipeline_file.values import Contradictions, Given
+    from asyncbatch.config.options.declare import Contradictions, Given
     from asyncbatch.core.secrets import Secret
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
-Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Status: TypeAlias = Annotated[int, Meta(ge=100)]
 More: TypeAlias = Annotated[
     Pointer | None, Meta(description="Pointer to whether there are more pages: true or false.")
@@ -45,34 +44,34 @@ OnRepeat: TypeAlias = Annotated[
 ]
 
 
-class BearerAuthTable(Table, frozen=True, tag_field="type", tag="bearer"):
+class BearerAuthTable(Options, frozen=True, tag_field="type", tag="bearer"):
     """`Authorization: Bearer …`."""
 
     token: Annotated[SecretText, Meta(description="The token.")]
 
 
-class BasicAuthTable(Table, frozen=True, tag_field="type", tag="basic"):
+class BasicAuthTable(Options, frozen=True, tag_field="type", tag="basic"):
     """`Authorization: Basic …`."""
 
     username: Annotated[str, Meta(description="The user's name.")]
     password: Annotated[SecretText, Meta(description="The password.")]
 
 
-class HeaderAuthTable(Table, frozen=True, tag_field="type", tag="header"):
+class HeaderAuthTable(Options, frozen=True, tag_field="type", tag="header"):
     """A header of any name."""
 
     name: Annotated[Name, Meta(description="The header's name, such as X-Api-Key.")]
     value: Annotated[SecretText, Meta(description="The header's value.")]
 
 
-class QueryAuthTable(Table, frozen=True, tag_field="type", tag="query"):
+class QueryAuthTable(Options, frozen=True, tag_field="type", tag="query"):
     """A parameter of the URL."""
 
     name: Annotated[Name, Meta(description="The parameter's name, such as api_key.")]
     value: Annotated[SecretText, Meta(description="The parameter's value.")]
 
 
-class PagePaginationTable(Table, frozen=True, tag_field="type", tag="page"):
+class PagePaginationTable(Options, frozen=True, tag_field="type", tag="page"):
     """Pages by number, until one has no records."""
 
     param: Annotated[Name, Meta(description="The parameter for the number.")] = "page"
@@ -95,7 +94,7 @@ class PagePaginationTable(Table, frozen=True, tag_field="type", tag="page"):
             yield ("size_param",), "needs size: the number of records in a page"
 
 
-class OffsetPaginationTable(Table, frozen=True, tag_field="type", tag="offset"):
+class OffsetPaginationTable(Options, frozen=True, tag_field="type", tag="offset"):
     """Pages by the number of records before, until one has no records."""
 
     param: Annotated[Name, Meta(description="The parameter for the offset.")] = "offset"
@@ -112,7 +111,7 @@ class OffsetPaginationTable(Table, frozen=True, tag_field="type", tag="offset"):
     on_repeat: OnRepeat = "fail"
 
 
-class CursorPaginationTable(Table, frozen=True, tag_field="type", tag="cursor"):
+class CursorPaginationTable(Options, frozen=True, tag_field="type", tag="cursor"):
     """Each page has the cursor of the next page, the last page has none."""
 
     next: Annotated[Pointer, Meta(description="Pointer to the next cursor in a page.")]
@@ -121,7 +120,7 @@ class CursorPaginationTable(Table, frozen=True, tag_field="type", tag="cursor"):
     on_repeat: OnRepeat = "fail"
 
 
-class NextUrlPaginationTable(Table, frozen=True, tag_field="type", tag="next_url"):
+class NextUrlPaginationTable(Options, frozen=True, tag_field="type", tag="next_url"):
     """Each page has the URL of the next page, the last page has none."""
 
     next: Annotated[Pointer, Meta(description="Pointer to the next URL in a page.")]
@@ -129,13 +128,13 @@ class NextUrlPaginationTable(Table, frozen=True, tag_field="type", tag="next_url
     on_repeat: OnRepeat = "fail"
 
 
-class LinkHeaderPaginationTable(Table, frozen=True, tag_field="type", tag="link_header"):
+class LinkHeaderPaginationTable(Options, frozen=True, tag_field="type", tag="link_header"):
     """The `Link` header has the URL of the next page, with rel="next"."""
 
     on_repeat: OnRepeat = "fail"
 
 
-class IncrementalTable(Table, frozen=True):
+class IncrementalTable(Options, frozen=True):
     """Requests only for records newer than those of the last run."""
 
     field: Annotated[Path, Meta(description="The field whose largest value is stored.")]
@@ -150,7 +149,7 @@ class IncrementalTable(Table, frozen=True):
         Meta(description="Larger values are not stored: a number, a time, or now."),
     ] = None
     lag: Annotated[
-        Lag, Meta(description="The next run begins this much earlier: 5m, or a number.")
+        Delay, Meta(description="The next run begins this much earlier: 5m, or a number.")
     ] = 0.0
 
     @classmethod
@@ -159,7 +158,7 @@ class IncrementalTable(Table, frozen=True):
             yield ("lag",), 'needs numbers or times: it cannot be combined with type = "text"'
 
 
-class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
+class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
     """Pages of an HTTP API."""
 
     urls: Annotated[tuple[HttpUrl, ...], Meta(min_length=1, description="The first pages.")]
@@ -243,48 +242,13 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
                 yield ("urls", index), "has a user, and auth has credentials: choose one"
 
 
-class FilesSourceTable(Table, frozen=True, tag_field="type", tag="files"):
+class FilesSourceTable(InputOptions, frozen=True, kw_only=True, tag_field="type", tag="files"):
     """Files, as `asyncbatch run` takes them: the keys are its options."""
 
     paths: Annotated[
         tuple[Name, ...], Meta(description="Folders, files, globs, URLs, or - for standard input.")
     ] = ()
     name: Annotated[Name | None, Meta(description="The name of the source, for --only.")] = None
-    pattern: Annotated[
-        Names | None, Meta(description="Patterns of the file names to read in folders.")
-    ] = None
-    exclude: Annotated[tuple[Name, ...], Meta(description="Files and folders to skip.")] = ()
-    files_from: Annotated[Name | None, Meta(description="A file that lists more paths.")] = None
-    null: Annotated[bool, Meta(description="Paths in files_from end with NUL.")] = False
-    hidden: Annotated[bool, Meta(description="Also read hidden files and folders.")] = False
-    follow_symlinks: Annotated[bool, Meta(description="Enter symlinked folders.")] = False
-    limit: Annotated[Count | None, Meta(description="Stop after this number of files.")] = None
-    shard: Annotated[ShardText | None, Meta(description="Read only part I of N: 1/3.")] = None
-    endpoint: Annotated[
-        HttpUrl | None, Meta(description="The server of s3://, gs:// and az:// URLs.")
-    ] = None
-    anonymous: Annotated[bool, Meta(description="Access object stores without credentials.")] = (
-        False
-    )
-    allow_empty: Annotated[bool, Meta(description="Do not fail if no file is found.")] = False
-    format: Annotated[
-        Literal["auto", "json", "jsonl", "concat", "seq"],
-        Meta(description="The format of every file."),
-    ] = "auto"
-    max_file_size: Annotated[Bytes | None, Meta(description="Larger files fail: 500MB.")] = None
-    max_window: Annotated[
-        Bytes | None,
-        Meta(description="The window of a compressed file that is read: 2GiB for zstd --long=31."),
-    ] = None
-    records: Annotated[
-        Pointer | None, Meta(description="Pointer to the array of records in each document.")
-    ] = None
-    unit: Annotated[
-        Literal["record", "file"], Meta(description="Whether a file has records, or is one.")
-    ] = "record"
-    root: Annotated[
-        Name | None, Meta(description="Identify inputs by their path below this folder.")
-    ] = None
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -309,16 +273,10 @@ def _user(url: Secret) -> str:
 SourceTable: TypeAlias = HttpSourceTable | FilesSourceTable
 
 
-class EventFileTable(Table, frozen=True, tag_field="type", tag="file"):
+class EventFileTable(FollowOptions, frozen=True, kw_only=True, tag_field="type", tag="file"):
     """A file of JSON Lines, read to its end or followed."""
 
     path: Annotated[Name, Meta(description="The path of the file.")]
-    follow: Annotated[
-        bool, Meta(description="Continue as the file grows, also after a rotation or truncation.")
-    ] = False
-    from_end: Annotated[
-        bool, Meta(description="With follow: skip the content that exists at the start.")
-    ] = False
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -330,15 +288,10 @@ class EventFileTable(Table, frozen=True, tag_field="type", tag="file"):
         yield from _need_follow(given)
 
 
-class EventFolderTable(Table, frozen=True, tag_field="type", tag="folder"):
+class EventFolderTable(PatternOptions, frozen=True, kw_only=True, tag_field="type", tag="folder"):
     """A folder of JSON Lines, read file by file; with `follow` also new files."""
 
     path: Annotated[Name, Meta(description="The path of the folder.")]
-    pattern: Annotated[Names | None, Meta(description="Patterns of the file names to read.")] = None
-    follow: Annotated[bool, Meta(description="Wait for more files.")] = False
-    from_end: Annotated[
-        bool, Meta(description="With follow: skip the content that exists at the start.")
-    ] = False
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -353,25 +306,12 @@ def _need_follow(given: Given) -> Contradictions:
         yield ("from_end",), "needs follow = true"
 
 
-class EventStdinTable(Table, frozen=True, tag_field="type", tag="stdin"):
+class EventStdinTable(Options, frozen=True, tag_field="type", tag="stdin"):
     """Standard input: JSON Lines."""
 
 
-class SimulatedTable(Table, frozen=True, tag_field="type", tag="simulate"):
+class SimulatedTable(SimulatorOptions, frozen=True, kw_only=True, tag_field="type", tag="simulate"):
     """Example events, in real time."""
-
-    rate: Annotated[float, Meta(gt=0, description="Events per second.")] = 10.0
-    seed: Annotated[int | None, Meta(description="The same seed makes the same events.")] = None
-    users: Annotated[Count, Meta(description="User ids go from 1 to this number.")] = 1000
-    types: Annotated[tuple[Name, ...], Meta(min_length=1, description="Event types.")] = (
-        "login",
-        "logout",
-        "purchase",
-        "view",
-    )
-    disorder: Annotated[
-        Span, Meta(description="Event times may be earlier by up to this span.")
-    ] = 0
 
 
 EventSourceTable: TypeAlias = EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable

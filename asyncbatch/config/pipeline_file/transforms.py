@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from asyncbatch.config.pipeline_file.values import Name, Path, Table, suggestion
+from asyncbatch.config.options.declare import Name, Options, Path
+from asyncbatch.config.options.transforms import JqOptions, SchemaOptions
+from asyncbatch.config.pipeline_file.mistakes import suggestion
 from asyncbatch.errors import UsageError
 from asyncbatch.transforms.chain import make_stage
 from asyncbatch.transforms.fields import parse_path
@@ -16,10 +18,10 @@ from asyncbatch.transforms.spec import CallSpec, Function, JqSpec, OnMissing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from asyncbatch.config.pipeline_file.values import Contradictions, Given, KeyPath
+    from asyncbatch.config.options.declare import Contradictions, Given, KeyPath
 
 
-class FieldTable(Table, frozen=True):
+class FieldTable(Options, frozen=True):
     """The rule for one field: `from` a path, `now`, or a constant `value`."""
 
     source: Annotated[Path | UnsetType, Meta(description="The path in the record: a.b.c.")] = field(
@@ -45,7 +47,7 @@ class FieldTable(Table, frozen=True):
                 yield (key,), "needs from"
 
 
-class FieldsTable(Table, frozen=True, tag_field="type", tag="fields"):
+class FieldsTable(Options, frozen=True, tag_field="type", tag="fields"):
     """Make a new record, of these fields and no others."""
 
     fields: Annotated[
@@ -54,7 +56,7 @@ class FieldsTable(Table, frozen=True, tag_field="type", tag="fields"):
     ]
 
 
-class RequireTable(Table, frozen=True, tag_field="type", tag="require"):
+class RequireTable(Options, frozen=True, tag_field="type", tag="require"):
     """Require all of these fields: not missing, not null, not ""."""
 
     fields: Annotated[tuple[Path, ...], Meta(min_length=1, description="The paths of the fields.")]
@@ -64,18 +66,16 @@ class RequireTable(Table, frozen=True, tag_field="type", tag="require"):
     ] = "reject"
 
 
-class DedupeTable(Table, frozen=True, tag_field="type", tag="dedupe"):
+class DedupeTable(Options, frozen=True, tag_field="type", tag="dedupe"):
     """Of records with the same key, only the first in the order of the input is kept."""
 
     key: Annotated[tuple[Path, ...], Meta(min_length=1, description="The paths of the key fields.")]
 
 
-class JqTable(Table, frozen=True, tag_field="type", tag="jq"):
+class JqTable(JqOptions, frozen=True, kw_only=True, tag_field="type", tag="jq"):
     """Transform each record with a jq program."""
 
     expr: Annotated[Name, Meta(description="The program: select(.active) | {id}.")]
-    env: Annotated[bool, Meta(description="Let the program see the environment.")] = False
-    lossy: Annotated[bool, Meta(description="Let the program round integers beyond 2^53.")] = False
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -83,7 +83,7 @@ class JqTable(Table, frozen=True, tag_field="type", tag="jq"):
             yield from _errors_of("expr", lambda: make_stage(JqSpec(expr)))
 
 
-class CallTable(Table, frozen=True, tag_field="type", tag="call"):
+class CallTable(Options, frozen=True, tag_field="type", tag="call"):
     """Call a Python function with each record."""
 
     function: Annotated[Name, Meta(description="module:name or file.py:name.")]
@@ -94,14 +94,10 @@ class CallTable(Table, frozen=True, tag_field="type", tag="call"):
             yield from _errors_of("function", lambda: make_stage(CallSpec(function)))
 
 
-class SchemaTable(Table, frozen=True, tag_field="type", tag="schema"):
+class SchemaTable(SchemaOptions, frozen=True, kw_only=True, tag_field="type", tag="schema"):
     """Reject records that do not fit a JSON Schema."""
 
     file: Annotated[Name, Meta(description="The file of the schema.")]
-    check_formats: Annotated[bool, Meta(description="Also check formats (email, date).")] = False
-    check_content: Annotated[
-        bool, Meta(description="Also check contentEncoding and contentMediaType (base64, JSON).")
-    ] = False
     refs: Annotated[
         dict[str, str],
         Meta(description="Files or folders that hold what the schema refers to, by URI."),

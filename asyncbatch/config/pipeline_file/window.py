@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
-from asyncbatch.config.pipeline_file.sources import Count
-from asyncbatch.config.pipeline_file.values import (
-    AggregateText,
-    Name,
-    Path,
-    Span,
-    Table,
-    WindowText,
-)
+from asyncbatch.config.options.declare import AggregateText, Span, WindowText
+from asyncbatch.config.options.streams import ARRIVAL, WindowOptions
 from asyncbatch.core.units import format_duration
 from asyncbatch.windows.aggregates import parse_aggregates
 from asyncbatch.windows.spec import parse_window
@@ -22,17 +15,15 @@ from asyncbatch.windows.spec import parse_window
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from asyncbatch.config.pipeline_file.values import Contradictions, Given, KeyPath
+    from asyncbatch.config.options.declare import Contradictions, Given, KeyPath
     from asyncbatch.windows.aggregates import Aggregate
     from asyncbatch.windows.spec import WindowSpec
 
-ARRIVAL = "arrival"
 # the keys for the length of each kind of window
 _KIND_KEYS = {"tumbling": ("size",), "hopping": ("size", "every"), "session": ("gap",)}
-DEFAULT_MAX_KEYS = 100_000
 
 
-class WindowTable(Table, frozen=True):
+class WindowTable(WindowOptions, frozen=True, kw_only=True):
     """Windows of time: a `spec` as for --window, or its parts."""
 
     spec: Annotated[
@@ -47,32 +38,10 @@ class WindowTable(Table, frozen=True):
         Span | None, Meta(description="The time between the starts of two windows (hopping).")
     ] = None
     gap: Annotated[Span | None, Meta(description="The silence that ends a session.")] = None
-    time: Annotated[Path, Meta(description="The field that has an event's time, or arrival.")] = (
-        "timestamp"
-    )
-    time_unit: Annotated[
-        Literal["auto", "s", "ms", "us", "ns"], Meta(description="The unit of numeric times.")
-    ] = "auto"
-    by: Annotated[tuple[Path, ...], Meta(description="Fields to group by.")] = ()
     aggregates: Annotated[
         tuple[AggregateText, ...] | dict[str, AggregateText],
         Meta(description='The results of a window: ["count", "sum:value"], or a table of names.'),
     ] = ("count",)
-    lateness: Annotated[
-        Span, Meta(description="The time that a window stays open for late events.")
-    ] = 0
-    idle_timeout: Annotated[
-        Span | None, Meta(description="The silence after which the clock ends windows.")
-    ] = None
-    max_future: Annotated[
-        Span | None, Meta(description="Events further in the future are rejected.")
-    ] = None
-    max_keys: Annotated[Count, Meta(description="The limit of keys in a window.")] = (
-        DEFAULT_MAX_KEYS
-    )
-    overflow_key: Annotated[
-        Name | None, Meta(description="The key for events beyond this limit.")
-    ] = None
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:

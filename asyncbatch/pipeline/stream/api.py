@@ -15,11 +15,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from asyncbatch.config.job import (
-    DEFAULT_MAX_KEYS,
     RecordWorkSettings,
     StreamSettings,
     checked_settings,
 )
+from asyncbatch.config.options.streams import DEFAULT_MAX_KEYS
 from asyncbatch.core.units import parse_duration
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.formats.decoder import decode

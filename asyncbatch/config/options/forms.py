@@ -1,14 +1,13 @@
-"""The types of values in pipeline files, and the messages for wrong values."""
+"""Values that are texts of a form: durations, sizes, paths, URLs, secrets."""
 
 from __future__ import annotations
 
-import difflib
 import json
+import math
 import re
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Meta, Struct
-
+from asyncbatch.config.options.declare import RATE_PATTERN
 from asyncbatch.core.secrets import Secret, secret_url
 from asyncbatch.core.units import parse_duration, parse_size, printable
 from asyncbatch.errors import UsageError
@@ -19,27 +18,10 @@ from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable
 
-    # The keys that a table has, without defaults. An invalid value is None, also in an array.
-    Given: TypeAlias = Mapping[str, Any]
-    Contradictions: TypeAlias = Iterator[tuple["KeyPath", str]]
-
-# The keys, and the indices of arrays, that lead to a value.
-KeyPath: TypeAlias = tuple[str | int, ...]
-
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MAX_SHOWN = 80
-
-
-class Mistake(Struct, frozen=True):
-    """A mistake in the file, and its key path."""
-
-    path: KeyPath
-    message: str
-
-    def __str__(self) -> str:
-        return f"{format_path(self.path)}: {self.message}" if self.path else self.message
+_MICROSECONDS = 1_000_000  # of a second
 
 
 class FromEnvironment(str):
@@ -56,18 +38,6 @@ class FromEnvironment(str):
         return made
 
 
-def format_path(path: KeyPath) -> str:
-    """Return a key path as text: `source[0].pagination.type`."""
-    text = ""
-    for key in path:
-        if isinstance(key, int):
-            text += f"[{key}]"
-        else:
-            shown = printable(key) if _BARE_KEY.fullmatch(key) else json.dumps(key)
-            text += f".{shown}" if text else shown
-    return text
-
-
 def quote_value(value: object) -> str:
     """Return a value for a message: as it was written, shortened.
 
@@ -81,58 +51,7 @@ def quote_value(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean …?)` if one of the known words is much like this one."""
-    near = difflib.get_close_matches(word.lower(), list(known), 1, 0.6)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*/\s*(s|m|h)")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)")
-_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-_NUMBER_OR_TEXT = {"type": ["number", "string"]}
-
-Name: TypeAlias = Annotated[str, Meta(min_length=1)]
-Names: TypeAlias = Annotated[tuple[Name, ...], Meta(min_length=1)]
-Pointer: TypeAlias = Annotated[
-    str, Meta(extra={"form": "pointer"}, extra_json_schema={"examples": ["/items"]})
-]
-Path: TypeAlias = Annotated[
-    str, Meta(extra={"form": "path"}, extra_json_schema={"examples": ["a.b.c", "/a/b"]})
-]
-Seconds: TypeAlias = Annotated[
-    float,
-    Meta(gt=0, extra={"form": "duration"}, extra_json_schema={"as": _NUMBER_OR_TEXT}),
-]
-Lag: TypeAlias = Annotated[
-    float, Meta(ge=0, extra={"form": "duration"}, extra_json_schema={"as": _NUMBER_OR_TEXT})
-]
-Bytes: TypeAlias = Annotated[
-    int,
-    Meta(ge=1, extra={"form": "size"}, extra_json_schema={"as": _NUMBER_OR_TEXT}),
-]
-Span: TypeAlias = Annotated[
-    int, Meta(ge=0, extra={"form": "span"}, extra_json_schema={"as": _NUMBER_OR_TEXT})
-]
-WindowText: TypeAlias = Annotated[
-    str, Meta(extra={"form": "window"}, extra_json_schema={"examples": ["tumbling:5s"]})
-]
-AggregateText: TypeAlias = Annotated[
-    str, Meta(extra={"form": "aggregate"}, extra_json_schema={"examples": ["sum:value"]})
-]
-Rate: TypeAlias = Annotated[
-    str, Meta(extra={"form": "rate"}, extra_json_schema={"pattern": _RATE.pattern})
-]
-ShardText: TypeAlias = Annotated[
-    str, Meta(extra={"form": "shard"}, extra_json_schema={"examples": ["1/3"]})
-]
-Time: TypeAlias = Annotated[
-    str | int | float, Meta(extra={"form": "time"}, extra_json_schema={"as": _NUMBER_OR_TEXT})
-]
-Origin: TypeAlias = Annotated[str, Meta(extra={"form": "origin"})]
-HttpUrl: TypeAlias = Annotated[Secret, Meta(extra={"form": "http_url"})]
-TargetName: TypeAlias = Annotated[Secret, Meta(extra={"form": "target_name"})]
-SecretText: TypeAlias = Annotated[Secret, Meta(extra={"form": "secret"})]
+_RATE = re.compile(RATE_PATTERN)
 
 
 def _require_text(value: Any, expected: str) -> str:
@@ -160,14 +79,8 @@ def _check_text(parse: Callable[[str], object], value: str, text: str, expected:
 
 
 def _duration(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        raise ValueError(
-            f"{quote_value(value)} is not a duration: write seconds, or 500ms, 10s, 2m, 1h"
-        )
-    return float(match[1]) * _SECONDS[match[2]]
+    """Return a duration in seconds. A number is checked by its type."""
+    return _span(value) / _MICROSECONDS if isinstance(value, str) else value
 
 
 def _span(value: Any) -> int:
@@ -176,12 +89,10 @@ def _span(value: Any) -> int:
         if isinstance(value, str):
             return parse_duration(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return round(value * 1_000_000)
+            return round(value * _MICROSECONDS)
     except (ValueError, OverflowError):
         pass
-    raise ValueError(
-        f"{quote_value(value)} is not a span of time: write seconds, or 500ms, 5s, 1m, 1h"
-    )
+    raise ValueError(f"{quote_value(value)} is not a duration: write seconds, or 500ms, 5s, 1m, 1h")
 
 
 def _window(value: Any) -> str:
@@ -221,6 +132,15 @@ def _shard(value: Any) -> str:
     except UsageError as error:
         raise ValueError(str(error)) from None
     return text
+
+
+def _count(value: Any) -> float:
+    """Return a number of lines; `all` is infinite."""
+    if value == "all":
+        return math.inf
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    raise ValueError(f"{quote_value(value)} is neither a number nor 'all'")
 
 
 def _time(value: Any) -> Any:
@@ -282,13 +202,5 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "http_url": _http_url,
     "target_name": _target_name,
     "secret": _secret,
+    "count": _count,
 }
-
-
-class Table(Struct, frozen=True, forbid_unknown_fields=True):
-    """A table. Its fields are the keys; their types and descriptions are the reference."""
-
-    @classmethod
-    def contradictions(cls, given: Given) -> Contradictions:  # noqa: ARG003 - for subclasses
-        """Yield values that exclude each other: the key path below the table, and the reason."""
-        yield from ()

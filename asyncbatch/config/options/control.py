@@ -1,0 +1,219 @@
+"""Options for processes, limits, locks, failures, and output."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from asyncbatch.config.options.declare import (
+    Bytes,
+    Count,
+    Delay,
+    Name,
+    Natural,
+    Options,
+    Seconds,
+    option,
+)
+
+OutputFormat = Literal["text", "json", "jsonl", "junit", "github"]
+
+
+class WorkerFlags(Options, frozen=True, kw_only=True):
+    """The worker processes of a command."""
+
+    panel: ClassVar[str] = "Control"
+
+    max_memory: Annotated[
+        Bytes | None,
+        option(
+            "Keep the memory of all processes together below SIZE, with fewer workers and less "
+            "data in flight; inputs that do not fit fail as too_large.",
+            metavar="SIZE",
+            default="the container's limit",
+        ),
+    ] = None
+    workers: Annotated[
+        Natural | None,
+        option(
+            "Worker processes; 0 works in this process, except for --jq, --call and --timeout.",
+            short="-w",
+            metavar="N",
+            default="the usable CPUs; 0 for small jobs",
+        ),
+    ] = None
+    grace: Annotated[
+        Delay,
+        option(
+            "Time for the work in flight to finish after Ctrl-C or SIGTERM.", metavar="DURATION"
+        ),
+    ] = 8.0
+
+
+class BatchFlags(Options, frozen=True, kw_only=True):
+    """The batches of a run."""
+
+    panel: ClassVar[str] = "Control"
+
+    batch_size: Annotated[
+        Count | None,
+        option(
+            "Files per batch.",
+            short="-b",
+            metavar="N",
+            default="adapts, up to 2,048 files and 8 MiB",
+        ),
+    ] = None
+    concurrency: Annotated[
+        Count | None,
+        option("Batches in flight.", short="-c", metavar="N", default="2 per worker"),
+    ] = None
+    read_ahead: Annotated[
+        Natural | None,
+        option(
+            "Files that each worker reads at the same time.",
+            metavar="N",
+            default="adapts to the storage",
+        ),
+    ] = None
+    pause: Annotated[
+        Delay,
+        option(
+            "Run one batch at a time, with this pause between batches.",
+            metavar="DURATION",
+        ),
+    ] = 0.0
+    dry_run: Annotated[bool, option("List the files and batches without processing them.")] = False
+
+
+class ClusterFlags(Options, frozen=True, kw_only=True):
+    """The engine of a run."""
+
+    panel: ClassVar[str] = "Control"
+
+    engine: Annotated[
+        Literal["local", "dask"],
+        option(
+            "Run the work in processes of this machine, or on a Dask cluster whose workers can "
+            "read the same files."
+        ),
+    ] = "local"
+    scheduler: Annotated[
+        Name | None,
+        option(
+            "The scheduler of the Dask cluster, tcp://HOST:8786.",
+            metavar="ADDRESS",
+            default="start a cluster of --workers on this machine",
+        ),
+    ] = None
+
+
+class LockFlags(Options, frozen=True, kw_only=True):
+    """The lock of a job."""
+
+    panel: ClassVar[str] = "Control"
+
+    lock: Annotated[
+        str | None,
+        option(
+            "Prevent overlapping runs of this job: exit 75 if another run has the lock. FILE is "
+            "the lock file; --lock=FILE is never read as an input.",
+            metavar="[FILE]",
+            default="one file per job",
+        ),
+    ] = None
+    lock_wait: Annotated[
+        Delay | None,
+        option(
+            "Wait up to DURATION for the lock.",
+            metavar="DURATION",
+        ),
+    ] = None
+
+
+class FailureFlags(Options, frozen=True, kw_only=True):
+    """The failures that end a command."""
+
+    panel: ClassVar[str] = "Failures"
+
+    timeout: Annotated[
+        Seconds | None,
+        option(
+            "Fail a file that takes longer, and end its worker.",
+            metavar="DURATION",
+        ),
+    ] = None
+    max_failures: Annotated[
+        str | None,
+        option(
+            "Exit 0 with up to N failures (or P percent); stop once there are more.",
+            metavar="N|P%",
+        ),
+    ] = None
+    fail_fast: Annotated[bool, option("Stop at the first failure: --max-failures 0.")] = False
+
+
+class RetryFlags(Options, frozen=True, kw_only=True):
+    """The retries of a command, and the file for what fails."""
+
+    panel: ClassVar[str] = "Failures"
+
+    retries: Annotated[
+        Natural,
+        option(
+            "Retry temporary failures: a failed read, a lost connection in a --call.", metavar="N"
+        ),
+    ] = 0
+    retry_delay: Annotated[
+        Delay,
+        option(
+            "The delay before the first retry; it doubles with each retry.",
+            metavar="DURATION",
+        ),
+    ] = 0.2
+    dead_letter: Annotated[
+        Name | None,
+        option(
+            "Keep rejected records and the names of failed files, as JSON Lines.", metavar="FILE"
+        ),
+    ] = None
+
+
+class OutputFlags(Options, frozen=True, kw_only=True):
+    """The output of a command."""
+
+    panel: ClassVar[str] = "Output"
+
+    output: Annotated[
+        OutputFormat,
+        option(
+            "Print a text summary, one JSON object, events as JSON Lines, JUnit XML, or "
+            "annotations for GitHub.",
+            short="-o",
+        ),
+    ] = "text"
+    report: Annotated[
+        tuple[Name, ...],
+        option(
+            "Also write a report file: .json (the object), .jsonl (events), .xml (JUnit), .md "
+            "or .prom (metrics).",
+            metavar="FILE",
+        ),
+    ] = ()
+    quiet: Annotated[bool, option("Print only failures, on stderr.", short="-q")] = False
+    verbose: Annotated[bool, option("Print a line for each input, on stderr.", short="-v")] = False
+    show_failures: Annotated[
+        float,
+        option(
+            "The number of failures in the summary.",
+            metavar="N|all",
+            form="count",
+            panel="Failures",
+        ),
+    ] = 20
+    progress: Annotated[
+        bool,
+        option(
+            "Show progress, on stderr.",
+            name="--progress/--no-progress",
+        ),
+    ] = True

@@ -1,0 +1,73 @@
+"""Declaration of options: groups, and the types of values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
+
+from msgspec import Meta, Struct
+
+from asyncbatch.core.secrets import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    # The keys that a table has, without defaults. An invalid value is None, also in an array.
+    Given: TypeAlias = Mapping[str, Any]
+    Contradictions: TypeAlias = Iterator[tuple["KeyPath", str]]
+
+# The keys, and the indices of arrays, that lead to a value.
+KeyPath: TypeAlias = tuple[str | int, ...]
+
+RATE_PATTERN = r"([0-9]+(?:\.[0-9]+)?)\s*/\s*(s|m|h)"
+_NUMBER_OR_TEXT = {"type": ["number", "string"]}
+
+
+class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group of options: a panel of `--help`, or a table of a pipeline file."""
+
+    panel: ClassVar[str] = "Other"
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:  # noqa: ARG003 - for subclasses
+        """Yield values that exclude each other: the key path below the table, and the reason."""
+        yield from ()
+
+
+def option(description: str, **flag: Any) -> Meta:
+    """Return the description of an option.
+
+    `flag` says how the command line differs from the field: its `name` (else that of the field),
+    `short` name, `metavar`, `default` (a text for a default that is chosen later), `panel`, and
+    whether the values of `commas` separate are several.
+    """
+    return Meta(description=description, extra={"flag": flag})
+
+
+def form(name: str, examples: Any = None, **more: Any) -> Meta:
+    """Return the mark of values that are texts of a form; `forms` parses them."""
+    schema = _NUMBER_OR_TEXT if examples is None else {"examples": examples}
+    shown = {"as": schema} if examples is None else schema
+    return Meta(extra={"form": name}, extra_json_schema=shown, **more)
+
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1)]
+Names: TypeAlias = Annotated[tuple[Name, ...], Meta(min_length=1)]
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Natural: TypeAlias = Annotated[int, Meta(ge=0)]
+Pointer: TypeAlias = Annotated[str, form("pointer", ["/items"])]
+Path: TypeAlias = Annotated[str, form("path", ["a.b.c", "/a/b"])]
+Seconds: TypeAlias = Annotated[float, form("duration", gt=0)]
+Delay: TypeAlias = Annotated[float, form("duration", ge=0)]
+Bytes: TypeAlias = Annotated[int, form("size", ge=1)]
+Span: TypeAlias = Annotated[int, form("span", ge=0)]
+WindowText: TypeAlias = Annotated[str, form("window", ["tumbling:5s"])]
+AggregateText: TypeAlias = Annotated[str, form("aggregate", ["sum:value"])]
+ShardText: TypeAlias = Annotated[str, form("shard", ["1/3"])]
+HttpUrl: TypeAlias = Annotated[Secret, Meta(extra={"form": "http_url"})]
+Rate: TypeAlias = Annotated[
+    str, Meta(extra={"form": "rate"}, extra_json_schema={"pattern": RATE_PATTERN})
+]
+Time: TypeAlias = Annotated[str | int | float, form("time")]
+Origin: TypeAlias = Annotated[str, Meta(extra={"form": "origin"})]
+TargetName: TypeAlias = Annotated[Secret, Meta(extra={"form": "target_name"})]
+SecretText: TypeAlias = Annotated[Secret, Meta(extra={"form": "secret"})]
