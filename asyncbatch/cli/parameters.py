@@ -64,6 +64,10 @@ class Flag(Struct, frozen=True):
         if not (self.is_many or self.splits):
             return given if self.form is None else self._parse(given)
         texts = [name for text in given for name in split_names(text)] if self.splits else given
+        if self.splits and not all(texts):
+            raise typer.BadParameter(
+                f"{','.join(given)!r} has an empty name", param_hint=f"'{self.names[0]}'"
+            )
         return tuple(texts if self.form is None else map(self._parse, texts))
 
     def _parse(self, text: str) -> Any:

@@ -315,7 +315,7 @@ def test_quiet(stream):
         (("-", "--window", "tumbling:0s"), "a length of zero"),
         (("-", "--agg", "median:v"), "not an aggregate"),
         (("-", "--agg", "count", "--agg", "count"), "two aggregates"),
-        (("-", "--by", "a..b"), "not a path"),
+        (("-", "--by", "a..b"), "not the path"),
         (("-", "--lateness", "soon"), "is not a duration"),
         (("-", "--time", "arrival", "--lateness", "5s"), "not the time of arrival"),
         (("-", "--overflow-key", "x"), "grouped by a field"),
