@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,12 @@ import pytest
 from tests.conftest import COMMAND, PATIENCE, environment
 from tests.processes import children, wait_until
 
-# Modules of the standard library and others that are imported at some time.
+# All modules of the standard library, and those of others that are imported at some time.
 NAMES = [
-    "json", "signal", "typing", "pickle", "socket", "csv", "sqlite3", "tempfile", "asyncio", "io",
-    "decimal", "datetime", "orjson", "msgspec", "simdjson", "jq", "typer", "click", "rich", "site",
-    "tenacity", "jsonschema_rs", "aiofiles", "pyarrow", "duckdb", "sitecustomize", "__future__",
-    "usercustomize", "multiprocessing", "distributed", "concurrent", "subprocess", "select",
+    *sorted(sys.stdlib_module_names), "sitecustomize", "usercustomize", "orjson", "msgspec",
+    "simdjson", "jq", "typer", "click", "rich", "tenacity", "jsonschema_rs", "aiofiles", "pyarrow",
+    "duckdb", "numpy", "pandas", "distributed", "dask", "cloudpickle", "tornado", "aiohttp", "yarl",
+    "obstore", "boto3", "asyncpg", "prometheus_client", "watchfiles",
 ]  # fmt: skip
 SCRIPT = ("-P", "-c", "from asyncbatch.cli import main; main()")  # as the installed command
 DASK = [] if importlib.util.find_spec("distributed") is None else [("--engine", "dask", "-w", "1")]
@@ -44,12 +46,22 @@ def imported(folder):
     return sorted(path.name for path in folder.glob("IMPORTED-*"))
 
 
+@cache
+def modules_of_python():
+    """Return the modules that `python -m` imports before the first line of a program."""
+    program = "import sys; print(*sys.modules)"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "empty.py").write_text(program)
+        finished = execute(folder, ("-m", "empty"))
+    return set(finished.stdout.split())
+
+
 @pytest.fixture
 def place(files):
     folder = files({f"in/{number}.json": json.dumps({"n": number}) for number in range(20)})
     files({"s.schema": "{}", "code/fn.py": "def same(record):\n    return record\n"})
     files({"events.jsonl": '{"timestamp": "2026-01-01T00:00:00Z"}\n'})
-    for name in NAMES:
+    for name in set(NAMES) - modules_of_python():
         trap(folder, name)
     return folder
 
@@ -65,6 +77,10 @@ def execute(folder, program, *arguments, **env):
 @pytest.mark.parametrize("program", [("-m", "asyncbatch"), SCRIPT], ids=["module", "script"])
 @pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
 def test_a_run_imports_nothing_that_lies_beside_the_data(program, arguments, place):
+    if program is SCRIPT:
+        trap(place, "asyncbatch")
+        for name in modules_of_python() & set(NAMES):
+            trap(place, name)
     finished = execute(place, program, "run", "in", *arguments, "-q")
     assert (finished.returncode, finished.stderr) == (0, "")
     assert imported(place) == []

@@ -112,6 +112,21 @@ def test_no_mirrored_output_lies_outside_of_its_folder(run, files, tmp_path):
         assert sorted(path.name for path in folder.iterdir()) == ["other", "work"]
 
 
+OUTSIDE = ["../other/s.json", "{}/other/s.json", "in/../../other/s.json", "link/s.json"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_no_list_of_files_leads_outside_of_a_mirrored_folder(run, files, name):
+    name = name.format(files({"work/in/a.json": "1", "other/s.json": "2"}))
+    folder = files({"work/list": f"in/a.json\n{name}\n"})
+    (folder / "work" / "link").symlink_to(folder / "other")
+    before = {path for path in folder.rglob("*") if "work" not in path.parts}
+    outcome = run("--files-from", "list", "--to", "deep/out/", "--jq", ".", cwd=folder / "work")
+    assert outcome.code == (2 if ".." in name else 0)  # 0: below a folder of its own in `out`
+    assert {path for path in folder.rglob("*") if "work" not in path.parts} == before
+    assert (folder / "other" / "s.json").read_text() == "2"
+
+
 BAD = "\x1b[2J\n::error::x\n\u202e\x9b31m##[add-mask]y\udcff"
 USAGE = [
     ("run", BAD), ("run", f"--{BAD}"), ("run", ".", "--to", BAD), ("run", ".", "--jq", BAD),
