@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import COMMAND, PATIENCE, environment
 from tests.processes import children, wait_until
+from tests.servers.api import ApiServer
 
 # All modules of the standard library, and those of others that are imported at some time.
 NAMES = [
@@ -149,6 +150,53 @@ def waits(record):
     return record
 """
 LOOPBACK = "0100007F"
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks into /proc")
+def test_workers_and_files_hold_no_secret_of_the_pipeline_file(files):
+    secret, more = "s3cr3t-t0ken", "qu3ry-value"
+    with ApiServer([{"n": 1}], size=1) as api:
+        folder = files({
+            "fn.py": WAITS,
+            "p.toml": f"""
+                name = "x"
+                [[source]]
+                name = "api"
+                type = "http"
+                urls = ["{api.url("/page?page=1")}&token=${{MORE}}"]
+                records = "/items"
+                auth = {{ type = "bearer", token = "${{SECRET}}" }}
+                [[transform]]
+                type = "call"
+                function = "fn.py:waits"
+                [sink]
+                to = "sqlite:///out.db"
+                table = "t"
+            """,
+        })  # fmt: skip
+        env = environment(XDG_STATE_HOME=str(folder / "state"))
+        process = subprocess.Popen(
+            [*COMMAND, "etl", "p.toml", "-w", "1", "-q", "-v", "--lock", "--report", "r.json"],
+            cwd=folder, env={**env, "SECRET": secret, "MORE": more},
+        )  # fmt: skip
+        try:
+            wait_until((folder / "waiting").exists, running=process)
+            (worker,) = children(process.pid)
+            seen = Path(f"/proc/{worker}/cmdline").read_bytes()
+            seen += b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+            variables = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+            ours = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+            assert set(variables) <= set(ours)
+            (folder / "go-on").touch()
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+            process.wait(PATIENCE)
+        assert api.seen[0].headers["Authorization"] == f"Bearer {secret}"
+    seen += b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"asyncbatch.workers.main" in seen
+    assert secret.encode() not in seen
+    assert more.encode() not in seen
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks into /proc")
