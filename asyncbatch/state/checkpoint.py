@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -182,6 +183,9 @@ def _change_names(checkpoint: Checkpoint, change: Callable[[str], str]) -> Check
     return replace(checkpoint, stream=replace(checkpoint.stream, sources=sources))
 
 
+_HIDDEN_NAME = re.compile(r"\0((?:[0-9a-f]{2})+)")
+
+
 def _hide_name(name: str) -> str:
     """Return a name that is not UTF-8 as its bytes, after a zero, which no file name has."""
     is_text = display_path(name) == name
@@ -189,7 +193,8 @@ def _hide_name(name: str) -> str:
 
 
 def _reveal_name(name: str) -> str:
-    return os.fsdecode(bytes.fromhex(name[1:])) if name.startswith("\0") else name
+    found = _HIDDEN_NAME.fullmatch(name)
+    return os.fsdecode(bytes.fromhex(found[1])) if found else name
 
 
 def _digest(body: bytes) -> str:

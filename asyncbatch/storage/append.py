@@ -45,11 +45,11 @@ class AppendFile:
         flags |= os.O_WRONLY if self._is_special() else os.O_RDWR
         try:
             self._descriptor = os.open(self.path, flags, self._mode)
-            if self._mode == PRIVATE_MODE and not self._is_special():
-                with suppress(PermissionError):  # the file of another user, who chose its mode
-                    os.fchmod(self._descriptor, PRIVATE_MODE)
             if position is not None:
                 self._truncate(position)
+            elif self._mode == PRIVATE_MODE and not self._is_special():
+                with suppress(PermissionError):  # the file of another user, who chose its mode
+                    os.fchmod(self._descriptor, PRIVATE_MODE)
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
 
