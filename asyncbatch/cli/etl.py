@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from asyncbatch.cli.command import NotBegunError, print_note, printable_lines
+from asyncbatch.cli.command import NotBegunError, print_note
 from asyncbatch.cli.options import common as o
 from asyncbatch.cli.options import etl as e
 from asyncbatch.cli.options import ledger as again
@@ -75,7 +75,7 @@ def run_etl(
     pipeline = _load_pipeline(file, set_ or (), only)
     if check:
         if not quiet:
-            print_note(f"{printable_lines(file)} is valid: {_summary(pipeline)}")
+            print_note(f"{file} is valid: {_summary(pipeline)}")
         return
     options: dict[str, Any] = {
         "only": only, "limit": limit, "dry_run": dry_run, "reports": report or (),
@@ -179,7 +179,7 @@ def _load_pipeline(
     path: str, overrides: "Sequence[str]", only: "Sequence[str] | None"
 ) -> "PipelineFile":
     """Return the checked pipeline file. Exit with status 2 if it has mistakes."""
-    from asyncbatch.cli.terminal import separate_results
+    from asyncbatch.cli.terminal import separate_results, to_stderr
     from asyncbatch.config.pipeline_file.load import load_pipeline_file
     from asyncbatch.errors import (
         PipelineFileError,
@@ -192,7 +192,7 @@ def _load_pipeline(
         if only:
             pipeline.only(only)
     except PipelineFileError as error:
-        typer.echo(f"Error: {printable_lines(str(error))}", err=True)
+        to_stderr(f"Error: {error}")
         raise NotBegunError(str(error)) from None
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
@@ -205,7 +205,7 @@ def _summary(pipeline: "PipelineFile") -> str:
     sources = format_count(len(pipeline.sources), "source")
     transforms = format_count(len(pipeline.transforms), "transform")
     names = ", ".join(pipeline.source_names())
-    return printable_lines(f"{sources} ({names}), {transforms}, into {_destination(pipeline)}")
+    return f"{sources} ({names}), {transforms}, into {_destination(pipeline)}"
 
 
 def _destination(pipeline: "PipelineFile") -> str:

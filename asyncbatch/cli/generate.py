@@ -1,7 +1,6 @@
 """The command `asyncbatch generate`: write example data."""
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -9,6 +8,7 @@ import typer
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.command import CommandGroup, SectionedCommand
 from asyncbatch.cli.options import stream as s
+from asyncbatch.core.records import display_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,11 +77,13 @@ def type_names(text: str | None) -> "Sequence[str]":
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise typer.BadParameter(f"--types {text!r} has a type without a name")
+    if not text.isascii() and display_path(text) != text:
+        raise typer.BadParameter(f"--types {text!r} is not UTF-8")
     return names
 
 
 def _write(simulator: "Simulator", count: int, to: str) -> None:
-    from asyncbatch.cli.terminal import stdout
+    from asyncbatch.cli.terminal import stdout, to_stderr
     from asyncbatch.errors import (
         SinkError,
         UsageError,
@@ -102,7 +104,7 @@ def _write(simulator: "Simulator", count: int, to: str) -> None:
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
     except (OSError, SinkError) as error:
-        print(f"Error: cannot continue: {error}", file=sys.stderr)  # noqa: T201 - the process ends here
+        to_stderr(f"Error: cannot continue: {error}")
         os._exit(exit_codes.FAILURES)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from asyncbatch.cli.command import print_note
 from asyncbatch.cli.options.common import OUTPUT, option
 
 EPILOG = """\
@@ -23,17 +24,15 @@ Force = Annotated[bool, option(OUTPUT, "--force", help="Overwrite an existing fi
 def write_pipeline(file: File = "pipeline.toml", *, force: Force = False) -> None:
     """Write a commented pipeline file, to edit and run with `asyncbatch etl`."""
     from asyncbatch.config import pipeline_file
-    from asyncbatch.core.units import printable
 
     starting = os.path.join(os.path.dirname(pipeline_file.__file__), "starting.toml")
-    name = printable(file)
     try:
         with open(starting, encoding="utf-8") as source:
             text = source.read()
         with open(file, "w" if force else "x", encoding="utf-8") as target:
             target.write(text)
     except FileExistsError:
-        raise typer.BadParameter(f"{name} exists already; --force overwrites it") from None
+        raise typer.BadParameter(f"{file} exists already; --force overwrites it") from None
     except OSError as error:
-        raise typer.BadParameter(f"{name}: {error.strerror or error}") from None
-    typer.echo(f"wrote {name}; check it with `asyncbatch etl {name} --check`")
+        raise typer.BadParameter(f"{file}: {error.strerror or error}") from None
+    print_note(f"wrote {file}; check it with `asyncbatch etl {file} --check`")

@@ -213,5 +213,8 @@ def _split_fields(text: str) -> tuple[str, ...]:
 
     A name with a comma, or with a blank at an end, is in double quotes.
     """
-    names = next(csv.reader([text], skipinitialspace=True))
+    try:
+        names = next(csv.reader([text], skipinitialspace=True))
+    except csv.Error:
+        raise UsageError(f"{text!r} is not a list of names: quote a name with a line end") from None
     return tuple(name if f'"{name}"' in text else name.strip() for name in names)

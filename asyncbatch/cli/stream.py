@@ -9,6 +9,7 @@ from asyncbatch.cli.options import common as o
 from asyncbatch.cli.options import stream as s
 from asyncbatch.cli.options import target as t
 from asyncbatch.cli.options import transforms as r
+from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.cli.values import failure_budget
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def stream_events(
             reports=report or (),
         )
     except LockHeldError as error:
-        typer.echo(f"Error: {error}", err=True)
+        to_stderr(f"Error: {error}")
         raise typer.Exit(exit_codes.LOCKED) from None
     except (UsageError, ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
@@ -178,10 +179,7 @@ def _run_pipeline_file(
 ) -> None:
     """Run the pipeline file that is the only source. With `check`, only check it."""
     from asyncbatch.cli import exit_codes
-    from asyncbatch.cli.command import (
-        print_note,
-        printable_lines,
-    )
+    from asyncbatch.cli.command import print_note
     from asyncbatch.cli.file_job import file_job
     from asyncbatch.cli.stream_session import StreamSession
     from asyncbatch.errors import (
@@ -196,7 +194,7 @@ def _run_pipeline_file(
         job = file_job(path, overrides, context)
         if check:
             if not quiet:
-                print_note(printable_lines(f"{path} is valid: {job}"))
+                print_note(f"{path} is valid: {job}")
             return
         session = StreamSession(
             job.settings,
@@ -209,7 +207,7 @@ def _run_pipeline_file(
             **control,
         )
     except LockHeldError as error:
-        typer.echo(f"Error: {error}", err=True)
+        to_stderr(f"Error: {error}")
         raise typer.Exit(exit_codes.LOCKED) from None
     except (UsageError, ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None

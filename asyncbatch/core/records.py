@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from asyncbatch.core.paths import ObjectPath
+from asyncbatch.errors import valid_text
 
 if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import FileStatus
@@ -44,7 +45,10 @@ def display_path(path: str) -> str:
         return path.redacted
     if path.isascii():
         return path
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which no name of a file has
+        return valid_text(path)
 
 
 class Position(Struct, frozen=True, gc=False):

@@ -119,11 +119,15 @@ class ParquetSink(FileSink):
             self._write()
         return refused
 
+    def _open_parquet(self, path: str) -> Any:
+        # The library refuses names that are not UTF-8, unless they are bytes.
+        return self._parquet.ParquetFile(self._arrow.OSFile(os.fsencode(path)))
+
     def keep(self, path: str, extent: Extent) -> Extent:
         at = self.position
         if self._kept is None or self._kept.path != path:
             self._release()
-            self._kept = _KeptRows(path, self._parquet.ParquetFile(path))
+            self._kept = _KeptRows(path, self._open_parquet(path))
         for rows in self._kept.rows(extent):
             self.load(_block_of(rows))
         return Extent(at, extent.length, 0, extent.take)
@@ -197,7 +201,7 @@ class ParquetSink(FileSink):
         os.rename(self.file.temp_path, self._old)
         self.file.open()
         self._begin(kinds)
-        with self._parquet.ParquetFile(self._old) as old:
+        with self._open_parquet(self._old) as old:
             for number in range(old.num_row_groups):
                 group = old.read_row_group(number)
                 arrays = []

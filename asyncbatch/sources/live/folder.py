@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from asyncbatch.core.aio import Wakeup
-from asyncbatch.core.records import Failure
+from asyncbatch.core.records import Failure, display_path
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.base import LiveChunk
@@ -199,7 +199,7 @@ class FolderReader:
         try:
             data = reading.next()
         except (OSError, CorruptArchiveError) as error:
-            loss = Failure(path, *_read_failure(error))
+            loss = Failure(display_path(path), *_read_failure(error))
             reading.checksum = None
             self._finish(file, reading)
             return LiveChunk(
@@ -224,7 +224,7 @@ class FolderReader:
             self._missing[file.inode] = path
             self._needs_scan = True
         except (OSError, CorruptArchiveError) as error:
-            self._losses.append(Failure(path, *_read_failure(error)))
+            self._losses.append(Failure(display_path(path), *_read_failure(error)))
             self._seen.add(file, file.size, "")
         else:
             self._current, self._begins = (file, reading), True
@@ -293,7 +293,9 @@ class FolderReader:
         for inode, path in self._missing.items():
             if inode not in inodes:
                 self._losses.append(
-                    Failure(path, "not_found", "the file was removed before it was read")
+                    Failure(
+                        display_path(path), "not_found", "the file was removed before it was read"
+                    )
                 )
         self._missing.clear()
         self.scan_seconds = time.monotonic() - began
@@ -328,7 +330,7 @@ class FolderReader:
         if grown:
             self._losses.append(
                 Failure(
-                    path,
+                    display_path(path),
                     "read_error",
                     f"{grown:,} bytes were added after the file was read: they are not read (write "
                     "to another name, and rename the complete file)",
@@ -354,7 +356,7 @@ class FolderReader:
         except OSError as error:
             if path not in self._reported_paths:  # report it once, not at each scan
                 self._reported_paths.add(path)
-                self._losses.append(Failure(path, *_read_failure(error)))
+                self._losses.append(Failure(display_path(path), *_read_failure(error)))
             return None
         if not stat.S_ISREG(status.st_mode):
             return None

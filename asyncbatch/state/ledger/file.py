@@ -14,7 +14,7 @@ from asyncbatch.core.paths import is_store_url
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.state.ledger import sqlite, table
 from asyncbatch.state.lock import state_folder
-from asyncbatch.storage.atomic import PRIVATE_MODE
+from asyncbatch.storage.atomic import PRIVATE_MODE, make_private_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ class LedgerStore:
         """Open the file, and create its tables if needed. Raises UsageError."""
         try:
             if folder := os.path.dirname(self.path):
-                os.makedirs(folder, mode=0o700, exist_ok=True)
+                make_private_folders(folder)
             with suppress(FileExistsError):  # SQLite's own files get the mode of this one
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 os.close(os.open(self.path, flags, PRIVATE_MODE))

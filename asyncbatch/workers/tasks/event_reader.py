@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import UNSET, MsgspecError, Struct, field
 
 from asyncbatch.core.progress import Progress
-from asyncbatch.core.records import Failure, Position
+from asyncbatch.core.records import Failure, Position, display_path
 from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
 from asyncbatch.formats.failures import line_failure
 from asyncbatch.formats.lines import InvalidLine, validate_lines
@@ -109,7 +109,9 @@ class EventBlockBuilder:
     def reject(self, line: Line | InvalidLine, error: RecordError | None = None) -> None:
         """Reject a line, for an `error` if it is JSON."""
         if isinstance(line, InvalidLine):
-            self.reject_text(line_failure(self.file, line), line.text, is_invalid=True)
+            self.reject_text(
+                line_failure(display_path(self.file), line), line.text, is_invalid=True
+            )
         elif error is not None:
             self.reject_text(self._failure(line, error), line.text)
 
@@ -130,7 +132,7 @@ class EventBlockBuilder:
 
     def _failure(self, line: Line, error: RecordError) -> Failure:
         return Failure(
-            self.file, error.kind, error.message, line.record, line.line,
+            display_path(self.file), error.kind, error.message, line.record, line.line,
             pointer=UNSET if error.pointer is None else error.pointer,
             violations=error.violations or UNSET,
             traceback=error.detail if error.detail and self._settings.tracebacks else UNSET,
@@ -210,7 +212,11 @@ class EventReader:
         at = self._position
         self._position = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
         failure = Failure(
-            self._file, "invalid_json", chunk.line_error, self._position.record, self._position.line
+            display_path(self._file),
+            "invalid_json",
+            chunk.line_error,
+            self._position.record,
+            self._position.line,
         )
         builder = self.new_builder()
         builder.block.records = 1
