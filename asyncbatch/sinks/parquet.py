@@ -191,7 +191,7 @@ class ParquetSink(FileSink):
         kinds = dict(sorted(self._columns.kinds.items(), key=lambda item: item[1] == "null"))
         has_other = self._writer is not None and self._schema(kinds) != self._schema(self._written)
         try:
-            if self._stage is None and (has_other or self._native_shapes()):
+            if self._stage is None and (has_other or self._shapes):
                 self._begin_stage()
             if self._stage is None and self._writer is None:
                 self._begin(self._schema(kinds))
@@ -228,10 +228,6 @@ class ParquetSink(FileSink):
         arrays = [arrow.chunked_array(chunks[name], _TYPES[kind]) for name, kind in kinds.items()]
         return arrow.table(arrays, schema=self._schema(kinds))
 
-    def _native_shapes(self) -> dict[str, Shape]:
-        """Return the shapes of the columns of STRUCT and LIST, as far as is known now."""
-        return {name: shape for name, shape in self._shapes.items() if not shape.is_text}
-
     def _begin(self, schema: Any) -> None:
         self._writer = self._parquet.ParquetWriter(self.file.stream, schema, compression="zstd")
 
@@ -256,11 +252,12 @@ class ParquetSink(FileSink):
 
     def _write_from_stage(self) -> None:
         """Write the file from the stage, with the columns of all rows."""
-        kinds, shapes = self._written, self._native_shapes()
+        kinds = self._written
+        shapes = {name: shape for name, shape in self._shapes.items() if not shape.is_text}
+        schema = self._schema(kinds, shapes)
+        if self._shapes:
+            schema = schema.with_metadata({_SHAPES: encode(self._shapes)})
         try:
-            schema = self._schema(kinds, shapes)
-            if shapes:
-                schema = schema.with_metadata({_SHAPES: encode(shapes)})
             self._begin(schema)
             for table, had in self._stage.tables() if self._stage else ():
                 arrays = []

@@ -133,19 +133,18 @@ class Target(Struct, frozen=True):
                 "--table, --key, --mode and --schema-contract are for databases: sqlite:///,"
                 " duckdb:///, postgresql://"
             )
-        if self.override_identity and self.form != "postgres":
-            raise UsageError("--override-identity is for postgresql://")
-        if self.columns is not None and self.form != "csv":
-            raise UsageError("--columns is for .csv and .tsv targets")
-        if self.csv_safe and self.form != "csv":
-            raise UsageError("--csv-safe is for .csv and .tsv targets")
-        if self.null_value is not None:
-            if self.form != "csv":
-                raise UsageError("--null-value is for .csv and .tsv targets")
-            if not set('",\t\r\n').isdisjoint(self.null_value):
-                raise UsageError("--null-value: a comma, tab, quote or line end would need quotes")
-        if self.nested is not None and self.form != "parquet":
-            raise UsageError("--nested is for .parquet targets")
+        texts = ".csv and .tsv targets"
+        for option, is_given, form, targets in (
+            ("--override-identity", self.override_identity, "postgres", "postgresql://"),
+            ("--columns", self.columns is not None, "csv", texts),
+            ("--csv-safe", self.csv_safe, "csv", texts),
+            ("--null-value", self.null_value is not None, "csv", texts),
+            ("--nested", self.nested is not None, "parquet", ".parquet targets"),
+        ):
+            if is_given and self.form != form:
+                raise UsageError(f"{option} is for {targets}")
+        if not set('",\t\r\n').isdisjoint(self.null_value or ""):
+            raise UsageError("--null-value: a comma, tab, quote or line end would need quotes")
         if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
 
