@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from tests.torture import is_nested_held
 TEXT = "VARCHAR"
 # By column: the type that DuckDB tells, and values of as many records. MISSING: no such field.
 MISSING = object()
-COLUMNS = {
+COLUMNS: dict[str, tuple[str, list[Any]]] = {
     "object": ("STRUCT(a BIGINT, b VARCHAR)", [{"a": 1, "b": "é\0"}, {"b": "", "a": -(2**63)}]),
     "late": ("STRUCT(a BIGINT)", [None, MISSING, {"a": 1}]),
     "optional": ("STRUCT(a BIGINT, c BIGINT[])", [{"a": 1}, {}, {"a": 2, "c": [2**63 - 1]}]),
