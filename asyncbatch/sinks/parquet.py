@@ -420,7 +420,9 @@ def _size_of(block: ColumnBlock) -> int:
     for kind, values in zip(block.kinds, block.values, strict=True):
         size += block.count * (8 if kind in ("null", "boolean") else 40)
         if kind in ("text", "json", "mixed", "numeric"):
-            size += block.count * 24 + sum(map(len, filter(None, values)))
+            # JSON texts are decoded as well.
+            texts = sum(map(len, filter(None, values)))
+            size += block.count * 24 + texts * (1 + (kind == "json"))
     return size
 
 

@@ -208,7 +208,7 @@ def test_depth(tmp_path):
 
 def test_row_groups_are_bounded_by_their_size(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_module, "GROUP_BYTES", 100_000)
-    rows = [{"v": {"a": "x" * 30_000}, "n": number} for number in range(12)]
+    rows = [{"v": {"a": "x" * 15_000}, "n": number} for number in range(12)]
     write(tmp_path / "x.parquet", rows, 2)
     metadata = pq.ParquetFile(tmp_path / "x.parquet").metadata
     assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [4, 4, 4]
