@@ -13,7 +13,7 @@ from asyncbatch.config.job import RecordWorkSettings
 from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.detect import has_lines_suffix
-from asyncbatch.sinks.base import Mode, SchemaContract
+from asyncbatch.sinks.base import Mode, Nested, SchemaContract
 from asyncbatch.sinks.target import Target
 from asyncbatch.transforms.chain import make_stages
 from asyncbatch.transforms.fields import parse_path
@@ -45,7 +45,7 @@ def record_settings(
     """Return the settings for the work on records. Raises UsageError."""
     names = (
         *("table", "key", "mode", "schema_contract", "override_identity", "columns"),
-        *("csv_safe", "null_value"),
+        *("csv_safe", "null_value", "nested"),
         *("to_format", "to_compression", "root"),
     )
     target = _make_target(to, **{name: more.pop(name) for name in names})
@@ -158,6 +158,7 @@ def _make_target(
     columns: str | None,
     csv_safe: bool | None,
     null_value: str | None,
+    nested: Nested | None,
     to_format: str,
     to_compression: str,
     root: str | None,
@@ -170,7 +171,7 @@ def _make_target(
             "--columns": columns,
         }
         unused |= {"--schema-contract": schema_contract, "--csv-safe": csv_safe or None}
-        unused |= {"--null-value": null_value}
+        unused |= {"--null-value": null_value, "--nested": nested}
         unused |= {"--override-identity": override_identity or None}
         for option, value in unused.items():
             if value is not None:
@@ -187,6 +188,7 @@ def _make_target(
         columns=None if columns is None else _split_fields(columns),
         csv_safe=bool(csv_safe),
         null_value=null_value,
+        nested=nested,
         format=to_format,
         compression=to_compression,
         root=root,

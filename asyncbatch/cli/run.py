@@ -83,6 +83,7 @@ def run_files(
     columns: to_options.Columns = None,
     csv_safe: to_options.CsvSafe = False,
     null_value: to_options.NullValue = None,
+    nested: to_options.Nested = None,
     load_batch: to_options.LoadBatch = None,
     to_format: to_options.ToFormat = "keep",
     to_compression: to_options.ToCompression = "keep",
@@ -155,6 +156,7 @@ def run_files(
         "to": to, "table": table, "key": key, "mode": mode,
         "schema_contract": schema_contract, "override_identity": override_identity,
         "columns": columns, "csv_safe": csv_safe, "null_value": null_value,
+        "nested": nested,
         "to_format": to_format, "to_compression": to_compression, "root": root if to else None,
         "letters": dead_letter is not None, "tracebacks": verbose,
     }  # fmt: skip

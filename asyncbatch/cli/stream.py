@@ -243,7 +243,7 @@ def _transforms(
     from asyncbatch.core.settings import FileWorkSettings
 
     names = ("table", "key", "mode", "schema_contract", "override_identity", "columns")
-    no_target = dict.fromkeys((*names, "csv_safe", "null_value", "root"))
+    no_target = dict.fromkeys((*names, "csv_safe", "null_value", "nested", "root"))
     settings = record_settings(
         FileWorkSettings(),
         unit="record",

@@ -90,6 +90,7 @@ def _target_parts(target: Target) -> list[object]:
         # Only if set: so the jobs of earlier versions stay the same.
         *(("csv_safe",) if target.csv_safe else ()),
         *(() if target.null_value is None else (target.null_value,)),
+        *(("nested",) if target.nested == "json" else ()),
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment
 
 ODD = "\x1b[2J\x07\n::error::x\n<script>alert(1)</script>|`\u202e\x9b31m]]>"
 NAMES = [

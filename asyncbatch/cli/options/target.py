@@ -83,6 +83,15 @@ NullValue = Annotated[
         "empty cell, as for an empty string]",
     ),
 ]
+Nested = Annotated[
+    Literal["native", "json"] | None,
+    option(
+        TARGET,
+        "--nested",
+        help="Arrays and objects in a Parquet file: STRUCT and LIST where these lose nothing, or "
+        "JSON text.  [default: native]",
+    ),
+]
 LoadBatch = Annotated[
     int | None,
     option(

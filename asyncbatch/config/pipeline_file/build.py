@@ -115,6 +115,7 @@ def sink_target(table: SinkTable, root: str | None = None, *, job: str | None = 
         columns=table.columns,
         csv_safe=table.csv_safe,
         null_value=table.null_value,
+        nested=table.nested,
         format=table.format,
         compression=table.compression,
         root=root,

@@ -90,6 +90,13 @@ class SinkTable(Table, frozen=True):
     null_value: Annotated[
         str | None, Meta(description="The text of null in a CSV file, in place of an empty cell.")
     ] = None
+    nested: Annotated[
+        Literal["native", "json"] | None,
+        Meta(
+            description="Arrays and objects in a Parquet file: STRUCT and LIST where these lose "
+            "nothing (native, the default), or JSON text."
+        ),
+    ] = None
     format: Annotated[
         Literal["keep", "json", "jsonl"], Meta(description="The format of the files in a folder.")
     ] = "keep"
@@ -124,6 +131,7 @@ class SinkTable(Table, frozen=True):
             "schema_contract": DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
             "override_identity": _POSTGRES,
             "columns": ("csv",), "csv_safe": ("csv",), "null_value": ("csv",),
+            "nested": ("parquet",),
             "format": ("folder",), "compression": ("folder",),
         }  # fmt: skip
         for key, forms in takers.items():
@@ -136,6 +144,7 @@ _GROUP_NAMES = {
     DATABASES: "databases",
     _POSTGRES: "PostgreSQL",
     ("csv",): "CSV files",
+    ("parquet",): "Parquet files",
     ("folder",): "folders",
 }
 _FORM_NAMES = {
