@@ -386,6 +386,7 @@ class StreamCore:
         if block.rejected:
             for failure, _ in block.rejected:
                 tally.reject(failure)
+            tally.missing.update(block.missing)
             if self._reject is not None:
                 self._reject(b"".join(dead_letter for _, dead_letter in block.rejected))
         if block.events is None:

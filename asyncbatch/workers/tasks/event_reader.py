@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import UNSET, MsgspecError, Struct, field
 
 from asyncbatch.core.progress import Progress
-from asyncbatch.core.records import Failure, Position
+from asyncbatch.core.records import Failure, MissingNames, Position
 from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
 from asyncbatch.formats.failures import line_failure
 from asyncbatch.formats.lines import InvalidLine, validate_lines
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.core.records import Json
     from asyncbatch.sources.base import LiveChunk
+    from asyncbatch.transforms.base import MissingName
     from asyncbatch.transforms.chain import Chain
     from asyncbatch.windows.aggregates import AggregateSet
     from asyncbatch.windows.events import Events
@@ -44,6 +45,7 @@ class EventBlock(Struct):
     dropped: int = 0
     # the reasons, and the dead letters
     rejected: list[tuple[Failure, bytes]] = field(default_factory=list)
+    missing: MissingNames = field(default_factory=MissingNames)
 
     def texts(self) -> Sequence[bytes]:
         """Return each event's text."""
@@ -111,10 +113,21 @@ class EventBlockBuilder:
         if isinstance(line, InvalidLine):
             self.reject_text(line_failure(self.file, line), line.text, is_invalid=True)
         elif error is not None:
-            self.reject_text(self._failure(line, error), line.text)
+            self.reject_text(self._failure(line, error), line.text, missing=error.missing)
 
-    def reject_text(self, failure: Failure, text: bytes, *, is_invalid: bool = False) -> None:
+    def reject_text(
+        self,
+        failure: Failure,
+        text: bytes,
+        *,
+        is_invalid: bool = False,
+        missing: MissingName | None = None,
+    ) -> None:
         """Reject a record with this text; `is_invalid` if it is not JSON."""
+        if missing is not None:
+            self.block.missing.add(missing.subject, missing.note)
+        else:
+            self.block.missing.reject_other(failure.kind)
         dead_letter = (
             record_dead_letter(failure, text, bad=is_invalid) if self._settings.letters else b""
         )
