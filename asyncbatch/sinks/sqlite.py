@@ -29,6 +29,7 @@ from asyncbatch.sinks.sqlite_schema import (
     NotRetypableError,
     columns_of,
     create,
+    fixing_feature,
     has_only_exact,
     has_repeated_key,
     has_unique_key,
@@ -254,6 +255,9 @@ class SqliteSink:
         self._present = [column.name for column in columns if not column.is_generated]
         self._generated = {fold(column.name) for column in columns if column.is_generated}
         self._numeric = {column.name for column in columns if column.affinity == "numeric"}
+        feature = fixing_feature(self._connection, self._target)
+        reason = f"SQLite cannot change the types of a table that has {feature} in its definition"
+        self._columns.fix(dict.fromkeys(self._present, reason) if feature else {})
         kinds = {column.name: column.kind for column in columns}
         self._columns.refresh(kinds | dict.fromkeys(self._untyped & kinds.keys(), "null"))
 

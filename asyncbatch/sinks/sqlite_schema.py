@@ -149,6 +149,17 @@ _SPECIAL = re.compile(
 _ROWID_NAMES = ("rowid", "oid", "_rowid_")
 
 
+def fixing_feature(connection: sqlite3.Connection, table: str) -> str | None:
+    """Return the word in the definition of a table that forbids `retype`, or None."""
+    query = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND lower(name) = lower(?)"
+    found = connection.execute(query, (table,)).fetchone()
+    special = found and _SPECIAL.search(_QUOTED.sub(" ", found[0]))
+    if not special:
+        return None
+    word: str = special[0].upper()
+    return "NOT NULL" if word == "NOT" else word
+
+
 class NotRetypableError(Exception):
     """A table has a feature that `retype` cannot copy. The message names it."""
 
@@ -162,9 +173,8 @@ def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str])
     """
     query = "SELECT type, sql FROM sqlite_schema WHERE lower(tbl_name) = lower(?) AND sql NOTNULL"
     definitions = connection.execute(query, (table,)).fetchall()
-    sql = next(sql for kind, sql in definitions if kind == "table")
-    if found := _SPECIAL.search(_QUOTED.sub(" ", sql)):
-        raise NotRetypableError(found[0].upper())
+    if feature := fixing_feature(connection, table):
+        raise NotRetypableError(feature)
     columns = columns_of(connection, table)
     key = [column.name for column in sorted(columns, key=_key_place) if column.key_place]
     new = f"{table}.asyncbatch-rebuilt"
