@@ -119,7 +119,8 @@ class EventFields:
     def row(self, event: Json) -> tuple[Any, ...]:
         """Return the time, the key's fields and the values of an event. Raises RecordError."""
         if type(event) is not dict:
-            raise RecordError("transform", f"an event is an object, not {kind_of(event)}")
+            advice = " (--jq '.[]' makes an event of each element)" if type(event) is list else ""
+            raise RecordError("transform", f"an event is an object, not {kind_of(event)}{advice}")
         if self._time is None:
             return (None, *(one.read(event) for one in self.readers))
         try:

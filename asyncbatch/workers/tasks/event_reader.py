@@ -10,11 +10,11 @@ from msgspec import UNSET, MsgspecError, Struct, field
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Failure, MissingNames, Position
 from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
-from asyncbatch.formats.failures import line_failure
+from asyncbatch.formats.failures import InvalidTextError, file_failure, line_failure
 from asyncbatch.formats.lines import InvalidLine, validate_lines
-from asyncbatch.formats.positions import BOM
+from asyncbatch.formats.positions import BOM, TextPosition
 from asyncbatch.formats.validator import make_validator
-from asyncbatch.sinks.dead_letters import record_dead_letter
+from asyncbatch.sinks.dead_letters import file_dead_letter, record_dead_letter
 from asyncbatch.transforms.base import Context, RecordError
 from asyncbatch.windows.times import ConstantTime
 from asyncbatch.workers.tasks.event_fields import EventFields, RowEvents, RowReader
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.core.records import Json
+    from asyncbatch.formats.grammar import Fault
     from asyncbatch.sources.base import LiveChunk
     from asyncbatch.transforms.base import MissingName
     from asyncbatch.transforms.chain import Chain
@@ -229,6 +230,15 @@ class EventReader:
         builder.block.records = 1
         builder.reject_text(failure, chunk.data, is_invalid=True)
         return builder.block
+
+    def reject_file(self, fault: Fault) -> EventBlock:
+        """Return the block that rejects a file that is not JSON Lines."""
+        failure = file_failure(self._file, InvalidTextError(fault, TextPosition(1, 1, 0)))
+        block = EventBlock(1, kept_texts=[])
+        block.missing.reject_other(failure.kind)
+        dead_letter = file_dead_letter(failure) if self._settings.letters else b""
+        block.rejected.append((failure, dead_letter))
+        return block
 
     def skip(self, lines: bytes, count: int) -> None:
         """Count lines that another reader has read, none of them blank."""
