@@ -123,6 +123,7 @@ class Delivery:
             self.retrier,
             self._contract,
             self._job.stores,
+            sorts_columns=not self._job.ordered,
         )
         if ledger_session:
             ledger_session.prepare(sink)
@@ -148,6 +149,7 @@ class Delivery:
             wait_seconds=self._job.record_work.patience
             if self._job.record_work
             else DEFAULT_PATIENCE,
+            ordered=self._job.ordered,
         )
 
     @property

@@ -66,7 +66,9 @@ class DuckdbSink:
         job: LedgerJob | None = None,
         contract: SchemaContractCheck | None = None,
         times: Collection[str] = (),
+        sorts_columns: bool = False,
     ) -> None:
+        self._sorts_columns, self._is_new = sorts_columns, False  # whether this run made the table
         self.path, self.table, self.mode, self.key = path, table, mode, key
         self._job, self._times = job, times
         # The table that is loaded. A replacement is renamed to `table` at the end.
@@ -305,6 +307,7 @@ class DuckdbSink:
         if types and not self._types:
             columns = ", ".join(f"{quote(name)} {declared}" for name, declared in types.items())
             self._connection.execute(f"CREATE TABLE {table} ({columns})")
+            self._is_new = True
         else:
             for name, declared in types.items():
                 if name not in self._types:
@@ -377,15 +380,27 @@ class DuckdbSink:
         """Add columns without values as text, and put a replacement in place."""
         kinds = self._columns.kinds.items() if ended and self._types else ()
         untyped = [name for name, kind in kinds if kind == "null" and name not in self._types]
-        if not untyped and self.mode != "replace":
+        sorts = self._sorts_columns and self._is_new and ended
+        if not untyped and self.mode != "replace" and not sorts:
             return
         with self._transaction():
             self._reshape(dict.fromkeys(untyped, "text"), dict.fromkeys(untyped, TYPES["text"]))
+            if sorts and list(self._types) != sorted(self._types):
+                self._sort_columns()
             if self.mode == "replace":
                 self._replace()
                 if self._job and has_ledger(self._connection):
                     replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
             self._commit()
+
+    def _sort_columns(self) -> None:
+        """Put the columns of the table in the order of their names, in a copy."""
+        execute, table = self._connection.execute, quote(self._target)
+        new = quote(f"{self.table}.asyncbatch-sorted")
+        selection = f"SELECT {quoted(sorted(self._types))} FROM {table}"  # noqa: S608 - quoted
+        execute(f"CREATE OR REPLACE TABLE {new} AS {selection}")
+        execute(f"DROP TABLE {table}")
+        execute(f"ALTER TABLE {new} RENAME TO {table}")
 
     def _replace(self) -> None:
         execute, table = self._connection.execute, quote(self.table)

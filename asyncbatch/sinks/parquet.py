@@ -49,8 +49,11 @@ class ParquetSink(FileSink):
 
     goes_back = True
 
-    def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
+    def __init__(
+        self, path: str, stores: StoreSettings | None = None, *, sorts_columns: bool = False
+    ) -> None:
         super().__init__(path, stores)
+        self._sorts_columns = sorts_columns  # by name; else by the first value
         self._arrow: Any
         self._parquet: Any
         self._writer: Any = None
@@ -153,7 +156,7 @@ class ParquetSink(FileSink):
     def _write(self) -> None:
         """Write the waiting rows as a row group."""
         arrow = self._arrow
-        kinds = dict(sorted(self._columns.kinds.items(), key=lambda item: item[1] == "null"))
+        kinds = dict(sorted(self._columns.kinds.items(), key=self._column_order))
         try:
             if self._writer is None:
                 self._begin(kinds)
@@ -179,6 +182,10 @@ class ParquetSink(FileSink):
             raise SinkError(str(error)) from None
         self._waiting.clear()
         self._in_group = 0
+
+    def _column_order(self, column: tuple[str, ColumnKind]) -> str | bool:
+        name, kind = column
+        return name if self._sorts_columns else kind == "null"
 
     def _begin(self, kinds: dict[str, ColumnKind]) -> None:
         schema = self._schema(kinds)

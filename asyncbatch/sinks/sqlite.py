@@ -85,7 +85,9 @@ class SqliteSink:
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
         contract: SchemaContractCheck | None = None,
+        sorts_columns: bool = False,
     ) -> None:
+        self._sorts_columns, self._is_new = sorts_columns, False  # whether this run made the table
         self.path, self.table, self.mode, self.key = path, table, mode, key
         self._job, self._retrier = job, retrier or Retrier(Retries())
         self._contract = contract or SchemaContractCheck()
@@ -325,7 +327,7 @@ class SqliteSink:
             return
         typed = {name: TYPES[kind] for name, kind in changes.items() if kind != "null"}
         if not self._present:
-            self._untyped = set() if typed else set(changes)
+            self._untyped, self._is_new = set() if typed else set(changes), True
             create(self._connection, self._target, typed or dict.fromkeys(changes, ""), self.key)
         elif retyped := {name: typed[name] for name in self._present if name in typed}:
             self._retype(retyped)
@@ -397,11 +399,14 @@ class SqliteSink:
         """Add columns without values as text, and put a replacement in place."""
         kinds = self._columns.kinds.items() if ended and self._present else ()
         untyped: dict[str, ColumnKind] = {name: "text" for name, kind in kinds if kind == "null"}
-        if not untyped and self.mode != "replace":
+        sorts = self._sorts_columns and self._is_new and ended
+        if not untyped and self.mode != "replace" and not sorts:
             return
         with self._transaction():
             self._read_schema()
             self._reshape(untyped)
+            if sorts and self._present != sorted(self._present):
+                retype(self._connection, self._target, {}, by_name=True)
             if self.mode == "replace":
                 self._replace()
                 if self._job and has_ledger(self._connection):

@@ -164,8 +164,12 @@ class NotRetypableError(Exception):
     """A table has a feature that `retype` cannot copy. The message names it."""
 
 
-def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str]) -> None:
-    """Change the declared types of columns. Call it within a transaction.
+def retype(
+    connection: sqlite3.Connection, table: str, types: Mapping[str, str], *, by_name: bool = False
+) -> None:
+    """Change the declared types of columns; put them in the order of their names if `by_name`.
+
+    Call it within a transaction.
 
     SQLite has no statement for this. A new table replaces the old one, with its rows, row ids,
     primary key, indexes and triggers. Numbers become text in their shortest exact form. Raises
@@ -176,6 +180,8 @@ def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str])
     if feature := fixing_feature(connection, table):
         raise NotRetypableError(feature)
     columns = columns_of(connection, table)
+    if by_name:
+        columns.sort(key=lambda column: column.name)
     key = [column.name for column in sorted(columns, key=_key_place) if column.key_place]
     new = f"{table}.asyncbatch-rebuilt"
     create(connection, new, {c.name: types.get(c.name, c.declared) for c in columns}, key)
