@@ -363,13 +363,7 @@ class DuckdbSink:
         )
         block = block.fields([place for place, name in enumerate(block.names) if name in types])
         stage.fill(block, needs_checks=bool(self.key or any(self._constraints)))
-        # A column with a condition cannot change its type; the change is refused later.
-        checks = [
-            check
-            for check in self._constraints.checks
-            if not any(name in check for name in changed)
-        ]
-        reasons = stage.misfits(self._constraints._replace(checks=checks))
+        reasons = stage.misfits(self._constraints)
         reasons = dict(spread_reasons(reasons, groups))
         stage.drop(reasons)
         clashes = stage.clashes(unique, group_edges(block.count, groups)) if unique else {}
