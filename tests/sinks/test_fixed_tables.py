@@ -6,11 +6,12 @@ import json
 import sqlite3
 import struct
 from contextlib import closing
+from typing import Any
 
 import duckdb
 import pytest
 
-CONNECT = {"sqlite": sqlite3.connect, "duckdb": duckdb.connect}
+CONNECT: dict[str, Any] = {"sqlite": sqlite3.connect, "duckdb": duckdb.connect}
 
 
 @pytest.fixture

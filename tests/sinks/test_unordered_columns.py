@@ -6,6 +6,7 @@ import csv
 import json
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
@@ -27,7 +28,7 @@ RECORDS = [
     {"id": 1, "m": 1.5, "nothing": None}, {"m": 2, "id": 2}, {"last": True, "id": 3, "a": "x"},
 ]  # fmt: skip
 NAMES = ["a", "at", "b", "id", "m", "nothing", "z"]
-ROWS = [
+ROWS: list[list[Any]] = [
     [None, "2026-01-01T00:00:00Z", 2, 0, None, None, 1], [None, None, None, 1, 1.5, None, None],
     [None, None, None, 2, 2.0, None, None], ["x", None, None, 3, None, None, None],
 ]  # fmt: skip
@@ -52,8 +53,8 @@ def in_order(names, rows):
 def test_columns_of_a_table_come_by_name(run, folder, database, more):
     target = ("--to", f"{database}:///o.db", "--table", "t", "--load-batch", "1", *more)
     assert run("in", *target, *OPTIONS).code == 0
-    connect = {"sqlite": sqlite3.connect, "duckdb": duckdb.connect}[database]
-    with closing(connect(str(folder / "o.db"))) as connection:
+    connect: dict[str, Any] = {"sqlite": sqlite3.connect, "duckdb": duckdb.connect}
+    with closing(connect[database](str(folder / "o.db"))) as connection:
         cursor = connection.execute("SELECT * FROM t")
         names = [column[0] for column in cursor.description]
         assert in_order(names, cursor.fetchall()) == (NAMES, ROWS)
