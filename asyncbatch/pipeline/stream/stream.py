@@ -39,23 +39,22 @@ class SourceReader:
         self.file, self.reader = file, make_reader(file)
         self.position: Any = None
         self._splitter = LineSplitter()
-        self._is_at_start, self._is_skipped = True, False
+        self._is_skipped = False
         self._fault: Fault | None = None
 
     def begin(self, file: str) -> None:
         """Start another file at its beginning."""
         self.file, self.reader = file, self._make_reader(file)
-        self._is_at_start, self._is_skipped = True, False
+        self._is_skipped = False
 
     def skips(self, chunk: LiveChunk) -> bool:
         """Whether a chunk belongs to a file that is not JSON Lines, which is rejected as a whole.
 
         Call it for each chunk, before `cut`.
         """
-        if self._is_at_start and chunk.data:
-            self._is_at_start = False
-            fault = find_stream_fault(chunk.data, is_all=chunk.ends_file)
-            self._is_skipped, self._fault = fault is not None, fault
+        if chunk.is_head:
+            self._fault = find_stream_fault(chunk.data)
+            self._is_skipped = self._fault is not None
         if self._is_skipped:
             self.position = chunk.position
         return self._is_skipped
@@ -99,7 +98,6 @@ class SourceReader:
             self.position = state.position
             self.begin(state.file)
             self._splitter.restore(state.held)
-            self._is_at_start = not (state.at.byte or state.held or state.is_skipped)
             self._is_skipped = state.is_skipped
         self.reader.resume(state.at, state.arrived)
 
