@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
 from asyncbatch.cli.terminal import separate_results
+from asyncbatch.cli.values import split_all_fields, split_fields
 from asyncbatch.config.job import RecordWorkSettings
 from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.errors import UsageError
@@ -177,7 +177,7 @@ def _make_target(
             if value is not None:
                 raise UsageError(f"{option} needs a target: name it with --to")
         return None
-    fields = _split_all(key or ())
+    fields = split_all_fields(key or ())
     return Target.parse(
         to,
         table=table,
@@ -185,7 +185,7 @@ def _make_target(
         mode=mode or ("upsert" if fields else "append"),
         contract=schema_contract or "evolve",
         override_identity=bool(override_identity),
-        columns=None if columns is None else _split_fields(columns),
+        columns=None if columns is None else split_fields(columns),
         csv_safe=bool(csv_safe),
         null_value=null_value,
         nested=nested,
@@ -197,26 +197,10 @@ def _make_target(
 
 def _dedupe_paths(texts: Sequence[str]) -> tuple[str, ...]:
     """Return the field paths of `--dedupe`. Raises UsageError for an invalid path."""
-    paths = _split_all(texts)
+    paths = split_all_fields(texts)
     try:
         for path in paths:
             parse_path(path)
     except ValueError as error:
         raise UsageError(f"--dedupe: {error}") from None
     return paths
-
-
-def _split_all(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(field for text in texts for field in _split_fields(text))
-
-
-def _split_fields(text: str) -> tuple[str, ...]:
-    """Split a list of names at its commas, and drop the blanks around these.
-
-    A name with a comma, or with a blank at an end, is in double quotes.
-    """
-    try:
-        names = next(csv.reader([text], skipinitialspace=True))
-    except csv.Error:
-        raise UsageError(f"{text!r} is not a list of names: quote a name with a line end") from None
-    return tuple(name if f'"{name}"' in text else name.strip() for name in names)

@@ -307,6 +307,7 @@ class StreamReport:
             "failures_omitted": tally.rejected + tally.lost - len(failures),
             "failure_kinds": dict(sorted(tally.kinds.items())),
             "exit_code": exit_code,
+            **({"notes": tally.notes} if tally.notes else {}),
         }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from asyncbatch.cli.options import stream as s
 from asyncbatch.cli.options import target as t
 from asyncbatch.cli.options import transforms as r
 from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.cli.values import failure_budget
+from asyncbatch.cli.values import failure_budget, split_all_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +127,7 @@ def stream_events(
         settings = StreamSettings(
             window=window,  # type: ignore[arg-type]  # typer parses it, and the spans below
             aggregates=_aggregates(agg, simulated=source == [SIMULATE]),
-            by=tuple(by or (["event_type"] if source == [SIMULATE] else [])),
+            by=split_all_fields(by or (["event_type"] if source == [SIMULATE] else [])),
             time=None if time == "arrival" else time,
             unit=time_unit,
             lateness=lateness,  # type: ignore[arg-type]  # see above

@@ -1,4 +1,4 @@
-"""Conversion of single option values: engine, failure budget, memory."""
+"""Conversion of single option values: names, engine, failure budget, memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import typer
 from asyncbatch.core.secrets import redact_address
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncbatch.config.memory import MemoryPlan
     from asyncbatch.core.settings import DaskSettings
     from asyncbatch.core.tally import FailureBudget
@@ -82,3 +84,24 @@ def failure_budget(max_failures: str | None, *, fail_fast: bool = False) -> Fail
         return None if max_failures is None else FailureBudget.parse(max_failures)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--max-failures") from None
+
+
+def split_all_fields(texts: Sequence[str]) -> tuple[str, ...]:
+    """Split each of several lists of names; see `split_fields`."""
+    return tuple(field for text in texts for field in split_fields(text))
+
+
+def split_fields(text: str) -> tuple[str, ...]:
+    """Split a list of names at its commas, and drop the blanks around these.
+
+    A name with a comma, or with a blank at an end, is in double quotes.
+    """
+    import csv
+
+    try:
+        names = next(csv.reader([text], skipinitialspace=True))
+    except csv.Error:
+        raise typer.BadParameter(
+            f"{text!r} is not a list of names: quote a name with a line end"
+        ) from None
+    return tuple(name if f'"{name}"' in text else name.strip() for name in names)

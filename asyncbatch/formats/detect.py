@@ -102,6 +102,18 @@ def find_start_fault(head: bytes, form: TextForm, *, is_all: bool) -> Fault | No
     return _find_spread_text(head, is_all=is_all) if form == "jsonl" else None
 
 
+def find_stream_fault(head: bytes) -> Fault | None:
+    """Return the error of a file of a stream that begins with `head`, if it is no JSON Lines."""
+    fault = find_start_fault(head, "jsonl", is_all=False)
+    if fault is None:
+        return None
+    message, option, _ = fault.message.partition(" (--format")
+    if not option:
+        return fault
+    each = ".[]" if head.removeprefix(BOM).lstrip(_BLANK).startswith(b"[") else "."
+    return Fault(fault.kind, 0, f"{message} (jq -c '{each}' makes JSON Lines of it)")
+
+
 _TAR_MAGIC_AT = 257  # the byte of a tar archive at which "ustar" stands
 _CLOSERS = {b"[": b"]", b"{": b"}"}
 _TELLING_LINES = 3  # so many lines that are one text are no JSON Lines with a bad first line

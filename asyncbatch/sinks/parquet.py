@@ -66,9 +66,15 @@ class ParquetSink(FileSink):
     goes_back = True
 
     def __init__(
-        self, path: str, stores: StoreSettings | None = None, nested: Nested = "native"
+        self,
+        path: str,
+        stores: StoreSettings | None = None,
+        nested: Nested = "native",
+        *,
+        sorts_columns: bool = False,
     ) -> None:
         super().__init__(path, stores)
+        self._sorts_columns = sorts_columns  # by name; else by the first value
         self._arrow: Any
         self._parquet: Any
         self._writer: Any = None
@@ -192,7 +198,7 @@ class ParquetSink(FileSink):
 
     def _write(self) -> None:
         """Write the waiting rows as a row group, to the file or to the stage."""
-        kinds = dict(sorted(self._columns.kinds.items(), key=lambda item: item[1] == "null"))
+        kinds = dict(sorted(self._columns.kinds.items(), key=self._column_order))
         has_other = self._writer is not None and self._schema(kinds) != self._schema(self._written)
         try:
             if self._stage is None and (has_other or self._shapes):
@@ -212,6 +218,10 @@ class ParquetSink(FileSink):
         self._arrow.default_memory_pool().release_unused()
         self._written = kinds
         self._in_group = self._group_bytes = 0
+
+    def _column_order(self, column: tuple[str, ColumnKind]) -> str | bool:
+        name, kind = column
+        return name if self._sorts_columns else kind == "null"
 
     def _waiting_table(self, kinds: Mapping[str, ColumnKind]) -> Any:
         """Return the waiting rows as a pyarrow table, with nested values as JSON texts."""

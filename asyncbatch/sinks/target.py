@@ -154,16 +154,19 @@ class Target(Struct, frozen=True):
         retrier: Retrier | None = None,
         contract: SchemaContractCheck | None = None,
         stores: StoreSettings | None = None,
+        *,
+        sorts_columns: bool = False,
     ) -> BatchSink[Any]:
         """Return the sink, which writes in the main process. A folder has no sink.
 
         A database stores the ledger of `job`, and applies `contract`, which collects a note.
         `retrier` retries while another process locks a database, or after a lost connection.
-        `stores` is the connection to object stores.
+        `stores` is the connection to object stores. `sorts_columns`: a new table ends up with its
+        columns by name, because the order of its rows is by chance.
         """
         options: dict[str, Any] = {  # of all databases
             "table": self.table or "", "mode": self.mode, "key": self.key,
-            "job": job, "contract": contract,
+            "job": job, "contract": contract, "sorts_columns": sorts_columns,
         }  # fmt: skip
         match self.form:
             case "stdout":
@@ -189,7 +192,9 @@ class Target(Struct, frozen=True):
             case "parquet":
                 from asyncbatch.sinks.parquet import ParquetSink
 
-                return ParquetSink(self.path, stores, self.nested or "native")
+                return ParquetSink(
+                    self.path, stores, self.nested or "native", sorts_columns=sorts_columns
+                )
             case "sqlite":
                 from asyncbatch.sinks.sqlite import SqliteSink
 

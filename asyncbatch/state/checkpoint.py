@@ -43,6 +43,7 @@ class SourceState(Struct, frozen=True):
     held: bytes = b""  # the beginning of an incomplete line, after `at`
     at: Position = field(default_factory=Position)
     arrived: int = 0  # time of the last event, if event time is the time of arrival
+    is_skipped: bool = False  # whether the rest of the file is skipped: it is not JSON Lines
 
 
 class StreamState(Struct, frozen=True):

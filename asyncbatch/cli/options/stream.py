@@ -109,7 +109,7 @@ By = Annotated[
         WINDOWS,
         "--by",
         metavar="FIELD",
-        help="Group by this field, for example user.id; repeatable.",
+        help="Group by these fields, separated by commas, for example user.id; repeatable.",
     ),
 ]
 Agg = Annotated[

@@ -207,7 +207,14 @@ class FolderReader:
             )
         if not data:
             self._finish(file, reading)
-        return LiveChunk(path, data, ends_file=not data, position=self.position, begins_file=begins)
+        return LiveChunk(
+            path,
+            data,
+            ends_file=not data,
+            position=self.position,
+            begins_file=begins,
+            is_head=begins and bool(data),
+        )
 
     def _open_next(self, file: FoundFile) -> None:
         path = os.path.join(self.folder, file.name)

@@ -179,7 +179,7 @@ class LogFollower:
     def _chunk(self, data: bytes, *, ends: bool = False) -> LiveChunk:
         begins, self._begins = self._begins, ends
         loss = self._losses.popleft() if self._losses else None
-        return LiveChunk(self.path, data, ends, self.position, begins, loss)
+        return LiveChunk(self.path, data, ends, self.position, begins, loss=loss)
 
     def _add_loss(self, kind: FailureKind, message: str) -> None:
         self._losses.append(Failure(display_path(self.path), kind, message))

@@ -231,6 +231,22 @@ def has_written(ledger: str, path: str) -> bool:
         return False
 
 
+def has_read(ledger: str, inputs: Sequence[str]) -> bool:
+    """Whether a ledger file has an entry of one of these inputs, or of a file in one of them."""
+    try:
+        with closing(sqlite3.connect(ledger, timeout=sqlite.BUSY_SECONDS)) as connection:
+            if not sqlite.exists(connection):
+                return False
+            query = (
+                f"SELECT 1 FROM {table.NAME} WHERE path = ?1"  # noqa: S608 - constants
+                " OR substr(path, 1, length(?1) + 1) = ?1 || '/' LIMIT 1"
+            )
+            names = map(table.escape_path, inputs)
+            return any(connection.execute(query, [name]).fetchone() for name in names)
+    except (OSError, sqlite3.Error):  # the run itself reports an unusable ledger
+        return False
+
+
 class SharedLedger:
     """A ledger that several threads may use; after `close` it has no entries.
 
