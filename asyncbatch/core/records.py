@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from asyncbatch.core.paths import ObjectPath
+from asyncbatch.core.paths import ArchiveMember, ObjectPath
 
 if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import FileStatus
@@ -42,6 +42,8 @@ def display_path(path: str) -> str:
     r"""Return `path` as text; bytes that are not UTF-8 become `\xff`."""
     if isinstance(path, ObjectPath):
         return path.redacted
+    if isinstance(path, ArchiveMember):
+        path = str(path)  # without its place
     if path.isascii():
         return path
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
