@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _ENDINGS = (".zip", ".tar", *(f".tar{suffix}" for suffix in SUFFIXES))
 _ENDINGS += (".tgz", ".tbz2", ".txz", ".tzst")
+ARCHIVE_ADVICE = "is an archive, which a stream does not read: unpack it"
 MEMBER_CHUNK_BYTES = 256 * 1024  # of a member's content
 # A header of a tar may have names and attributes of any length. Real ones have some kilobytes.
 _MAX_HEADER_BYTES = 4 * 1024 * 1024
@@ -54,6 +55,7 @@ def zip_members(file: IO[bytes], archive: MemberInfo) -> Iterator[tuple[str, Mem
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
         reason = str(error)[:1].lower() + str(error)[1:]
         raise CorruptArchiveError(f"zip: {reason}: damaged, cut short, or no zip") from error
+    _check_count(file, len(directory))
     directory.reverse()
     while directory:
         entry = directory.pop()
@@ -62,6 +64,23 @@ def zip_members(file: IO[bytes], archive: MemberInfo) -> Iterator[tuple[str, Mem
             entry.compress_size, entry.compress_type, entry.CRC,
             "{}-{:02}-{:02}T{:02}:{:02}:{:02}".format(*entry.date_time), _zip_problem(entry),
         )  # fmt: skip
+
+
+_END_BYTES = 22 + 0xFFFF  # the record at the end of a zip, with the longest comment
+_MANY = 0xFFFF  # the number of members of a large zip, which stands elsewhere
+
+
+def _check_count(file: IO[bytes], count: int) -> None:
+    """Raise CorruptArchiveError if a zip has another number of members than its end record says.
+
+    The standard library takes a damaged entry for a long name, and does not miss the next one.
+    """
+    file.seek(max(0, file.seek(0, io.SEEK_END) - _END_BYTES))
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    told = int.from_bytes(tail[at + 10 : at + 12], "little")
+    if told not in (_MANY, count & _MANY):
+        raise CorruptArchiveError(f"zip: lists {count:,} members, but says that it has {told:,}")
 
 
 _FLAG_ENCRYPTED = 0x1
@@ -275,6 +294,8 @@ def tar_members(stream: TarStream, archive: MemberInfo) -> Iterator[tuple[str, M
     while rest := stream.read(MEMBER_CHUNK_BYTES):  # which checks a compressed file to its end
         if rest.strip(b"\0"):
             raise CorruptArchiveError("tar: more data follows its end mark, as of a second archive")
+    if stream.tell() % tarfile.BLOCKSIZE:
+        raise CorruptArchiveError(f"tar: {stream.tell():,} bytes are no whole number of blocks")
 
 
 def _tar_problem(entry: tarfile.TarInfo) -> Exception | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from asyncbatch.formats.archives import (
 )
 from asyncbatch.formats.compression import detect_compression
 from asyncbatch.formats.members import CorruptArchiveError
+from asyncbatch.sources.selection import Filter, Selection
 from asyncbatch.storage.local import FIRST_READ_BYTES, Content, TooLargeError
 from asyncbatch.transforms.dedupe import DIGEST_BYTES, DigestSet
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.retry import Retrier
     from asyncbatch.core.settings import FileWorkSettings
-    from asyncbatch.sources.selection import Filter
 
 # Names of an archive that are remembered in memory, 100 bytes each, and the cache for the others,
 # which go to a temporary file.
@@ -84,6 +84,26 @@ def find_members(
                 yield ArchiveMember(f"{path}/{label}", replace(info, problem=problem))
     except (OSError, CorruptArchiveError, TooLargeError) as error:
         yield ArchiveMember(path, MemberInfo(path, 0, problem=error))
+
+
+def find_named_member(path: str) -> str:
+    """Return the member at a path as reports show it, or the path if it leads to no member."""
+    parts = path.split("/")
+    for count in range(1, len(parts)):
+        above = "/".join(parts[:count])
+        if is_archive_name(above) and os.path.isfile(above):
+            name = "/".join(parts[count:])
+            return _index(above, os.stat(above).st_mtime_ns).get(name, path)
+    return path
+
+
+@lru_cache(maxsize=1)
+def _index(archive: str, _: int) -> dict[str, ArchiveMember]:
+    """Return the members of an archive by their names. Its time keeps the cache up to date."""
+    everything = Filter(Selection(("*",), hidden=True))
+    members = find_members(archive, everything)
+    start = len(archive) + 1
+    return {one[start:]: one for one in members if isinstance(one, ArchiveMember)}
 
 
 def _members(

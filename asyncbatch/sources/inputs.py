@@ -224,19 +224,28 @@ class Inputs(Struct, frozen=True):
     def _with_members(self, paths: Iterable[str], wanted: Filter) -> Iterable[str]:
         """Replace each archive by its members. Folders have archives only if a pattern says so."""
         is_default = self.selection.patterns == DEFAULT_PATTERNS
-        named = any(is_archive_name(path) or has_magic(path) for path in self.paths)
+        named = any(map(_may_name_archive, self.paths))
         if is_default and self.files_from is None and not named:
             return paths
-        from asyncbatch.sources.archives import find_members
+        from asyncbatch.sources.archives import find_members, find_named_member
 
         members = wanted.for_members()
 
         def inputs_at(path: str) -> Iterable[str]:
-            if is_object_url(path) or not is_archive_name(path):
+            if is_object_url(path) or not _may_name_archive(path):
+                return (path,)
+            if not os.path.lexists(path):
+                return (find_named_member(path),)
+            if not is_archive_name(path):
                 return (path,)
             return find_members(path, members, self.max_unpacked, self.max_window)
 
         return chain.from_iterable(map(inputs_at, paths))
+
+
+def _may_name_archive(path: str) -> bool:
+    """Whether an argument may lead to an archive, or to a member of one."""
+    return has_magic(path) or any(map(is_archive_name, path.split("/")))
 
 
 def _expand_argument(argument: str, wanted: Filter) -> Iterator[str]:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from asyncbatch.core.aio import Wakeup
 from asyncbatch.core.records import Failure
 from asyncbatch.errors import UsageError
+from asyncbatch.formats.archives import ARCHIVE_ADVICE, is_archive_name
 from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.base import LiveChunk
 from asyncbatch.sources.inputs import walk
@@ -230,6 +231,8 @@ class FolderReader:
             self._current, self._begins = (file, reading), True
 
     def _open_reader(self, path: str) -> FileReader:
+        if is_archive_name(path):
+            raise OSError(ARCHIVE_ADVICE)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return FileReader(descriptor, path)
