@@ -1,4 +1,4 @@
-"""Local paths and object URLs."""
+"""Local paths, object URLs, and members of archives."""
 
 from __future__ import annotations
 
@@ -54,6 +54,17 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have nonempty
             except ValueError:
                 text = f"{scheme}://…"
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+_ARCHIVE_ENDINGS = (
+    *(".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+    *(".tgz", ".tbz2", ".txz", ".tzst"),
+)
+
+
+def is_archive_name(path: str) -> bool:
+    """Whether the ending of a file name is that of an archive."""
+    return path.lower().endswith(_ARCHIVE_ENDINGS)
 
 
 class MemberInfo(Struct, frozen=True, gc=False):

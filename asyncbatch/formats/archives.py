@@ -12,7 +12,7 @@ import stat
 from typing import IO, TYPE_CHECKING, Protocol
 
 from asyncbatch.core.paths import MemberInfo
-from asyncbatch.formats.compression import SUFFIXES, detect_compression
+from asyncbatch.formats.compression import detect_compression
 from asyncbatch.formats.detect import bounded
 from asyncbatch.formats.members import (
     MAX_WINDOW_BYTES,
@@ -30,17 +30,9 @@ if TYPE_CHECKING:
     # Returns up to a number of bytes of the archive, from an offset.
     ReadAt = Callable[[int, int], bytes]
 
-_ENDINGS = (".zip", ".tar", *(f".tar{suffix}" for suffix in SUFFIXES))
-_ENDINGS += (".tgz", ".tbz2", ".txz", ".tzst")
-ARCHIVE_ADVICE = "is an archive, which a stream does not read: unpack it"
 MEMBER_CHUNK_BYTES = 256 * 1024  # of a member's content
 # A header of a tar may have names and attributes of any length. Real ones have some kilobytes.
 _MAX_HEADER_BYTES = 4 * 1024 * 1024
-
-
-def is_archive_name(path: str) -> bool:
-    """Whether the ending of a file name is that of an archive."""
-    return path.lower().endswith(_ENDINGS)
 
 
 def zip_members(file: IO[bytes], archive: MemberInfo) -> Iterator[tuple[str, MemberInfo]]:

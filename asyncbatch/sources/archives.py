@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from asyncbatch.core.paths import ArchiveMember, MemberInfo
+from asyncbatch.core.paths import ArchiveMember, MemberInfo, is_archive_name
 from asyncbatch.core.settings import MAX_UNPACKED_BYTES
 from asyncbatch.formats.archives import (
     PackedTar,
     PlainTar,
-    is_archive_name,
     read_packed_member,
     read_tar_member,
     read_zip_member,

@@ -14,11 +14,10 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
-from asyncbatch.core.paths import is_object_url, redact_url
+from asyncbatch.core.paths import is_archive_name, is_object_url, redact_url
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.settings import MAX_UNPACKED_BYTES, StoreSettings
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.archives import is_archive_name
 from asyncbatch.formats.positions import BOM
 from asyncbatch.sources.identity import identity
 from asyncbatch.sources.selection import (

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from asyncbatch.core.paths import is_archive_name
 from asyncbatch.core.records import STDIN
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.archives import is_archive_name
 from asyncbatch.formats.compression import SUFFIXES
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ import msgspec
 from msgspec import Struct
 
 from asyncbatch.core.aio import Wakeup
+from asyncbatch.core.paths import is_archive_name
 from asyncbatch.core.records import Failure
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.archives import ARCHIVE_ADVICE, is_archive_name
 from asyncbatch.formats.members import CorruptArchiveError
-from asyncbatch.sources.base import LiveChunk
+from asyncbatch.sources.base import ARCHIVE_ADVICE, LiveChunk
 from asyncbatch.sources.inputs import walk
 from asyncbatch.sources.live.file import DIGEST_BYTES, FileMark, FileReader, position_of_mark
 from asyncbatch.sources.live.seen import ContentMark, FoundFile, SeenContent, SeenFiles, SeenState

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import Struct
 
+from asyncbatch.core.paths import is_archive_name
 from asyncbatch.core.records import STDIN
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.archives import ARCHIVE_ADVICE, is_archive_name
+from asyncbatch.sources.base import ARCHIVE_ADVICE
 from asyncbatch.sources.iterables import IterableSource, source_name, unique_names
 from asyncbatch.sources.live.pipe import PipeSource
 from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
