@@ -204,7 +204,10 @@ def run_files(
             sizes=plan.sizes if plan else Sizes(), retries=retrying, stores=stores,
         )  # fmt: skip
         named, settings = _resolve_paths(tuple(paths or ()), files, options)
-        inputs = Inputs(named, files_from, null, selection, limit, root, part, stores)
+        inputs = Inputs(
+            named, files_from, null, selection, limit, root, part, stores,
+            max_decompressed_size, max_window,
+        )  # fmt: skip
         job = Job(
             (FileSource(inputs, files if dry_run else settings, allow_empty),),
             batch_size,

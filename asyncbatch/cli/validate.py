@@ -112,7 +112,10 @@ def validate_files(
             tracebacks=verbose,
         )
         part = None if shard is None else ShardOf.parse(shard)
-        inputs = Inputs(tuple(paths or ()), files_from, null, selection, limit, root, part, stores)
+        inputs = Inputs(
+            tuple(paths or ()), files_from, null, selection, limit, root, part, stores,
+            max_decompressed_size,
+        )  # fmt: skip
         job = Job(
             (FileSource(inputs, settings, allow_empty),),
             workers=workers,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from asyncbatch.core.paths import ObjectPath
+from asyncbatch.core.paths import ArchiveMember, ObjectPath
 from asyncbatch.errors import valid_text
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def display_path(path: str) -> str:
     r"""Return `path` as text; bytes that are not UTF-8 become `\xff`."""
     if isinstance(path, ObjectPath):
         return path.redacted
+    if isinstance(path, ArchiveMember):
+        path = str(path)  # without its place
     if path.isascii():
         return path
     try:

@@ -88,6 +88,9 @@ class FeedSource(Protocol):
 CHUNK_BYTES = 128 * 1024
 
 
+ARCHIVE_ADVICE = "is an archive, which a stream does not read: unpack it"
+
+
 class LiveChunk(Struct, frozen=True):
     """The next bytes of a live source."""
 

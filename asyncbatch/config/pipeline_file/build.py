@@ -57,8 +57,9 @@ def files_inputs(table: FilesSourceTable) -> Inputs:
     shard = None if table.shard is None else Shard.parse(table.shard)
     stores = _stores(table)
     return Inputs(
-        table.paths, table.files_from, table.null, selection, table.limit, table.root, shard, stores
-    )
+        table.paths, table.files_from, table.null, selection, table.limit, table.root, shard,
+        stores, max_window=table.max_window,
+    )  # fmt: skip
 
 
 def _stores(table: FilesSourceTable | SinkTable) -> StoreSettings:

@@ -17,10 +17,11 @@ import msgspec
 from msgspec import Struct
 
 from asyncbatch.core.aio import Wakeup
+from asyncbatch.core.paths import is_archive_name
 from asyncbatch.core.records import Failure, display_path
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.members import CorruptArchiveError
-from asyncbatch.sources.base import LiveChunk
+from asyncbatch.sources.base import ARCHIVE_ADVICE, LiveChunk
 from asyncbatch.sources.inputs import walk
 from asyncbatch.sources.live.file import DIGEST_BYTES, FileMark, FileReader, position_of_mark
 from asyncbatch.sources.live.seen import ContentMark, FoundFile, SeenContent, SeenFiles, SeenState
@@ -237,6 +238,8 @@ class FolderReader:
             self._current, self._begins = (file, reading), True
 
     def _open_reader(self, path: str) -> FileReader:
+        if is_archive_name(path):
+            raise OSError(ARCHIVE_ADVICE)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return FileReader(descriptor, path)
