@@ -87,7 +87,12 @@ def describe_error(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - its own __str__ may raise any exception
         text = ""
     name = type(error).__name__
-    return f"{name}: {text}" if text else name
+    return valid_text(f"{name}: {text}" if text else name)
+
+
+def valid_text(text: str) -> str:
+    """Return `text` with halves of surrogate pairs escaped, which no output can encode."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 class SourceError(AsyncbatchError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
@@ -129,6 +130,14 @@ def test_libraries_have_homes():
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_modules_are_small(path):
     assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+def test_one_function_writes_to_stderr():
+    """It escapes the text."""
+    for name, path in NAMES.items():
+        if name != "cli.terminal":
+            found = re.search(r"err=True|file=sys\.stderr|sys\.stderr\.write", path.read_text())
+            assert found is None, f"{name}: use cli.terminal.to_stderr"
 
 
 def test_class_names_are_unique():

@@ -21,7 +21,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _leave)
-    from asyncbatch.cli.terminal import flush_or_drop, open_closed_streams
+    from asyncbatch.cli.terminal import flush_or_drop, open_closed_streams, to_stderr
 
     open_closed_streams()
     from asyncbatch.cli.app import app
@@ -34,7 +34,7 @@ def main() -> None:
             raise
         if isinstance(error, BrokenPipeError):
             sys.exit(exit_codes.CLOSED_OUTPUT)
-        sys.stderr.write(f"Error: cannot write to standard output: {error.strerror}\n")
+        to_stderr(f"Error: cannot write to standard output: {error.strerror}")
         sys.exit(exit_codes.FAILURES)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
 
 from asyncbatch.cli import exit_codes
+from asyncbatch.cli.terminal import stdout, to_stderr
+from asyncbatch.core.units import printable, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +56,17 @@ def _filled_lines(text: str) -> list[str]:
 
 class CommandGroup(TyperGroup):
     """A group of commands."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command; print an error of usage, which quotes arguments, and exit."""
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except TyperException as error:
+            text = io.StringIO()
+            error.show(text)  # type: ignore[attr-defined]  # only its private subclasses are raised
+            to_stderr(text.getvalue().rstrip("\n"))
+            sys.exit(error.exit_code)
+        sys.exit(code)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, each with its environment variable."""
@@ -177,7 +193,6 @@ def take_lock(
 
     The default lock file depends on `inputs`, `target` and `options`. Raises UsageError.
     """
-    from asyncbatch.core.units import printable
     from asyncbatch.errors import (
         LockHeldError,
         UsageError,
@@ -205,13 +220,11 @@ def take_lock(
             if not wait_seconds:
                 raise
             if not quiet:
-                typer.echo(
-                    f"Waiting for at most {wait_seconds:g} s: {printable(str(error))}", err=True
-                )
+                to_stderr(f"Waiting for at most {wait_seconds:g} s: {printable(str(error))}")
             lock.acquire(wait_seconds)
     except LockHeldError as error:
         waited = f" (waited {wait_seconds:g} s)" if wait_seconds else ""
-        typer.echo(f"Not run: {printable(str(error))}{waited}", err=True)
+        to_stderr(f"Not run: {printable(str(error))}{waited}")
         raise typer.Exit(exit_codes.LOCKED) from None
 
 
@@ -226,19 +239,10 @@ def open_reports(paths: Sequence[str], stores: StoreSettings) -> list[ReportFile
 
 def print_note(text: str) -> None:
     """Print a result. End the process if standard output cannot be written."""
-    from asyncbatch.cli.terminal import stdout
-
     try:
-        typer.echo(text, file=stdout())
+        typer.echo(printable_lines(text), file=stdout())
     except BrokenPipeError:  # the rest of the buffer cannot be written either
         os._exit(exit_codes.CLOSED_OUTPUT)
     except OSError as error:
-        typer.echo(f"Error: cannot continue: {error}", err=True)
+        to_stderr(f"Error: cannot continue: {error}")
         os._exit(exit_codes.FAILURES)
-
-
-def printable_lines(text: str) -> str:
-    """Return a text of several lines with its control characters escaped."""
-    from asyncbatch.core.units import printable
-
-    return "\n".join(map(printable, text.split("\n")))

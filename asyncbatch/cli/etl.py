@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncbatch.cli.command import NotBegunError, open_reports, print_note, printable_lines
+from asyncbatch.cli.command import NotBegunError, open_reports, print_note
 from asyncbatch.cli.values import dask_settings, failure_budget
 from asyncbatch.config.options.control import (
     ClusterFlags,
@@ -80,7 +80,7 @@ def run_etl(
     pipeline = _load_pipeline(file, overrides.set, sources.only)
     if check.check:
         if not output.quiet:
-            print_note(f"{printable_lines(file)} is valid: {_summary(pipeline)}")
+            print_note(f"{file} is valid: {_summary(pipeline)}")
         return
     budget = failure_budget(failures.max_failures, fail_fast=failures.fail_fast)
     if lock.lock is not None and not sources.dry_run:
@@ -184,7 +184,7 @@ def _take_lock(
 
 def _load_pipeline(path: str, overrides: "Sequence[str]", only: "Sequence[str]") -> "PipelineFile":
     """Return the checked pipeline file. Exit with status 2 if it has mistakes."""
-    from asyncbatch.cli.terminal import separate_results
+    from asyncbatch.cli.terminal import separate_results, to_stderr
     from asyncbatch.config.pipeline_file.load import load_pipeline_file
     from asyncbatch.errors import (
         PipelineFileError,
@@ -197,7 +197,7 @@ def _load_pipeline(path: str, overrides: "Sequence[str]", only: "Sequence[str]")
         if only:
             pipeline.only(only)
     except PipelineFileError as error:
-        typer.echo(f"Error: {printable_lines(str(error))}", err=True)
+        to_stderr(f"Error: {error}")
         raise NotBegunError(str(error)) from None
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
@@ -210,7 +210,7 @@ def _summary(pipeline: "PipelineFile") -> str:
     sources = format_count(len(pipeline.sources), "source")
     transforms = format_count(len(pipeline.transforms), "transform")
     names = ", ".join(pipeline.source_names())
-    return printable_lines(f"{sources} ({names}), {transforms}, into {_destination(pipeline)}")
+    return f"{sources} ({names}), {transforms}, into {_destination(pipeline)}"
 
 
 def _destination(pipeline: "PipelineFile") -> str:

@@ -10,9 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.command import printable_lines
 from asyncbatch.cli.ledger_job import ledger_settings
-from asyncbatch.cli.terminal import separate_results
+from asyncbatch.cli.terminal import separate_results, to_stderr
 from asyncbatch.cli.values import has_library, memory_plan
 from asyncbatch.config.job import (
     DEFAULT_PATIENCE,
@@ -279,7 +278,7 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
         separate_results()  # an imported user module may print, and its prints are not results
         file = load_stream_file(path, overrides)
     except PipelineFileError as error:
-        typer.echo(f"Error: {printable_lines(str(error))}", err=True)
+        to_stderr(f"Error: {error}")
         raise typer.Exit(exit_codes.USAGE) from None
     settings = _stream_settings(file)
     job = FileJob(file, settings)

@@ -1,7 +1,6 @@
 """The command `asyncbatch generate`: write example data."""
 
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
@@ -74,7 +73,7 @@ def events(*, control: EventFlags, simulator: SimulatorOptions) -> None:
 
 
 def _write(simulator: "Simulator", count: int, to: str) -> None:
-    from asyncbatch.cli.terminal import stdout
+    from asyncbatch.cli.terminal import stdout, to_stderr
     from asyncbatch.errors import (
         SinkError,
         UsageError,
@@ -95,7 +94,7 @@ def _write(simulator: "Simulator", count: int, to: str) -> None:
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
     except (OSError, SinkError) as error:
-        print(f"Error: cannot continue: {error}", file=sys.stderr)  # noqa: T201 - the process ends here
+        to_stderr(f"Error: cannot continue: {error}")
         os._exit(exit_codes.FAILURES)
 
 

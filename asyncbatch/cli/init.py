@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from asyncbatch.cli.command import print_note
+
 EPILOG = """\
 \b
 Examples:
@@ -26,17 +28,15 @@ Force = Annotated[
 def write_pipeline(file: File = "pipeline.toml", *, force: Force = False) -> None:
     """Write a commented pipeline file, to edit and run with `asyncbatch etl`."""
     from asyncbatch.config import pipeline_file
-    from asyncbatch.core.units import printable
 
     starting = os.path.join(os.path.dirname(pipeline_file.__file__), "starting.toml")
-    name = printable(file)
     try:
         with open(starting, encoding="utf-8") as source:
             text = source.read()
         with open(file, "w" if force else "x", encoding="utf-8") as target:
             target.write(text)
     except FileExistsError:
-        raise typer.BadParameter(f"{name} exists already; --force overwrites it") from None
+        raise typer.BadParameter(f"{file} exists already; --force overwrites it") from None
     except OSError as error:
-        raise typer.BadParameter(f"{name}: {error.strerror or error}") from None
-    typer.echo(f"wrote {name}; check it with `asyncbatch etl {name} --check`")
+        raise typer.BadParameter(f"{file}: {error.strerror or error}") from None
+    print_note(f"wrote {file}; check it with `asyncbatch etl {file} --check`")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import closing, contextmanager
 from glob import glob
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncbatch.cli.command import CommandGroup, SectionedCommand
+from asyncbatch.cli.command import CommandGroup, SectionedCommand, print_note
+from asyncbatch.cli.terminal import is_terminal
+from asyncbatch.core.units import printable
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ def show(
     """Show the jobs and their numbers of inputs. With --files, list each input."""
     paths = _default_ledgers() if target is None else [_ledger_path(target)]
     if not paths:
-        typer.echo("no ledger found")
+        print_note("no ledger found")
     for path in paths:
         with _open_ledger(path) as inspected:
             _print_ledger(inspected, job, files=files)
@@ -62,7 +65,7 @@ def clear(
 ) -> None:
     """Forget which inputs are done, so that the next run repeats them. Outputs stay."""
     with _open_ledger(_ledger_path(target), writes=True) as inspected:
-        typer.echo(f"forgot {inspected.clear(job):,} inputs")
+        print_note(f"forgot {inspected.clear(job):,} inputs")
 
 
 @ledger.command(cls=SectionedCommand)
@@ -71,22 +74,26 @@ def path(target: Target = None) -> None:
     from asyncbatch.core.secrets import redact_address
     from asyncbatch.state.lock import state_folder
 
-    typer.echo(state_folder() if target is None else redact_address(_ledger_path(target)))
+    found = state_folder() if target is None else redact_address(_ledger_path(target))
+    if is_terminal(sys.stdout.fileno()):
+        print_note(found)
+    else:  # for a program: the path as it is
+        sys.stdout.buffer.write(os.fsencode(found) + b"\n")
 
 
 def _print_ledger(inspected: Inspection, job: str | None, *, files: bool) -> None:
-    typer.echo(_printable(inspected.name))
+    print_note(printable(inspected.name))
     for found in inspected.jobs():
         if job in (None, found.job):
             outcomes = ", ".join(f"{count:,} {name}" for name, count in found.outcomes.items())
-            typer.echo(f"  {found.job}  {outcomes}, last at {found.last}")
-            typer.echo(f"    {_printable(found.description or found.target)}")
+            print_note(f"  {found.job}  {outcomes}, last at {found.last}")
+            print_note(f"    {printable(found.description or found.target)}")
     if files:
         for entry in inspected.entries(job):
             counts = f"{entry.read:,} read, {entry.written:,} written"
             rejected = f", {entry.rejected:,} rejected" if entry.rejected else ""
-            typer.echo(
-                f"  {entry.outcome:8} {entry.done_at}  {_printable(entry.path)}  {counts}{rejected}"
+            print_note(
+                f"  {entry.outcome:8} {entry.done_at}  {printable(entry.path)}  {counts}{rejected}"
             )
 
 
@@ -135,9 +142,3 @@ def _open_ledger(path: str, *, writes: bool = False) -> Iterator[Inspection]:
             yield Inspection(database)
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
-
-
-def _printable(text: str) -> str:
-    from asyncbatch.core.units import printable
-
-    return printable(text)

@@ -71,6 +71,7 @@ def merge_reports(
     Counts are added. The time runs from the earliest start to the latest end. The memory is the
     highest peak of any run.
     """
+    from asyncbatch.cli.terminal import to_stderr
     from asyncbatch.errors import (
         SinkError,
         UsageError,
@@ -83,7 +84,7 @@ def merge_reports(
     except BrokenPipeError:  # the rest of the buffer cannot be written either
         os._exit(exit_codes.CLOSED_OUTPUT)
     except (SinkError, OSError) as error:
-        typer.echo(f"Error: cannot continue: {error}", err=True)
+        to_stderr(f"Error: cannot continue: {error}")
         code = exit_codes.FAILURES
     raise typer.Exit(code)
 

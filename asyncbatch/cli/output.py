@@ -91,7 +91,7 @@ class Output:
     async def part(self, found: BatchPart) -> None:
         """Print the outcome of some files in the chosen format."""
         if self._renderer is not None:
-            await to_stdout(self._renderer.part(found))
+            await events_to_stdout(self._renderer.part(found))
         if self._verbose:
             for outcome in found.outcomes():
                 self.log(_verbose_line(outcome))
@@ -128,7 +128,7 @@ class Output:
                 to_stderr(line)
         if self._renderer is not None:
             for data in self._renderer.finish(report, command, exit_code):
-                await to_stdout(data)
+                await events_to_stdout(data)
             await self._append_step_summary(report, command, exit_code)
         elif not self.quiet:
             await self._finish_text(report, budget)
@@ -165,6 +165,13 @@ def _verbose_line(outcome: Failure | FileResult) -> str:
     more = f"  {outcome.error.kind}" if outcome.error else ""
     file, records = printable(outcome.file), format_count(outcome.records, "record")
     return f"{outcome.status:8}  {file}  {records}, {outcome.elapsed_ms:.1f} ms{more}"
+
+
+async def events_to_stdout(data: bytes) -> None:
+    """Write a report or its events, as JSON with the same meaning but no commands of CI runners."""
+    for command in (b"##[", b"##vso["):
+        data = data.replace(command, rb"\u0023" + command[1:]) if data[:1] == b"{" else data
+    await to_stdout(data)
 
 
 async def to_stdout(data: bytes) -> None:

@@ -183,7 +183,15 @@ def _default_text(default: Any, form: str | None, *, many: bool) -> str:
 def split_names(text: str) -> tuple[str, ...]:
     """Split a list of names at its commas, and drop the blanks around these.
 
-    A name with a comma, or with a blank at an end, is in double quotes.
+    A name with a comma, or with a blank at an end, is in double quotes. Raises BadParameter.
     """
-    names = next(csv.reader([text], skipinitialspace=True), [""])
+    try:
+        text.encode()
+        names = next(csv.reader([text], skipinitialspace=True), [""])
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"{text!r} is not UTF-8") from None
+    except csv.Error:
+        raise typer.BadParameter(
+            f"{text!r} is not a list of names: quote a name with a line end"
+        ) from None
     return tuple(name if f'"{name}"' in text else name.strip() for name in names)

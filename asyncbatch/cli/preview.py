@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.cli import text as plain
-from asyncbatch.cli.output import Output, to_stdout
+from asyncbatch.cli.output import Output, events_to_stdout, to_stdout
 from asyncbatch.cli.render.json import encode, report_object
 from asyncbatch.cli.terminal import stdout, wants_style
 from asyncbatch.cli.text import make_grid, plain_grid
@@ -135,7 +135,7 @@ class PlanOutput(Output):
         if self.form == "jsonl":
             for name, length in zip(names, part.bytes, strict=True):
                 event = {"event": "planned", "file": name, "batch": self._batches, "bytes": length}
-                await to_stdout(encode(event) + b"\n")
+                await events_to_stdout(encode(event) + b"\n")
         elif self.form == "text" and not self.quiet:
             files, bytes_ = format_count(len(part), "file"), format_size(sum(part.bytes))
             head = f"batch {self._batches}: {files}, {bytes_}\n"
@@ -157,7 +157,7 @@ class PlanOutput(Output):
             plan = {"dry_run": True, "batches": self._batches}
             event = {"event": "summary"} if self.form == "jsonl" else {}
             summary = {**event, **report_object(report, command, exit_code), **plan}
-            await to_stdout(encode(summary) + b"\n")
+            await events_to_stdout(encode(summary) + b"\n")
             return
         failures = plain.failure_lines(report, self.show_failures)
         files = format_count(report.tally.files, "file")

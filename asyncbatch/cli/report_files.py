@@ -17,6 +17,7 @@ from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
 from asyncbatch.cli.render.prometheus import Gauges, read_last_success, set_last_success
 from asyncbatch.core.paths import is_store_url
+from asyncbatch.core.records import display_path
 from asyncbatch.core.report import SCHEMA_VERSION, Report
 from asyncbatch.core.system import Memory
 from asyncbatch.core.tally import StreamTally
@@ -66,7 +67,7 @@ async def write_failed_reports(
     paths: Sequence[str], command: str, error: str, exit_code: int
 ) -> None:
     """Write reports of a run that could not begin, as far as they can be written."""
-    report = Report(error=error)
+    report = Report(error=display_path(error))
     for path in filter(is_replaceable, paths):
         with suppress(SinkError, UsageError, OSError):
             if command == "stream":
@@ -242,7 +243,7 @@ class StreamReport:
         else:
             report = self._report_object(snapshot, exit_code, stopped=stopped)
             if error is not None:
-                report |= {"status": "failed", "error": error}
+                report |= {"status": "failed", "error": display_path(error)}
             self._write(encode(report) + b"\n")
 
     def fail(self, error: str, exit_code: int) -> None:
@@ -306,6 +307,7 @@ class StreamReport:
             "failures_omitted": tally.rejected + tally.lost - len(failures),
             "failure_kinds": dict(sorted(tally.kinds.items())),
             "exit_code": exit_code,
+            **({"notes": tally.notes} if tally.notes else {}),
         }  # fmt: skip
 
 

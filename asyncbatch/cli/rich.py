@@ -23,7 +23,7 @@ from asyncbatch.cli.text import (
     stage_counts,
     stream_facts,
 )
-from asyncbatch.core.units import format_seconds, format_size, printable
+from asyncbatch.core.units import format_seconds, format_size, printable, printable_lines
 from asyncbatch.windows.times import utc_text
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class LiveProgress:
 
     def log(self, line: str) -> None:
         """Write a line above the display."""
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(printable_lines(line)), soft_wrap=True)
 
     def close(self) -> None:
         """Remove the display and restore the cursor."""
@@ -191,7 +191,7 @@ class LiveWindows:
 
     def log(self, line: str) -> None:
         """Write a line above the table."""
-        self._console.print(Text(line, style="yellow"))
+        self._console.print(Text(printable_lines(line), style="yellow"))
 
     def close(self) -> None:
         """Keep the last table on the screen and restore the cursor."""

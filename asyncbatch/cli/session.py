@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from contextlib import aclosing, contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from asyncbatch.cli import exit_codes
+from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.errors import AsyncbatchError, NoWorkerError, SinkError, UsageError, WorkerBugError
 from asyncbatch.workers.wire import STOP_SIGNALS
 
@@ -65,7 +65,7 @@ class Session:
 
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._output.close()
-        print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the output is closed
+        to_stderr(f"Error: {message}")
         return code
 
     async def _session(self) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.config.options.pipelines import CheckFlags, OverrideFlags
 from asyncbatch.config.options.streams import (
     PatternOptions,
@@ -142,7 +143,7 @@ def stream_events(
                 **session_options,
             )
     except LockHeldError as error:
-        typer.echo(f"Error: {error}", err=True)
+        to_stderr(f"Error: {error}")
         raise typer.Exit(exit_codes.LOCKED) from None
     except (UsageError, ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
@@ -160,7 +161,7 @@ def _file_session(
 
     None if the file is only checked. Raises UsageError, LockHeldError.
     """
-    from asyncbatch.cli.command import print_note, printable_lines
+    from asyncbatch.cli.command import print_note
     from asyncbatch.cli.file_job import file_job
     from asyncbatch.cli.stream_session import StreamSession
     from asyncbatch.errors import UsageError
@@ -171,7 +172,7 @@ def _file_session(
     job = file_job(path, overrides.set, context)
     if check.check:
         if not options["output"].quiet:
-            print_note(printable_lines(f"{path} is valid: {job}"))
+            print_note(f"{path} is valid: {job}")
         return None
     return StreamSession(
         job.settings,

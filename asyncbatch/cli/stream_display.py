@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from asyncbatch.cli.terminal import is_terminal, stdout
+from asyncbatch.cli.terminal import is_terminal, stdout, to_stderr
 from asyncbatch.cli.text import LINE_EVERY_SECONDS, stream_facts
 
 if TYPE_CHECKING:
@@ -64,13 +63,11 @@ class PlainStream:
         now = time.monotonic()
         if not self._quiet and not last and now - self._last >= LINE_EVERY_SECONDS:
             self._last = now
-            sys.stderr.write(", ".join(stream_facts(snapshot)) + "\n")
-            sys.stderr.flush()
+            to_stderr(", ".join(stream_facts(snapshot)))
 
     def log(self, line: str) -> None:
         """Write a line to stderr, also in quiet mode."""
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        to_stderr(line)
 
     def close(self) -> None:
         """Do nothing: the lines stay on the screen."""

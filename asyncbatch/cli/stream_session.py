@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.output import to_stdout
 from asyncbatch.cli.stream_display import make_display
+from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.cli.text import loss_line, stream_summary_lines
 from asyncbatch.cli.values import failure_budget
 from asyncbatch.core.units import format_count, printable
@@ -154,7 +154,7 @@ class StreamSession:
 
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._display.close()
-        print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the display is closed
+        to_stderr(f"Error: {message}")
         return self._write_reports(code, message)
 
     async def _session(self) -> int:
@@ -206,7 +206,7 @@ class StreamSession:
         if is_lost:
             reasons = [f": {printable(one.first.message)}" for one in tally.groups[:1]]
             failed = f"Error: all {tally.rejected:,} events were rejected{''.join(reasons)}"
-            print(failed, file=sys.stderr)  # noqa: T201 - see `_fail`
+            to_stderr(failed)
         is_good = not over_budget and not tally.refused and not is_lost
         return self._write_reports(exit_codes.SUCCESS if is_good else exit_codes.FAILURES)
 
@@ -220,13 +220,13 @@ class StreamSession:
             try:
                 report.finish(snapshot, code, stopped=self._run.was_cut_short, error=error)
             except AsyncbatchError as unwritable:
-                print(f"Error: {unwritable}", file=sys.stderr)  # noqa: T201 - see `_fail`
+                to_stderr(f"Error: {unwritable}")
                 code = code or exit_codes.FAILURES
         return code
 
     def _print_note(self, line: str) -> None:
         if not self._quiet:
-            print(line, file=sys.stderr)  # noqa: T201 - notes and the summary
+            to_stderr(line)
 
     def _on_failure(self) -> None:
         """Stop the run. The run then raises the reason."""

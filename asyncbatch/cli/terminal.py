@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TextIO
 
+from asyncbatch.core.units import printable_lines
+
 _STDOUT, _STDERR = 1, 2
 
 
@@ -63,7 +65,7 @@ def wants_style(descriptor: int) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or is_terminal(descriptor)
 
 
-def to_stderr(line: str) -> None:
-    """Write a line to stderr and flush it."""
-    sys.stderr.write(line + "\n")
+def to_stderr(text: str) -> None:
+    """Write text to stderr and flush it. Its control characters are escaped, except line ends."""
+    sys.stderr.write(printable_lines(text) + "\n")
     sys.stderr.flush()

@@ -429,6 +429,7 @@ def stream_summary_lines(
     rate = format_size(snapshot.bytes / seconds)
     yield f"  rate     {snapshot.read / seconds:,.0f} events/s, {rate}/s"
     yield f"  memory   {format_size(snapshot.memory.peak)} at the peak"
+    yield from map(printable, tally.notes)
     if budget is not None:
         failures = format_count(tally.failures, "failure")
         yield f"Stopped: {failures}, more than the {budget} that --max-failures allows"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from asyncbatch.core.secrets import redact_address
+
 if TYPE_CHECKING:
     from asyncbatch.config.memory import MemoryPlan
     from asyncbatch.core.settings import DaskSettings
@@ -25,7 +27,7 @@ def dask_settings(engine: str, scheduler: str | None) -> DaskSettings | None:
             raise typer.BadParameter("--scheduler needs --engine dask")
         return None
     if scheduler is not None and not re.fullmatch(_ADDRESS_PATTERN, scheduler, re.ASCII):
-        raise typer.BadParameter(f"--scheduler {scheduler}: write tcp://HOST:8786")
+        raise typer.BadParameter(f"--scheduler {redact_address(scheduler)}: write tcp://HOST:8786")
     try:
         import asyncbatch.workers.dask.engine  # noqa: F401 - a check; the run imports it later
     except ImportError as error:

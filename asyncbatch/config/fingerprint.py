@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from asyncbatch.config.job import RecordWorkSettings
+from asyncbatch.core.records import display_path
 from asyncbatch.core.secrets import redact_address
 from asyncbatch.core.units import format_duration
 from asyncbatch.errors import UsageError
@@ -41,7 +42,14 @@ def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
         told += [settings.dedupe] if settings.dedupe else []
     else:
         told.append(settings.format)
-    return hashlib.blake2b(msgspec.json.encode(told), digest_size=12).hexdigest()
+    return hashlib.blake2b(_encode(told), digest_size=12).hexdigest()
+
+
+def _encode(parts: object) -> bytes:
+    try:
+        return msgspec.json.encode(parts)
+    except UnicodeEncodeError:  # a path that is not UTF-8
+        return ascii(msgspec.to_builtins(parts)).encode()
 
 
 def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
@@ -57,7 +65,7 @@ def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
         told += [f"--table {target.table}"] if target.table else []
         told += [f"--key {','.join(target.key)}"] if target.key else []
         told += [f"--mode {target.mode}"] if target.is_database else []
-    return " ".join(told)
+    return display_path(" ".join(told))
 
 
 def describe_transforms(specs: Iterable[TransformSpec]) -> list[tuple[str, str]]:
@@ -68,7 +76,7 @@ def describe_transforms(specs: Iterable[TransformSpec]) -> list[tuple[str, str]]
     return [
         (
             _describe_transform(spec),
-            hashlib.blake2b(msgspec.json.encode(_transform_parts(spec)), digest_size=6).hexdigest(),
+            hashlib.blake2b(_encode(_transform_parts(spec)), digest_size=6).hexdigest(),
         )
         for spec in specs
     ]
@@ -82,6 +90,7 @@ def _target_parts(target: Target) -> list[object]:
         # Only if set: so the jobs of earlier versions stay the same.
         *(("csv_safe",) if target.csv_safe else ()),
         *(() if target.null_value is None else (target.null_value,)),
+        *(("nested",) if target.nested == "json" else ()),
     ]  # fmt: skip
 
 
@@ -153,7 +162,7 @@ def stream_configuration(
     for number, (words, digest) in enumerate(describe_transforms(settings.transforms), 1):
         told[f"transform {number}"] = f"{words} ({digest})"
     told |= {name: _location(path) for name, path in files.items() if path}
-    return told
+    return {name: display_path(text) for name, text in told.items()}
 
 
 def _format_span(micros: int | None) -> str:

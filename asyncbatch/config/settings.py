@@ -40,6 +40,8 @@ def inputs_of(options: FileOptions, paths: Sequence[str], retries: Retries | Non
         options.root,
         None if options.shard is None else Shard.parse(options.shard),
         stores_of(options.endpoint, retries, anonymous=options.anonymous),
+        options.max_decompressed_size,
+        options.max_window,
     )
 
 
@@ -89,6 +91,7 @@ def target_of(options: SinkOptions, to: str, root: str | None, **connection: Any
         columns=options.columns,
         csv_safe=options.csv_safe,
         null_value=options.null_value,
+        nested=options.nested,
         format=options.format,
         compression=options.compression,
         root=root,

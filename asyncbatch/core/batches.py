@@ -15,6 +15,7 @@ from asyncbatch.core.records import (
     Failure,
     FileResult,
     InvalidRecord,
+    MissingNames,
     Position,
     Scalar,
     display_path,
@@ -112,6 +113,7 @@ class Rows(Struct, gc=False):
     ends: list[int] = []
     # the digest of each row's key, for dedupe; None for a row without a key
     digests: list[builtins.bytes | None] = []
+    key_note: str = ""  # for the user, if none of the rows has a key
 
 
 class Counts(Struct, gc=False):
@@ -179,6 +181,7 @@ class Part(Struct, gc=False):
     # the largest of them, and how it was compared; set in the main process
     largest_cursor: Scalar | None = None
     cursor_kind: CursorKind | None = None
+    missing: MissingNames | None = None  # of its rejections
     # the states of the written outputs that only the worker knows
     outputs: dict[int, Extent] = field(default_factory=dict)
 

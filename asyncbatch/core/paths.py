@@ -1,8 +1,10 @@
-"""Local paths and object URLs."""
+"""Local paths, object URLs, and members of archives."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
+
+from msgspec import Struct
 
 from asyncbatch.errors import UsageError
 
@@ -52,6 +54,51 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have nonempty
             except ValueError:
                 text = f"{scheme}://…"
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+_ARCHIVE_ENDINGS = (
+    *(".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+    *(".tgz", ".tbz2", ".txz", ".tzst"),
+)
+
+
+def is_archive_name(path: str) -> bool:
+    """Whether the ending of a file name is that of an archive."""
+    return path.lower().endswith(_ARCHIVE_ENDINGS)
+
+
+class MemberInfo(Struct, frozen=True, gc=False):
+    """The place of a member in its archive, and the archive's data about it."""
+
+    archive: str  # the path of the archive
+    changed_ns: int  # the time of the archive's last write, in nanoseconds since the epoch
+    form: Literal["zip", "tar", "packed"] = "zip"  # packed: a compressed tar, read from its start
+    size: int = 0  # bytes, unpacked
+    offset: int = 0  # the byte of a zip's local header, or of the data in the unpacked tar
+    stored_size: int = 0  # bytes in the zip
+    method: int = 0  # the zip's number of the compression
+    crc: int | None = None  # the CRC-32 of the content; None in a tar
+    written: str = ""  # the time of the member's last write, as the zip has it
+    problem: Exception | None = None  # the reason why the member cannot be read
+
+
+class ArchiveMember(str):  # noqa: SLOT000 - a subclass of str cannot have nonempty slots
+    """The path of a member below its archive, as if that were a folder: `a.zip/in/b.json`.
+
+    Usable wherever a file path is. It has no `..`, and is the path of the archive itself if that
+    cannot be read.
+    """
+
+    info: MemberInfo
+
+    def __new__(cls, path: str, info: MemberInfo) -> Self:
+        """Return the path of a member."""
+        member = super().__new__(cls, path)
+        member.info = info
+        return member
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ArchiveMember, (str(self), self.info)
 
 
 # schemes of object stores, which have buckets with keys that can be listed

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
-from asyncbatch.core.paths import ObjectPath
+from asyncbatch.core.paths import ArchiveMember, ObjectPath
+from asyncbatch.errors import valid_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncbatch.core.ledger_entries import FileStatus
 
 FailureKind = Literal[
@@ -42,9 +45,14 @@ def display_path(path: str) -> str:
     r"""Return `path` as text; bytes that are not UTF-8 become `\xff`."""
     if isinstance(path, ObjectPath):
         return path.redacted
+    if isinstance(path, ArchiveMember):
+        path = str(path)  # without its place
     if path.isascii():
         return path
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which no name of a file has
+        return valid_text(path)
 
 
 class Position(Struct, frozen=True, gc=False):
@@ -142,3 +150,36 @@ class FileResult(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="e
     # filled only by `process_files`; events carry rejected records one by one
     rejections: tuple[Failure, ...] = ()
     reason: str = ""  # the reason why a `skipped` file was skipped
+
+
+class MissingNames(Struct):
+    """The names that rejected records lacked, of those that the user's settings contain.
+
+    A name that all records lack is most likely misspelt.
+    """
+
+    notes: dict[str, str] = field(default_factory=dict)  # the note for the user, by its beginning
+    counts: dict[str, int] = field(default_factory=dict)  # of the records, in the same way
+    others: int = 0  # records of valid JSON that were rejected for other reasons
+
+    def add(self, subject: str, make_note: Callable[[], str]) -> None:
+        """Count a record that lacks a name. The first one determines the note."""
+        if subject not in self.notes:
+            self.notes[subject] = make_note()
+        self.counts[subject] = self.counts.get(subject, 0) + 1
+
+    def update(self, other: MissingNames) -> None:
+        """Add the counts of `other`."""
+        self.notes = other.notes | self.notes
+        for subject, count in other.counts.items():
+            self.counts[subject] = self.counts.get(subject, 0) + count
+        self.others += other.others
+
+    def reject_other(self, kind: FailureKind) -> None:
+        """Count a record that was rejected for another reason."""
+        self.others += kind != "invalid_json"
+
+    @property
+    def note(self) -> str | None:
+        """The note about the only name, if no record had it and all were rejected for it."""
+        return next(iter(self.notes.values())) if len(self.notes) == 1 and not self.others else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from msgspec import Struct, field, structs
 
 from asyncbatch.core.batches import SOURCE_SPAN
-from asyncbatch.core.records import Failure
+from asyncbatch.core.records import Failure, MissingNames
 from asyncbatch.core.tally import FailureGroup, Tally, tally_of
 
 if TYPE_CHECKING:
@@ -181,6 +181,9 @@ class Report(Struct):
     # a heap of the kept failures, the last one first: negative file, record, running number
     kept: list[tuple[int, int, int, Failure]] = field(default_factory=list)
 
+    # by the number of the source: the names of settings that its rejected records lacked
+    missing: dict[int, MissingNames] = field(default_factory=dict)
+
     @property
     def status(self) -> RunStatus:
         """The status of the run."""
@@ -210,6 +213,8 @@ class Report(Struct):
             self.sources[found.batch.source].tally += tally
         if self.sink is not None:
             self.sink.rejected += sum(failure.kind == "sink" for _, failure in part.rejections)
+        if part.missing is not None:
+            self.missing.setdefault(found.batch.source, MissingNames()).update(part.missing)
         split = found.batch.split
         page = split.number if split is not None and split.chunk is not None else 0
         for file, failure in part.failures():
@@ -221,6 +226,14 @@ class Report(Struct):
             )
             slow_files = [SlowFile(ms, found.file(index)) for ms, index in slow]
             self.slowest = heapq.nlargest(MAX_SLOWEST_FILES, [*self.slowest, *slow_files])
+
+    def add_missing_names(self) -> None:
+        """Add a note about each name of the settings that no record of a source had."""
+        for source, missing in self.missing.items():
+            tally = self.sources[source].tally if self.sources else self.tally
+            has_matched = tally.passed or tally.dropped or tally.succeeded or tally.skipped
+            if missing.note is not None and not has_matched:
+                self.notes.append(missing.note)
 
     def add_retries(self, by_source: Mapping[int, int]) -> None:
         """Add the retries of sources, by the number of the source."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from asyncbatch.core.records import Failure  # noqa: TC001 - msgspec reads the types at run time
+from asyncbatch.core.records import Failure, MissingNames
 
 if TYPE_CHECKING:
     from asyncbatch.core.batches import Part
@@ -150,6 +150,7 @@ class StreamTally(Struct):
     refusals: list[str] = field(default_factory=list)  # the first few reasons
     kinds: dict[str, int] = field(default_factory=dict)  # rejections and losses by kind
     groups: list[FailureGroup] = field(default_factory=list)  # the first few equal rejections
+    missing: MissingNames = field(default_factory=MissingNames)
 
     @property
     def failures(self) -> int:
@@ -160,6 +161,12 @@ class StreamTally(Struct):
     def all_rejected(self) -> bool:
         """Whether events were read, and none of them was of use."""
         return bool(self.rejected) and not (self.events or self.late or self.dropped)
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks for the user."""
+        note = self.missing.note if self.all_rejected else None
+        return [] if note is None else [note]
 
     def reject(self, failure: Failure) -> None:
         """Count a rejected record."""

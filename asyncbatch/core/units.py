@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _ZERO_WIDTH_JOINER = "\u200d"  # joins emoji into one character; harmless on a terminal
+# GitHub's runner also takes ##[ in the middle of a line for a command, as Azure's does ##vso[.
+_RUNNER_COMMAND = re.compile(r"(^\s*(?=::[a-z])|(?=##(?:vso)?\[))(.)", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
@@ -54,15 +56,26 @@ def format_count(number: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` with all control characters escaped, safe for a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char
-        if char.isprintable() or char == _ZERO_WIDTH_JOINER
-        else char.encode("unicode_escape").decode()
-        for char in text
-    )
+    """Return `text` safe for a terminal and for the log of a CI job.
+
+    Escapes control characters and the beginnings of commands for CI runners: `##[` and `##vso[`,
+    and `::name` at the beginning, because a caller may begin a line with `text`.
+    """
+    if not text.isprintable():
+        text = "".join(
+            char
+            if char.isprintable() or char == _ZERO_WIDTH_JOINER
+            else char.encode("unicode_escape").decode()
+            for char in text
+        )
+    if "::" in text or "##" in text:
+        text = _RUNNER_COMMAND.sub(lambda found: f"{found[1]}\\x{ord(found[2]):x}", text)
+    return text
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines with each line made printable."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def format_location(failure: Failure) -> str:

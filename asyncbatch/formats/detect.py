@@ -46,7 +46,7 @@ def open_text(
         size = min(CHUNK_BYTES, settings.sizes.split)
         window = settings.max_window or settings.sizes.window
         chunks = compression.chunks(content.stream(), size, window)
-        chunks = _bounded(chunks, settings.max_unpacked, compression.name)
+        chunks = bounded(chunks, settings.max_unpacked, compression.name)
     else:
         check_not_compressed(content.head, path)
         chunks = content.chunks(idle)
@@ -98,13 +98,29 @@ def find_start_fault(head: bytes, form: TextForm, *, is_all: bool) -> Fault | No
     if head.startswith(b"ustar", _TAR_MAGIC_AT) and b"\0" in head[:_TAR_MAGIC_AT]:
         archive = "tar"
     if archive is not None:
-        return Fault("invalid_json", 0, f"is a {archive} archive, which is not read: unpack it")
+        return Fault("invalid_json", 0, f"is a {archive} archive, {_ARCHIVE_ADVICE}")
     return _find_spread_text(head, is_all=is_all) if form == "jsonl" else None
 
 
+def find_stream_fault(head: bytes) -> Fault | None:
+    """Return the error of a file of a stream that begins with `head`, if it is no JSON Lines."""
+    fault = find_start_fault(head, "jsonl", is_all=False)
+    if fault is None:
+        return None
+    message, option, _ = fault.message.partition(" (--format")
+    if not option:
+        return fault
+    each = ".[]" if head.removeprefix(BOM).lstrip(_BLANK).startswith(b"[") else "."
+    return Fault(fault.kind, 0, f"{message} (jq -c '{each}' makes JSON Lines of it)")
+
+
+_ARCHIVE_ADVICE = (
+    "which is read only as a local file with the ending of an archive (.zip, .tar, .tar.gz): "
+    "download, rename or unpack it"
+)
 _TAR_MAGIC_AT = 257  # the byte of a tar archive at which "ustar" stands
 _CLOSERS = {b"[": b"]", b"{": b"}"}
-_TELLING_LINES = 3  # so many lines that are one text are no JSON Lines with a bad first line
+_TELLING_LINES = 3  # fewer lines may be JSON Lines with a bad first line
 _BLANK = b" \t\r\n"
 
 
@@ -164,7 +180,7 @@ def is_json_lines(path: str, form: Format) -> bool:
     return form == "jsonl" if form != "auto" else has_lines_suffix(path)
 
 
-def _bounded(chunks: Iterator[bytes], most: int, name: str) -> Iterator[bytes]:
+def bounded(chunks: Iterator[bytes], most: int, name: str) -> Iterator[bytes]:
     """Yield chunks. Raises TooLargeError after more than `most` bytes."""
     total = 0
     for chunk in chunks:

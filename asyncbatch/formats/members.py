@@ -19,6 +19,7 @@ _WINDOW_HEADER_BYTES = 6  # of a zstd frame: magic, descriptor, window
 _HEAD_BYTES = 16  # first bytes of a member that are kept for messages: the longest frame header
 _ZLIB_WINDOW_BITS = 15  # the largest window of zlib
 _GZIP_BITS = 16 + _ZLIB_WINDOW_BITS  # zlib's `wbits` for a gzip header
+_DEFLATE_BITS = -_ZLIB_WINDOW_BITS  # zlib's `wbits` for no header at all
 _ZLIB_OR_GZIP_BITS = 32 + _ZLIB_WINDOW_BITS  # zlib's `wbits` that detect the header
 
 
@@ -198,11 +199,11 @@ def _bz2_codec() -> _Codec:
     return (lambda _: compression_library("bz2").BZ2Decompressor()), (OSError, ValueError)
 
 
-def _xz_codec() -> _Codec:
+def _lzma_codec(form: str) -> _Codec:
     lzma = compression_library("lzma")
 
     def begin(max_window: int) -> Any:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, max_window + _XZ_OVERHEAD_BYTES)
+        return lzma.LZMADecompressor(getattr(lzma, form), max_window + _XZ_OVERHEAD_BYTES)
 
     return begin, lzma.LZMAError
 
@@ -225,7 +226,9 @@ _CODECS: dict[str, Callable[[], _Codec]] = {
     "gzip": lambda: _zlib_codec(_GZIP_BITS),
     "zlib": lambda: _zlib_codec(_ZLIB_OR_GZIP_BITS),
     "bz2": _bz2_codec,
-    "xz": _xz_codec,
+    "deflate": lambda: _zlib_codec(_DEFLATE_BITS),
+    "xz": lambda: _lzma_codec("FORMAT_XZ"),
+    "lzma": lambda: _lzma_codec("FORMAT_ALONE"),
     "zstd": _zstd_codec,
     "brotli": _brotli_codec,
 }

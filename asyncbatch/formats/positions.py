@@ -79,7 +79,10 @@ def parse_pointer(text: str) -> tuple[str, ...]:
     if not text:
         return ()
     if not text.startswith("/"):
-        raise ValueError(f"{text!r} is not a JSON Pointer: it must be empty or begin with /")
+        near = format_pointer(text.split("."))
+        raise ValueError(
+            f"{text!r} is not a JSON Pointer: it must be empty or begin with /, as {near!r} does"
+        )
     if _BAD_ESCAPE.search(text):
         raise ValueError(f"{text!r} is not a JSON Pointer: write ~ as ~0, / within a name as ~1")
     return tuple(token.replace("~1", "/").replace("~0", "~") for token in text[1:].split("/"))

@@ -57,7 +57,12 @@ async def process_files(
     retrying = Retries(retries, retry_delay)
     stores = StoreSettings.from_options(endpoint, retrying, anonymous=anonymous)
     inputs = Inputs(
-        tuple(os.fspath(path) for path in paths), selection=selection, limit=limit, stores=stores
+        tuple(os.fspath(path) for path in paths),
+        selection=selection,
+        limit=limit,
+        stores=stores,
+        max_unpacked=max_decompressed_size,
+        max_window=max_window,
     )
     settings = FileWorkSettings(
         format,

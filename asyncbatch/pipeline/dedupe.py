@@ -42,12 +42,12 @@ class Deduplicator:
         self._row_writer = make_row_writer(target, FileWorkSettings())
         self._seen = DigestSet()
         self._files: dict[int, _UnfinishedFile] = {}  # by their number in the run
-        self._has_rows = self._has_keys = False
+        self._has_keys, self._key_note = False, ""
 
     @property
-    def has_no_keys(self) -> bool:
-        """Whether there were rows, and none of them had a key."""
-        return self._has_rows and not self._has_keys
+    def note(self) -> str:
+        """The note for the user if there were rows, and none of them had a key, else empty."""
+        return "" if self._has_keys else self._key_note
 
     def close(self) -> None:
         """Forget all keys."""
@@ -59,7 +59,7 @@ class Deduplicator:
         dropped_by_file: Counter[int] = Counter()
         rows = part.rows
         if rows is not None:
-            self._has_rows = True
+            self._key_note = self._key_note or rows.key_note
             self._has_keys = self._has_keys or any(rows.digests)
             kept = self._seen.add(rows.digests)
             rows.digests = []

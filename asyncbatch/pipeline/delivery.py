@@ -123,6 +123,7 @@ class Delivery:
             self.retrier,
             self._contract,
             self._job.stores,
+            sorts_columns=not self._job.ordered,
         )
         if ledger_session:
             ledger_session.prepare(sink)
@@ -148,6 +149,7 @@ class Delivery:
             wait_seconds=self._job.record_work.patience
             if self._job.record_work
             else DEFAULT_PATIENCE,
+            ordered=self._job.ordered,
         )
 
     @property
@@ -260,9 +262,8 @@ class Delivery:
             self._whole_files.close()
             if self._deduplicator is not None:
                 self._deduplicator.close()
-                if self._deduplicator.has_no_keys and self._job.record_work:
-                    fields = ", ".join(self._job.record_work.dedupe)
-                    self._notes.append(f"no record has a value for --dedupe {fields}")
+                if missing := self._deduplicator.note:
+                    self._notes.append(missing)
             if self._contract is not None and (note := self._contract.note):
                 self._notes.append(note)
             if self._loader is not None:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.paths import ObjectPath
+from asyncbatch.core.paths import ArchiveMember, ObjectPath
 from asyncbatch.core.records import display_path
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.sources.search import OPENING_PATHS, Search
@@ -105,6 +105,8 @@ def _is_small(searches: Iterable[Search], job: Job) -> bool:
         try:
             if isinstance(path, ObjectPath):
                 size += path.size or 0
+            elif isinstance(path, ArchiveMember):
+                size += path.info.size
             else:
                 size += os.stat(path).st_size
         except OSError:

@@ -173,6 +173,7 @@ class TableLoader:
     runs, the rows of the next one are prepared. The rows of a record stay together if they came in
     one part. `finds_columns`: the first batch determines the columns of the target, so it has
     `batch_rows` rows unless the input ends earlier, or unless the rows exceed `max_waiting_bytes`.
+    `sorts_columns`: the fields of a load come by name, because the order of its rows is by chance.
     """
 
     def __init__(
@@ -186,7 +187,9 @@ class TableLoader:
         wait_seconds: float = DEFAULT_PATIENCE,
         transaction_seconds: float = 0.0,
         finds_columns: bool = False,
+        sorts_columns: bool = False,
     ) -> None:
+        self._finds_columns, self._sorts_columns = finds_columns, sorts_columns
         # Whether the first batch must be full, however slowly its rows come.
         self._needs_full_batch = finds_columns
         self.wait_seconds: float | None = wait_seconds
@@ -317,9 +320,12 @@ class TableLoader:
 
     def _payload(self, taken: RowRanges) -> Any:
         """Return rows in the form that the sink takes."""
-        return join_blocks(
+        block = join_blocks(
             [pending.unpack().slice(rows.start, rows.stop) for pending, rows in taken]
         )
+        if not self._sorts_columns:
+            return block
+        return block.fields(sorted(range(len(block.names)), key=lambda place: block.names[place]))
 
     def _take_rows(self) -> RowRanges:
         """Take the first rows, at most a batch, and end between two records if possible."""
@@ -378,7 +384,12 @@ class ObjectsLoader(TableLoader):
     """Loads rows as objects, for a CSV file or the sink of a program."""
 
     def _payload(self, taken: RowRanges) -> list[dict[str, Any]]:
-        return [row for pending, rows in taken for row in pending.objects(rows)]
+        objects = [row for pending, rows in taken for row in pending.objects(rows)]
+        if self._sorts_columns and self._finds_columns:
+            # The first load makes the header. A null is no value.
+            self._sorts_columns = False
+            objects[0] = dict.fromkeys(sorted(set().union(*objects))) | objects[0]
+        return objects
 
 
 def _group_numbers(origins: Sequence[tuple[int, int, int]]) -> Sequence[int]:
@@ -395,6 +406,7 @@ def make_loader(
     resumed_rows: ResumedRows | None,
     sizes: Sizes,
     wait_seconds: float = DEFAULT_PATIENCE,
+    ordered: bool = True,
 ) -> Loader:
     """Return the loader for `sink`, the sink of `target`.
 
@@ -412,5 +424,6 @@ def make_loader(
             wait_seconds=wait_seconds,
             transaction_seconds=SERVER_TRANSACTION_SECONDS if target.address else 0.0,
             finds_columns=target.form == "csv" and target.columns is None,
+            sorts_columns=not ordered,
         )
     return LinesLoader(sink, resumed_rows)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from asyncbatch.core.paths import is_object_url, is_store_url
 from asyncbatch.core.records import STDIN, display_path
 from asyncbatch.errors import UsageError
-from asyncbatch.sinks.dead_letters import is_dead_letter
+from asyncbatch.sinks.dead_letters import is_dead_letter, read_dead_letter
 from asyncbatch.sinks.folder import output_path
+from asyncbatch.sources.identity import identity
 from asyncbatch.sources.selection import Filter, has_magic, static_root
-from asyncbatch.state.ledger.file import has_written
+from asyncbatch.state.ledger.file import has_read, has_written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,12 +62,37 @@ class OutputGuard:
             if (target.format, target.compression) != ("keep", "keep"):
                 _check_names(target, inputs)
             self._folder = target if inputs.files_from is not None else None
-        self.check(inputs.paths)  # files in folders are checked when they are found
+        self._others = [path for path in inputs.paths if not self._is_output(path)]
+        self._root = inputs.root
+        # Files in folders are checked when they are found.
+        self.check(path for path in inputs.paths if not self._was_swept_in(path))
+
+    def _is_output(self, path: str) -> bool:
+        output = self._files.get(os.path.basename(path))
+        return output is not None and _is_same(path, output)
+
+    def _was_swept_in(self, path: str) -> bool:
+        """Whether an argument is an own output that a glob of the shell has found.
+
+        Then the inputs of the run that wrote it are arguments, too. It is never left out without
+        them: the user wants to add to it, and would lose its records.
+        """
+        if not self._others or not self.is_own_output(path):
+            return False
+        option = self._options[self._files[os.path.basename(path)]]
+        if option == "--to":
+            names = [identity(other, self._root) for other in self._others]
+            return self._ledger is not None and has_read(self._ledger, names)
+        if option == "--dead-letter":
+            with open(path, "rb") as file:
+                start = file.readline(_LINE_BYTES)
+            return not start or read_dead_letter(start).file in map(display_path, self._others)
+        return True
 
     def check(self, paths: Iterable[str]) -> None:
         """Raise UsageError if an output would overwrite one of these inputs."""
         for path in paths:
-            if (output := self._files.get(os.path.basename(path))) and _is_same(path, output):
+            if self._is_output(path):
                 raise UsageError(
                     f"{display_path(path)} is an input: it cannot be written to (name another"
                     " output, or leave the file out with --exclude)"
@@ -80,10 +106,10 @@ class OutputGuard:
         It must have the name of an output, and show that a run wrote it: a target by its ledger, a
         report or a dead letter file by its content. Any other file there is the user's own.
         """
-        output = self._files.get(os.path.basename(path))
-        if output is None or not _is_same(path, output):
+        if not self._is_output(path):
             return False
         if path not in self._own:
+            output = self._files[os.path.basename(path)]
             self._own[path] = self._was_written(output)
             if self._own[path]:
                 self.left_out.append(path)

@@ -83,5 +83,7 @@ Form = Literal[
 ]  # fmt: skip
 Mode = Literal["append", "replace", "upsert"]
 SchemaContract = Literal["evolve", "freeze", "discard"]
+# Arrays and objects in Parquet: STRUCT and LIST where these lose nothing, or JSON text.
+Nested = Literal["native", "json"]
 FolderFormat = Literal["keep", "json", "jsonl"]
 FolderCompression = Literal["keep", "none", "gz", "bz2", "xz", "zst"]

@@ -210,7 +210,7 @@ def _typed(column: list[Any]) -> tuple[Kind, list[Any]]:
         return kind, column
     if types <= {int, float}:
         integers = column if float not in types else [v for v in column if type(v) is int]
-        if _in_range(integers, -_INT64, _INT64 - 1):
+        if is_int64(integers):
             return "number" if float in types else "integer", column
         return "numeric", _as_kind(column, "number", "numeric")
     wide: Kind = "json" if types <= {dict, list} else "mixed"
@@ -269,6 +269,11 @@ def integers_of(values: list[Any], kind: Kind) -> Iterable[int]:
     if kind == "integer":
         return (value for value in values if value is not None)
     return (value for value in values if type(value) is int) if kind == "number" else ()
+
+
+def is_int64(integers: Iterable[int]) -> bool:
+    """Whether 64 bits can hold all these integers."""
+    return _in_range(integers, -_INT64, _INT64 - 1)
 
 
 def is_exact(integers: Iterable[int]) -> bool:

@@ -19,7 +19,7 @@ from asyncbatch.sinks.column_block import (
     make_block,
     plain_texts,
 )
-from asyncbatch.sinks.schema_contract import SchemaContractCheck
+from asyncbatch.sinks.schema_contract import SchemaContractCheck, fit_fixed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -152,6 +152,7 @@ class Columns:
         self.refresh(kinds)
         # The first field that filled each column, by its folded name.
         self._fields: dict[str, str] = {}
+        self._fixed: dict[str, str] = {}  # see `fix`
 
     def refresh(self, kinds: Mapping[str, ColumnKind]) -> None:
         """Update the kinds of columns to those of the table now.
@@ -163,6 +164,13 @@ class Columns:
                 del self.kinds[name]
         self.kinds.update(kinds)
         self._columns.update({self._fold(name): name for name in kinds})
+
+    def fix(self, reasons: Mapping[str, str]) -> None:
+        """Set the columns whose types the database cannot change, each with the reason.
+
+        Rows with values that do not fit them are rejected.
+        """
+        self._fixed = dict(reasons)
 
     def state(self) -> ColumnsState:
         """Return a copy of the state before a change."""
@@ -184,6 +192,14 @@ class Columns:
             block, against = self._contract.apply(
                 block, self._kinds_of(block.names), self._fold, self._alters
             )
+        elif self._fixed:
+            columns = {name: self._columns.get(self._fold(name), name) for name in block.names}
+            fixed = {
+                name: (self.kinds[column], self._fixed[column])
+                for name, column in columns.items()
+                if column in self._fixed and column in self.kinds
+            }
+            block, against = fit_fixed(block, fixed, self._alters)
         unfit: dict[str, str] = {}
         new: dict[str, list[str]] = {}  # new fields by folded name
         # A field with exactly the name of a column comes before fields that differ in case.
@@ -201,8 +217,8 @@ class Columns:
         free = self._limit - len(self.kinds)
         added = sum(folded not in self._columns for folded in new)
         if added > free or any(len(names) > 1 for names in new.values()):
-            columns = zip(block.names, block.values, strict=True)
-            rejecting = [values for name, values in columns if name in unfit]
+            fields = zip(block.names, block.values, strict=True)
+            rejecting = [values for name, values in fields if name in unfit]
             rejected = against.keys() | {
                 row for values in rejecting for row, value in enumerate(values) if value is not None
             }

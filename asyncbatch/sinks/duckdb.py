@@ -17,7 +17,7 @@ from asyncbatch.sinks.columns import (
     spread_reasons,
     write_accepted,
 )
-from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, DuckdbStage, as_text
+from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, DuckdbStage, ForeignKey, as_text
 from asyncbatch.sinks.sql_names import fold, quote, quoted
 from asyncbatch.state.ledger import table as replacing
 from asyncbatch.state.ledger.duckdb import DuckdbLedger, record
@@ -66,17 +66,19 @@ class DuckdbSink:
         job: LedgerJob | None = None,
         contract: SchemaContractCheck | None = None,
         times: Collection[str] = (),
+        sorts_columns: bool = False,
     ) -> None:
+        self._sorts_columns, self._is_new = sorts_columns, False  # whether this run made the table
         self.path, self.table, self.mode, self.key = path, table, mode, key
         self._job, self._times = job, times
         # The table that is loaded. A replacement is renamed to `table` at the end.
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
         self._duckdb: Any
         self._connection: Any
-        self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=_name_flaw, contract=contract)
+        self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=self._flaw, contract=contract)
         # The declared types of the columns of the table.
         self._types: dict[str, str] = {}
-        self._constraints = Constraints([], [], [])
+        self._constraints = Constraints([], [], [], set(), {}, [])
         self._is_lost = self._in_transaction = False
 
     def open(self) -> None:
@@ -194,19 +196,63 @@ class DuckdbSink:
     def _describe(self, table: str) -> None:
         """Read the columns and constraints of the table."""
         where = f"WHERE {_HERE} AND table_name = ?"
-        query = f"SELECT column_name, data_type FROM duckdb_columns() {where}"  # noqa: S608 - constants
-        self._types = dict(self._connection.execute(query, [table]).fetchall())
+        fields = "column_name, data_type, column_default NOTNULL"
+        query = f"SELECT {fields} FROM duckdb_columns() {where}"  # noqa: S608 - constants
+        columns = self._connection.execute(query, [table]).fetchall()
+        self._types = {name: declared for name, declared, _ in columns}
+        self._constraints.defaults.update(name for name, _, has_default in columns if has_default)
         kinds = {name: _KINDS.get(declared, "any") for name, declared in self._types.items()}
         self._columns.refresh(kinds)
-        fields = "constraint_type, constraint_column_names, expression"
+        self._constraints.generated.update(self._generated_columns(table))
+        fields = "constraint_type, constraint_column_names, expression, referenced_table"
+        fields += ", referenced_column_names"
         query = f"SELECT {fields} FROM duckdb_constraints() {where}"  # noqa: S608 - constants
-        for kind, names, expression in self._connection.execute(query, [table]).fetchall():
+        fixed = self._fixed_columns(table)
+        for kind, names, expression, other, others in self._execute(query, [table]):
             if kind == "NOT NULL":
                 self._constraints.not_null.extend(names)
-            elif kind == "CHECK":
+                continue
+            if kind == "CHECK":
                 self._constraints.checks.append(expression)
+            elif kind == "FOREIGN KEY" and other != table:
+                self._constraints.foreign.append(ForeignKey(tuple(names), other, tuple(others)))
             elif kind in ("PRIMARY KEY", "UNIQUE"):
                 self._constraints.unique.append(tuple(names))
+            reason = f"DuckDB cannot change the type of a column with a constraint ({kind})"
+            fixed |= dict.fromkeys(names, reason)
+        self._columns.fix(fixed)
+
+    def _generated_columns(self, table: str) -> dict[str, str]:
+        """Return the expressions of generated columns by folded name."""
+        query = (
+            "SELECT column_name, generation_expression FROM information_schema.columns"
+            " WHERE table_catalog = current_database() AND table_schema = 'main'"
+            " AND table_name = ? AND is_generated = 'ALWAYS'"
+        )
+        return {fold(name): expression for name, expression in self._execute(query, [table])}
+
+    def _fixed_columns(self, table: str) -> dict[str, str]:
+        """Return the columns whose types an index or another column fixes, with the reasons.
+
+        An attempt to change them would end the transaction, and lose its rows.
+        """
+        query = f"SELECT index_name FROM duckdb_indexes() WHERE {_HERE} AND table_name = ?"  # noqa: S608 - constants
+        if index := self._execute(query, [table]):
+            reason = f"DuckDB cannot change the types of a table with an index ({index[0][0]})"
+            return dict.fromkeys(self._types, reason)
+        reason = "DuckDB cannot change the type of a column that generates another"
+        expressions = self._constraints.generated.values()
+        return {
+            name: reason
+            for name in self._types
+            if any(name in expression for expression in expressions)
+        }
+
+    def _flaw(self, name: str) -> str | None:
+        """Return the error of a field's name, or the reason why its column takes no values."""
+        if fold(name) in self._constraints.generated:
+            return "the table generates the values of this column"
+        return _name_flaw(name)
 
     def _check_key(self) -> None:
         present = set(map(fold, self._types))
@@ -261,6 +307,7 @@ class DuckdbSink:
         if types and not self._types:
             columns = ", ".join(f"{quote(name)} {declared}" for name, declared in types.items())
             self._connection.execute(f"CREATE TABLE {table} ({columns})")
+            self._is_new = True
         else:
             for name, declared in types.items():
                 if name not in self._types:
@@ -316,13 +363,7 @@ class DuckdbSink:
         )
         block = block.fields([place for place, name in enumerate(block.names) if name in types])
         stage.fill(block, needs_checks=bool(self.key or any(self._constraints)))
-        # A column with a condition cannot change its type; the change is refused later.
-        checks = [
-            check
-            for check in self._constraints.checks
-            if not any(name in check for name in changed)
-        ]
-        reasons = stage.misfits(self._constraints._replace(checks=checks))
+        reasons = stage.misfits(self._constraints)
         reasons = dict(spread_reasons(reasons, groups))
         stage.drop(reasons)
         clashes = stage.clashes(unique, group_edges(block.count, groups)) if unique else {}
@@ -333,15 +374,27 @@ class DuckdbSink:
         """Add columns without values as text, and put a replacement in place."""
         kinds = self._columns.kinds.items() if ended and self._types else ()
         untyped = [name for name, kind in kinds if kind == "null" and name not in self._types]
-        if not untyped and self.mode != "replace":
+        sorts = self._sorts_columns and self._is_new and ended
+        if not untyped and self.mode != "replace" and not sorts:
             return
         with self._transaction():
             self._reshape(dict.fromkeys(untyped, "text"), dict.fromkeys(untyped, TYPES["text"]))
+            if sorts and list(self._types) != sorted(self._types):
+                self._sort_columns()
             if self.mode == "replace":
                 self._replace()
                 if self._job and has_ledger(self._connection):
                     replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
             self._commit()
+
+    def _sort_columns(self) -> None:
+        """Put the columns of the table in the order of their names, in a copy."""
+        execute, table = self._connection.execute, quote(self._target)
+        new = quote(f"{self.table}.asyncbatch-sorted")
+        selection = f"SELECT {quoted(sorted(self._types))} FROM {table}"  # noqa: S608 - quoted
+        execute(f"CREATE OR REPLACE TABLE {new} AS {selection}")
+        execute(f"DROP TABLE {table}")
+        execute(f"ALTER TABLE {new} RENAME TO {table}")
 
     def _replace(self) -> None:
         execute, table = self._connection.execute, quote(self.table)

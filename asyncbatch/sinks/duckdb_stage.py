@@ -14,7 +14,7 @@ from asyncbatch.sinks.exactness import TimeType, is_changed_by_float32
 from asyncbatch.sinks.sql_names import fold, quote, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind, Kind
 
@@ -28,6 +28,7 @@ TYPES: dict[ColumnKind, str] = {
 # Types that round numbers; vectors of floats, which lose nulls; types that may lose nested values.
 _ROUNDING = re.compile(r"(TINY|SMALL|HUGE|UTINY|USMALL|U|UBIG|UHUGE)?INT(EGER)?|DECIMAL\(\d+,\d+\)")
 _VECTOR = re.compile(r"(FLOAT|DOUBLE)(\[\d*\])+")
+_ELEMENT = re.compile(r"[^\[\],\s]+")  # of a list of numbers as JSON
 _NESTED_TYPES = re.compile(r".*\]|(STRUCT|MAP|UNION)\(.*", re.DOTALL)
 _TIMES = {
     "DATE": TimeType(True, False, False, 0),
@@ -49,6 +50,17 @@ class Constraints(NamedTuple):
     not_null: list[str]  # columns
     checks: list[str]  # SQL conditions
     unique: list[tuple[str, ...]]  # columns that are unique together
+    defaults: set[str]  # columns that have a value if a row names none
+    generated: dict[str, str]  # the expressions of generated columns, by their folded names
+    foreign: list[ForeignKey]  # to other tables
+
+
+class ForeignKey(NamedTuple):
+    """Columns whose values must be those of a row of another table."""
+
+    names: tuple[str, ...]
+    table: str
+    others: tuple[str, ...]  # its columns
 
 
 class DuckdbStage:
@@ -121,26 +133,51 @@ class DuckdbStage:
                     reason = f"column {name} is {declared}, which cannot hold {values[row]!r}"
                     reasons.setdefault(row, reason)
                 self._add_losses(reasons, name, declared)
+        for row, reason in self._violations(constraints):
+            reasons.setdefault(row, reason)
+        return reasons
+
+    def _violations(self, constraints: Constraints) -> Iterator[tuple[int, str]]:
+        """Yield rows that violate a constraint, with the reason.
+
+        The insertion would find them, too, but its error ends the transaction.
+        """
         for name in constraints.not_null:
+            rows: Iterable[int] = ()
             if column := self._names.get(fold(name)):
-                for row in self._rows(f"{column} IS NULL"):
-                    reasons.setdefault(row, f"column {name} cannot be null")
+                rows = self._rows(f"{column} IS NULL")
+            elif name not in constraints.defaults:
+                rows = range(self._block.count)
+            for row in rows:
+                yield row, f"column {name} cannot be null"
         for check in constraints.checks:
             for row in self._failing(check):
-                reasons.setdefault(row, f"the table's check fails: {check}")
-        return reasons
+                yield row, f"the table's check fails: {check}"
+        for name, expression in constraints.generated.items():
+            # Only an error is null: a struct with null is not.
+            for row in self._failing(f"TRY(struct_pack(v := {expression})) IS NOT NULL"):
+                yield row, f"column {name} cannot be generated as {expression}"
+        for key in constraints.foreign:
+            for row in self._without_parent(key):
+                yield row, f"no row of table {key.table} has this {', '.join(key.names)}"
 
     def _add_losses(self, reasons: dict[int, str], name: str, declared: str) -> None:
         """Add reasons against rows with values that DuckDB would change silently."""
         kept = _TIMES.get(declared)
-        if (kept is None and declared != "FLOAT") or name in self._in_utc:
+        is_single = declared.startswith("FLOAT")  # also in a list
+        if (kept is None and not is_single) or name in self._in_utc:
             return
         place = self._block.names.index(name)
         texts = plain_texts(self._block.values[place], self._block.kinds[place])
         for row, text in enumerate(texts):
             if text is None:
                 continue
-            loss = kept.loss(text) if kept else is_changed_by_float32(text) and "would round"
+            if kept is None:
+                numbers = (text,) if declared == "FLOAT" else _ELEMENT.findall(text)
+                text = next(filter(is_changed_by_float32, numbers), "")  # noqa: PLW2901
+                loss = "would round" if text else None
+            else:
+                loss = kept.loss(text)
             if loss:
                 reasons.setdefault(row, f"column {name} is {declared}, which {loss} {text}")
 
@@ -220,6 +257,20 @@ class DuckdbStage:
         )
         query = f'SELECT n AS "asyncbatch n", {columns} FROM {_STAGE}'  # noqa: S608 - quoted
         query = f'SELECT "asyncbatch n" FROM ({query}) WHERE NOT ({check}) ORDER BY 1'  # noqa: S608 - the table's own
+        return [row for (row,) in self._execute(query).fetchall()]
+
+    def _without_parent(self, key: ForeignKey) -> list[int]:
+        """Return the numbers of the rows whose values of a foreign key no row has."""
+        columns = [self._names.get(fold(name)) for name in key.names]
+        if None in columns:  # null refers to no row
+            return []
+        there = " AND ".join(f"s.{column} NOTNULL" for column in columns)
+        pairs = zip(key.others, columns, strict=True)
+        same = " AND ".join(f"r.{quote(other)} = s.{column}" for other, column in pairs)
+        query = (
+            f"SELECT n FROM {_STAGE} s WHERE {there} AND NOT EXISTS"  # noqa: S608 - quoted
+            f" (SELECT 1 FROM {quote(key.table)} r WHERE {same}) ORDER BY n"
+        )
         return [row for (row,) in self._execute(query).fetchall()]
 
     def _repeated(self, names: Sequence[str]) -> list[tuple[int, int, bool]]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from bisect import bisect_right
 from contextlib import suppress
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from msgspec.json import Decoder
 
 from asyncbatch.core.ledger_entries import Extent
+from asyncbatch.core.system import paused_collection
 from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.formats.decoder import encode
 from asyncbatch.sinks.column_block import (
     MAX_FIELDS,
     ColumnBlock,
@@ -19,17 +24,23 @@ from asyncbatch.sinks.column_block import (
     is_exact,
 )
 from asyncbatch.sinks.columns import NO_FIELDS, Columns, cells, make_refusals
+from asyncbatch.sinks.shapes import Shape, decode_texts, slices
 from asyncbatch.sinks.text_files import FileSink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from asyncbatch.core.settings import StoreSettings
-    from asyncbatch.sinks.base import Refusal
+    from asyncbatch.sinks.base import Nested, Refusal
 
-ROW_GROUP = 100_000  # rows that are collected and written together
+# Rows are collected and written together, up to the first of these limits.
+ROW_GROUP = 100_000  # rows
+GROUP_BYTES = 32 * 1024 * 1024  # of Python objects, roughly
+_MAX_CHUNKS = 32  # of a row group in the stage
+_BLOCK_BYTES = 4 * 1024 * 1024  # of an earlier file, which become Python objects together
 
-_TYPES: dict[ColumnKind, str] = {
+# The pyarrow type of a column, and of a part of a nested value, by its kind.
+_TYPES: dict[str, str] = {
     "null": "string",
     "boolean": "bool",
     "integer": "int64",
@@ -38,32 +49,49 @@ _TYPES: dict[ColumnKind, str] = {
 }
 # pyarrow types whose name differs from the name that creates them.
 _NAMES = {"double": "float64"}
+# The key of the file's metadata with the shapes of its columns, for runs that resume.
+_SHAPES = b"asyncbatch.shapes"
+_decode_shapes = Decoder(dict[str, Shape]).decode
 
 
 class ParquetSink(FileSink):
     """A Parquet file. Each column has the narrowest type that holds all its values.
 
-    A file has one schema. When a later row needs another schema, the file is rewritten, one row
-    group at a time.
+    A file has one schema. Rows are written to it at once while their schema stays the same and
+    needs no later rows. Otherwise, they are staged, and the file is written from the stage at the
+    end, one row group at a time. So are arrays and objects, whose STRUCT or LIST depends on all
+    values. They are staged as JSON texts, from which any type is made without a loss.
     """
 
     goes_back = True
 
-    def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        stores: StoreSettings | None = None,
+        nested: Nested = "native",
+        *,
+        sorts_columns: bool = False,
+    ) -> None:
         super().__init__(path, stores)
+        self._sorts_columns = sorts_columns  # by name; else by the first value
         self._arrow: Any
         self._parquet: Any
         self._writer: Any = None
+        self._is_native = nested == "native"
         # The columns of the file. The waiting rows may need more columns, and wider ones.
         self._written: dict[str, ColumnKind] = {}
         self._columns = Columns({}, limit=MAX_FIELDS)
         # Columns with integers that are not exact as doubles.
         self._inexact: set[str] = set()
+        # The shapes of the columns that hold nothing but arrays and objects.
+        self._shapes: dict[str, Shape] = {}
         self._waiting: list[ColumnBlock] = []
+        self._stage: _Stage | None = None
         self._kept: _KeptRows | None = None
         self.has_file = True  # false at the end if no record had a field
-        # Numbers of rows: all, of the last load, waiting.
-        self._rows = self._loaded = self._in_group = 0
+        # Numbers of rows: all, of the last load, waiting. The size of the waiting rows.
+        self._rows = self._loaded = self._in_group = self._group_bytes = 0
 
     @property
     def notes(self) -> Sequence[str]:
@@ -80,11 +108,6 @@ class ParquetSink(FileSink):
     @property
     def row_sizes(self) -> list[int]:
         return [1] * self._loaded
-
-    @property
-    def _old(self) -> str:
-        """The path of the earlier version while the file is rewritten."""
-        return f"{self.file.temp_path}.old"
 
     def open(self) -> None:
         """Begin the file. Raises UsageError."""
@@ -107,6 +130,8 @@ class ParquetSink(FileSink):
             return refused + make_refusals(dict.fromkeys(range(block.count), NO_FIELDS), rows)
         changes = self._columns.changes(block, lambda name: name not in self._inexact)
         self._columns.accept(admitted)
+        if self._is_native:
+            self._add_shapes(block)
         self._columns.refresh(changes)
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
             if name not in self._inexact and not is_exact(integers_of(values, kind)):
@@ -115,17 +140,34 @@ class ParquetSink(FileSink):
         self._loaded = block.count
         self._rows += block.count
         self._in_group += block.count
-        if self._in_group >= ROW_GROUP:
+        self._group_bytes += _size_of(block)
+        if self._in_group >= ROW_GROUP or self._group_bytes >= GROUP_BYTES:
             self._write()
         return refused
+
+    def _open_parquet(self, path: str) -> Any:
+        # The library refuses names that are not UTF-8, unless they are bytes.
+        return self._parquet.ParquetFile(self._arrow.OSFile(os.fsencode(path)))
+
+    def _add_shapes(self, block: ColumnBlock) -> None:
+        """Add a block's values to the shapes. The kinds of columns are those before the block."""
+        for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
+            if kind == "json":
+                if self._columns.kinds.get(name, "null") == "null":
+                    self._shapes[name] = Shape()
+                if name in self._shapes:
+                    with paused_collection():
+                        self._shapes[name].add_texts(values)
+            elif kind != "null":
+                self._shapes.pop(name, None)
 
     def keep(self, path: str, extent: Extent) -> Extent:
         at = self.position
         if self._kept is None or self._kept.path != path:
             self._release()
-            self._kept = _KeptRows(path, self._parquet.ParquetFile(path))
-        for rows in self._kept.rows(extent):
-            self.load(_block_of(rows))
+            self._kept = _KeptRows(path, self._open_parquet(path))
+        for block in self._kept.blocks(extent):
+            self.load(block)
         return Extent(at, extent.length, 0, extent.take)
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - failures do not discard a file
@@ -141,79 +183,146 @@ class ParquetSink(FileSink):
                 return True
         finally:
             self._release()
+            if self._stage is not None:
+                self._stage.close()
             if not is_complete:
                 self._discard()
         return is_complete
 
     def complete(self) -> None:
         self._write()
+        if self._writer is None:
+            self._write_from_stage()
         self._close()
         super().complete()
 
     def _write(self) -> None:
-        """Write the waiting rows as a row group."""
-        arrow = self._arrow
-        kinds = dict(sorted(self._columns.kinds.items(), key=lambda item: item[1] == "null"))
+        """Write the waiting rows as a row group, to the file or to the stage."""
+        kinds = dict(sorted(self._columns.kinds.items(), key=self._column_order))
+        has_other = self._writer is not None and self._schema(kinds) != self._schema(self._written)
         try:
-            if self._writer is None:
-                self._begin(kinds)
-            elif self._schema(kinds) != self._schema(self._written):
-                self._rewrite(kinds)
-            self._written = kinds
-            chunks: dict[str, list[Any]] = {name: [] for name in kinds}
-            for block in self._waiting:
-                fields = dict(zip(block.names, self._columns.cells(block), strict=True))
-                missing = [None] * block.count
-                for name, kind in kinds.items():
-                    values = fields.get(name, missing)
-                    chunks[name].append(arrow.array(values, _TYPES[kind]))
-            arrays = [
-                arrow.chunked_array(chunks[name], _TYPES[kind]) for name, kind in kinds.items()
-            ]
-            table = arrow.table(arrays, schema=self._schema(kinds))
-            if table.num_rows:
-                self._writer.write_table(table, ROW_GROUP)
+            if self._stage is None and (has_other or self._shapes):
+                self._begin_stage()
+            if self._stage is None and self._writer is None:
+                self._begin(self._schema(kinds))
+            if not self._waiting:
+                pass
+            elif self._stage is not None:
+                self._stage.add(self._waiting_table(kinds), kinds)
+            else:
+                self._writer.write_table(self._waiting_table(kinds), ROW_GROUP)
         except OSError as error:
             raise self.file.sink_error(error) from None
         except UsageError as error:  # the file could not be restarted
             raise SinkError(str(error)) from None
-        self._waiting.clear()
-        self._in_group = 0
+        self._arrow.default_memory_pool().release_unused()
+        self._written = kinds
+        self._in_group = self._group_bytes = 0
 
-    def _begin(self, kinds: dict[str, ColumnKind]) -> None:
-        schema = self._schema(kinds)
+    def _column_order(self, column: tuple[str, ColumnKind]) -> str | bool:
+        name, kind = column
+        return name if self._sorts_columns else kind == "null"
+
+    def _waiting_table(self, kinds: Mapping[str, ColumnKind]) -> Any:
+        """Return the waiting rows as a pyarrow table, with nested values as JSON texts."""
+        arrow = self._arrow
+        chunks: dict[str, list[Any]] = {name: [] for name in kinds}
+        while self._waiting:  # each block is released when it is converted
+            block = self._waiting.pop(0)
+            fields = dict(zip(block.names, self._columns.cells(block), strict=True))
+            # Columns share the memory of their nulls: there may be thousands without a value.
+            nulls = {
+                declared: arrow.nulls(block.count, declared) for declared in set(_TYPES.values())
+            }
+            for name, kind in kinds.items():
+                declared = _TYPES[kind]
+                values = fields.get(name)
+                array = nulls[declared] if values is None else arrow.array(values, declared)
+                chunks[name].append(array)
+        arrays = [arrow.chunked_array(chunks[name], _TYPES[kind]) for name, kind in kinds.items()]
+        return arrow.table(arrays, schema=self._schema(kinds))
+
+    def _begin(self, schema: Any) -> None:
         self._writer = self._parquet.ParquetWriter(self.file.stream, schema, compression="zstd")
 
-    def _rewrite(self, kinds: dict[str, ColumnKind]) -> None:
-        """Write the file again, with its rows and the new columns."""
-        if self.file.temp_path == self.file.path:
+    def _begin_stage(self) -> None:
+        """Begin the stage with the row groups of the file, which begins again."""
+        is_device = self.file.temp_path == self.file.path
+        folder = None if is_device else os.path.dirname(self.file.temp_path)
+        self._stage = _Stage(self._arrow, self._parquet, folder)
+        if self._writer is None:
+            return
+        if is_device:
             raise SinkError(
                 f"cannot write {self.file.path}: a later row needs other columns, and this"
                 " file cannot be read again to rewrite it"
             )
-        arrow, had = self._arrow, self._written
         self._close()
+        self.file.stream.flush()
+        self._stage.begin_with(open(self.file.temp_path, "rb"), self._written)  # noqa: SIM115 - closed with the stage
         self.file.stream.close()
-        os.rename(self.file.temp_path, self._old)
+        os.unlink(self.file.temp_path)  # not needed by name, so nothing is left after a kill
         self.file.open()
-        self._begin(kinds)
-        with self._parquet.ParquetFile(self._old) as old:
-            for number in range(old.num_row_groups):
-                group = old.read_row_group(number)
+
+    def _write_from_stage(self) -> None:
+        """Write the file from the stage, with the columns of all rows."""
+        kinds = self._written
+        shapes = {name: shape for name, shape in self._shapes.items() if not shape.is_text}
+        schema = self._schema(kinds, shapes)
+        if self._shapes:
+            schema = schema.with_metadata({_SHAPES: encode(self._shapes)})
+        try:
+            self._begin(schema)
+            for table, had in self._stage.tables() if self._stage else ():
                 arrays = []
                 for name, kind in kinds.items():
-                    if name in had and _TYPES[had[name]] == _TYPES[kind]:
-                        arrays.append(group.column(name))
+                    old, declared = had.get(name, "null"), schema.field(name).type
+                    if name in shapes and old != "null":
+                        arrays.append(self._native_column(table.column(name), shapes[name]))
+                    elif old == "null":
+                        arrays.append(self._arrow.nulls(table.num_rows, declared))
+                    elif _TYPES[old] == _TYPES[kind]:
+                        arrays.append(table.column(name))
                     else:
-                        values = [None] * group.num_rows
-                        if had.get(name, "null") != "null":
-                            values = cells(group.column(name).to_pylist(), _kind(had[name]), kind)
-                        arrays.append(arrow.array(values, _TYPES[kind]))
-                self._writer.write_table(arrow.table(arrays, schema=self._schema(kinds)))
-        os.unlink(self._old)
+                        values = cells(table.column(name).to_pylist(), _kind(old), kind)
+                        arrays.append(self._arrow.array(values, declared))
+                self._writer.write_table(self._arrow.table(arrays, schema=schema), ROW_GROUP)
+                del table, arrays
+                self._arrow.default_memory_pool().release_unused()
+        except OSError as error:
+            raise self.file.sink_error(error) from None
 
-    def _schema(self, kinds: dict[str, ColumnKind]) -> Any:
-        return self._arrow.schema([(name, _TYPES[kind]) for name, kind in kinds.items()])
+    def _native_column(self, column: Any, shape: Shape) -> Any:
+        """Return a column of JSON texts as STRUCT or LIST."""
+        declared = self._type_of(shape)
+        arrays = []
+        for chunk in column.chunks:
+            for texts in slices(chunk.to_pylist()):
+                with paused_collection():
+                    arrays.append(self._arrow.array(shape.fit(decode_texts(texts)), declared))
+        return self._arrow.chunked_array(arrays, declared)
+
+    def _type_of(self, shape: Shape) -> Any:
+        arrow = self._arrow
+        if shape.is_text:
+            return arrow.string()
+        match shape.kind:
+            case "object":
+                return arrow.struct(
+                    [(name, self._type_of(key)) for name, key in shape.keys.items()]
+                )
+            case "list":
+                return arrow.list_(self._type_of(shape.items or Shape()))
+            case kind:
+                return arrow.type_for_alias(_TYPES[kind])
+
+    def _schema(
+        self, kinds: Mapping[str, ColumnKind], shapes: Mapping[str, Shape] | None = None
+    ) -> Any:
+        native = {name: self._type_of(shape) for name, shape in (shapes or {}).items()}
+        return self._arrow.schema(
+            [(name, native.get(name, _TYPES[kind])) for name, kind in kinds.items()]
+        )
 
     def _close(self) -> None:
         """Write the footer of the file."""
@@ -233,8 +342,48 @@ class ParquetSink(FileSink):
             with suppress(OSError, SinkError):  # a writer that failed fails again when it is closed
                 self._close()
         self.file.discard()
-        with suppress(OSError):  # it exists only during a rewrite
-            os.unlink(self._old)
+
+
+class _Stage:
+    """Row groups in a file without a name, each with the columns that were needed by then."""
+
+    def __init__(self, arrow: Any, parquet: Any, folder: str | None) -> None:
+        self._arrow, self._parquet = arrow, parquet
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
+        self._first: IO[bytes] | None = None  # a Parquet file with the first row groups
+        self._first_kinds: dict[str, ColumnKind] = {}
+        self._groups: list[tuple[int, dict[str, ColumnKind]]] = []
+
+    def begin_with(self, file: IO[bytes], kinds: dict[str, ColumnKind]) -> None:
+        """Take over the row groups of an open Parquet file."""
+        self._first, self._first_kinds = file, kinds
+
+    def add(self, table: Any, kinds: dict[str, ColumnKind]) -> None:
+        """Append a row group. Raises OSError."""
+        self._groups.append((self._file.tell(), kinds))
+        options = self._arrow.ipc.IpcWriteOptions(compression="zstd")
+        with self._arrow.ipc.new_stream(self._file, table.schema, options=options) as stream:
+            # A batch for each chunk, unless loads are small.
+            is_split = table.num_columns and table.column(0).num_chunks > _MAX_CHUNKS
+            stream.write_table(table.combine_chunks() if is_split else table)
+
+    def tables(self) -> Iterator[tuple[Any, Mapping[str, ColumnKind]]]:
+        """Yield each row group and the kinds of its columns. Raises OSError."""
+        if self._first is not None:
+            with self._parquet.ParquetFile(self._first) as file:
+                for number in range(file.num_row_groups):
+                    yield file.read_row_group(number), self._first_kinds
+        for at, kinds in self._groups:
+            self._file.seek(at)
+            with self._arrow.ipc.open_stream(self._file) as stream:
+                yield stream.read_all(), kinds
+
+    def close(self) -> None:
+        """Release the disk space."""
+        with suppress(OSError):  # a buffer that could not be written fails again
+            self._file.close()
+        if self._first is not None:
+            self._first.close()
 
 
 class _KeptRows:
@@ -245,31 +394,50 @@ class _KeptRows:
         groups = range(file.num_row_groups)
         counts = [file.metadata.row_group(number).num_rows for number in groups]
         self._starts = list(accumulate(counts, initial=0))
+        self._shapes = _decode_shapes((file.schema_arrow.metadata or {}).get(_SHAPES, b"{}"))
         self._number = -1
         self._group: Any = None
 
-    def rows(self, extent: Extent) -> Iterator[Any]:
-        """Yield the rows of an extent as pyarrow tables."""
+    def blocks(self, extent: Extent) -> Iterator[ColumnBlock]:
+        """Yield the rows of an extent."""
         at, end = extent.at, extent.at + extent.length
         while at < end:
             number = bisect_right(self._starts, at) - 1
             if number != self._number:
                 self._number, self._group = number, self.file.read_row_group(number)
-            stop = min(end, self._starts[number + 1])
-            yield self._group.slice(at - self._starts[number], stop - at)
+            first, last = self._starts[number], self._starts[number + 1]
+            most = max(1, _BLOCK_BYTES * (last - first) // max(1, self._group.nbytes))
+            stop = min(end, last, at + most)
+            yield _block_of(self._group.slice(at - first, stop - at), self._shapes)
             at = stop
 
 
-def _block_of(table: Any) -> ColumnBlock:
+def _block_of(table: Any, shapes: Mapping[str, Shape]) -> ColumnBlock:
     """Return the rows of a Parquet table as a block."""
-    kinds = {declared: _kind(kind) for kind, declared in _TYPES.items() if kind != "null"}
-    names: list[str] = table.column_names
-    return ColumnBlock(
-        names,
-        [kinds[_NAMES.get(str(field.type), str(field.type))] for field in table.schema],
-        [column.to_pylist() for column in table.columns],
-        table.num_rows,
-    )
+    found = {declared: kind for kind, declared in _TYPES.items() if kind != "null"}
+    kinds: list[Any] = []
+    values: list[list[Any]] = []
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if shape := shapes.get(field.name):
+            restored = map(shape.restored, column.to_pylist())
+            values.append([None if one is None else encode(one).decode() for one in restored])
+            kinds.append("json")
+        else:
+            values.append(column.to_pylist())
+            kinds.append(found[_NAMES.get(str(field.type), str(field.type))])
+    return ColumnBlock(table.column_names, kinds, values, table.num_rows)
+
+
+def _size_of(block: ColumnBlock) -> int:
+    """Return the approximate size of a block's Python objects."""
+    size = 0
+    for kind, values in zip(block.kinds, block.values, strict=True):
+        size += block.count * (8 if kind in ("null", "boolean") else 40)
+        if kind in ("text", "json", "mixed", "numeric"):
+            # JSON texts are decoded as well.
+            texts = sum(map(len, filter(None, values)))
+            size += block.count * 24 + texts * (1 + (kind == "json"))
+    return size
 
 
 def _kind(kind: ColumnKind) -> Kind:

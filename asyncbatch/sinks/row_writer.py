@@ -209,9 +209,11 @@ def cells_of(
     if paths:
         from asyncbatch.transforms.fields import make_getter
 
-        for name, tokens in paths:
-            if name not in row and (value := make_getter(tokens)(row)) is not None:
-                row = row | {name: value}
+        row = {
+            name: value
+            for name, tokens in paths
+            if name not in row and (value := make_getter(tokens)(row)) is not None
+        } | row
     if _KEPT_TYPES.issuperset(map(type, row.values())):
         return dict(row)
     return {
@@ -255,6 +257,11 @@ class KeyedWriter(RowWriter):
             rows.records, rows.has_many_rows = found.records, found.has_many_rows
             values = (decode(row) if type(row) is Raw else row for row in found.rows)
             rows.digests = list(map(self._digest, values))
+            if not any(rows.digests):
+                first = found.rows[0]
+                rows.key_note = self._digest.missing_note(
+                    decode(first) if type(first) is Raw else first
+                )
         return rows
 
 

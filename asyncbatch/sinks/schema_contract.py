@@ -109,14 +109,40 @@ class SchemaContractCheck:
             )
 
     def _misfit(self, name: str, value: Json, have: ColumnKind) -> str:
-        shown = encode(value).decode() if type(value) in (int, float) else kind_of(value)
-        reason = f"field {name!r} is {shown}, which its column {_MISFIT_REASON[have]}"
+        reason = _misfit_reason(name, value, have)
         if self._mode == "discard":
             return f"{reason}; without it the key would be incomplete"
         return (
             f"{reason}, and the schema contract is freeze: change the column, or choose evolve or"
             " discard"
         )
+
+
+def fit_fixed(
+    block: ColumnBlock, fixed: Mapping[str, tuple[ColumnKind, str]], alters: Alters | None
+) -> tuple[ColumnBlock, dict[int, list[str]]]:
+    """Return a block whose fields fit columns that cannot change, and the reasons against rows.
+
+    `fixed` has the kind of the column of such a field, and the reason why it cannot change.
+    """
+    reasons: dict[int, list[str]] = {}
+    fields: list[_Field] = []
+    for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
+        field = _Field(name, kind, values)
+        if name in fixed:
+            have, reason = fixed[name]
+            field, misfits = _fitted(field, have, alters)
+            for row, value in misfits.items():
+                misfit = _misfit_reason(name, value, have)
+                reasons.setdefault(row, []).append(f"{misfit}, and {reason}")
+        fields.append(field)
+    names, kinds = [field.name for field in fields], [field.kind for field in fields]
+    return ColumnBlock(names, kinds, [field.values for field in fields], block.count), reasons
+
+
+def _misfit_reason(name: str, value: Json, have: ColumnKind) -> str:
+    shown = encode(value).decode() if type(value) in (int, float) else kind_of(value)
+    return f"field {name!r} is {shown}, which its column {_MISFIT_REASON[have]}"
 
 
 def _fitted(

@@ -29,6 +29,7 @@ from asyncbatch.sinks.sqlite_schema import (
     NotRetypableError,
     columns_of,
     create,
+    fixing_feature,
     has_only_exact,
     has_repeated_key,
     has_unique_key,
@@ -84,7 +85,9 @@ class SqliteSink:
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
         contract: SchemaContractCheck | None = None,
+        sorts_columns: bool = False,
     ) -> None:
+        self._sorts_columns, self._is_new = sorts_columns, False  # whether this run made the table
         self.path, self.table, self.mode, self.key = path, table, mode, key
         self._job, self._retrier = job, retrier or Retrier(Retries())
         self._contract = contract or SchemaContractCheck()
@@ -254,6 +257,9 @@ class SqliteSink:
         self._present = [column.name for column in columns if not column.is_generated]
         self._generated = {fold(column.name) for column in columns if column.is_generated}
         self._numeric = {column.name for column in columns if column.affinity == "numeric"}
+        feature = fixing_feature(self._connection, self._target)
+        reason = f"SQLite cannot change the types of a table that has {feature} in its definition"
+        self._columns.fix(dict.fromkeys(self._present, reason) if feature else {})
         kinds = {column.name: column.kind for column in columns}
         self._columns.refresh(kinds | dict.fromkeys(self._untyped & kinds.keys(), "null"))
 
@@ -321,7 +327,7 @@ class SqliteSink:
             return
         typed = {name: TYPES[kind] for name, kind in changes.items() if kind != "null"}
         if not self._present:
-            self._untyped = set() if typed else set(changes)
+            self._untyped, self._is_new = set() if typed else set(changes), True
             create(self._connection, self._target, typed or dict.fromkeys(changes, ""), self.key)
         elif retyped := {name: typed[name] for name in self._present if name in typed}:
             self._retype(retyped)
@@ -393,11 +399,14 @@ class SqliteSink:
         """Add columns without values as text, and put a replacement in place."""
         kinds = self._columns.kinds.items() if ended and self._present else ()
         untyped: dict[str, ColumnKind] = {name: "text" for name, kind in kinds if kind == "null"}
-        if not untyped and self.mode != "replace":
+        sorts = self._sorts_columns and self._is_new and ended
+        if not untyped and self.mode != "replace" and not sorts:
             return
         with self._transaction():
             self._read_schema()
             self._reshape(untyped)
+            if sorts and self._present != sorted(self._present):
+                retype(self._connection, self._target, {}, by_name=True)
             if self.mode == "replace":
                 self._replace()
                 if self._job and has_ledger(self._connection):

@@ -149,12 +149,27 @@ _SPECIAL = re.compile(
 _ROWID_NAMES = ("rowid", "oid", "_rowid_")
 
 
+def fixing_feature(connection: sqlite3.Connection, table: str) -> str | None:
+    """Return the word in the definition of a table that forbids `retype`, or None."""
+    query = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND lower(name) = lower(?)"
+    found = connection.execute(query, (table,)).fetchone()
+    special = found and _SPECIAL.search(_QUOTED.sub(" ", found[0]))
+    if not special:
+        return None
+    word: str = special[0].upper()
+    return "NOT NULL" if word == "NOT" else word
+
+
 class NotRetypableError(Exception):
     """A table has a feature that `retype` cannot copy. The message names it."""
 
 
-def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str]) -> None:
-    """Change the declared types of columns. Call it within a transaction.
+def retype(
+    connection: sqlite3.Connection, table: str, types: Mapping[str, str], *, by_name: bool = False
+) -> None:
+    """Change the declared types of columns; put them in the order of their names if `by_name`.
+
+    Call it within a transaction.
 
     SQLite has no statement for this. A new table replaces the old one, with its rows, row ids,
     primary key, indexes and triggers. Numbers become text in their shortest exact form. Raises
@@ -162,10 +177,11 @@ def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str])
     """
     query = "SELECT type, sql FROM sqlite_schema WHERE lower(tbl_name) = lower(?) AND sql NOTNULL"
     definitions = connection.execute(query, (table,)).fetchall()
-    sql = next(sql for kind, sql in definitions if kind == "table")
-    if found := _SPECIAL.search(_QUOTED.sub(" ", sql)):
-        raise NotRetypableError(found[0].upper())
+    if feature := fixing_feature(connection, table):
+        raise NotRetypableError(feature)
     columns = columns_of(connection, table)
+    if by_name:
+        columns.sort(key=lambda column: column.name)
     key = [column.name for column in sorted(columns, key=_key_place) if column.key_place]
     new = f"{table}.asyncbatch-rebuilt"
     create(connection, new, {c.name: types.get(c.name, c.declared) for c in columns}, key)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         FolderFormat,
         Form,
         Mode,
+        Nested,
         SchemaContract,
     )
     from asyncbatch.sinks.schema_contract import SchemaContractCheck
@@ -56,6 +57,7 @@ class Target(Struct, frozen=True):
     columns: tuple[str, ...] | None = None  # the columns of a CSV file
     csv_safe: bool = False  # whether cells of a CSV file that would be formulas become texts
     null_value: str | None = None  # the text of null in a CSV file; None: an empty cell
+    nested: Nested | None = None  # the form of nested values in a Parquet file; None: native
     format: FolderFormat = "keep"  # the format of a folder's outputs
     compression: FolderCompression = "keep"  # the compression of a folder's outputs
     root: str | None = None  # the outputs of a folder are named relative to this input folder
@@ -131,17 +133,18 @@ class Target(Struct, frozen=True):
                 "--table, --key, --mode and --schema-contract are for databases: sqlite:///,"
                 " duckdb:///, postgresql://"
             )
-        if self.override_identity and self.form != "postgres":
-            raise UsageError("--override-identity is for postgresql://")
-        if self.columns is not None and self.form != "csv":
-            raise UsageError("--columns is for .csv and .tsv targets")
-        if self.csv_safe and self.form != "csv":
-            raise UsageError("--csv-safe is for .csv and .tsv targets")
-        if self.null_value is not None:
-            if self.form != "csv":
-                raise UsageError("--null-value is for .csv and .tsv targets")
-            if not set('",\t\r\n').isdisjoint(self.null_value):
-                raise UsageError("--null-value: a comma, tab, quote or line end would need quotes")
+        texts = ".csv and .tsv targets"
+        for option, is_given, form, targets in (
+            ("--override-identity", self.override_identity, "postgres", "postgresql://"),
+            ("--columns", self.columns is not None, "csv", texts),
+            ("--csv-safe", self.csv_safe, "csv", texts),
+            ("--null-value", self.null_value is not None, "csv", texts),
+            ("--nested", self.nested is not None, "parquet", ".parquet targets"),
+        ):
+            if is_given and self.form != form:
+                raise UsageError(f"{option} is for {targets}")
+        if not set('",\t\r\n').isdisjoint(self.null_value or ""):
+            raise UsageError("--null-value: a comma, tab, quote or line end would need quotes")
         if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
 
@@ -151,16 +154,19 @@ class Target(Struct, frozen=True):
         retrier: Retrier | None = None,
         contract: SchemaContractCheck | None = None,
         stores: StoreSettings | None = None,
+        *,
+        sorts_columns: bool = False,
     ) -> BatchSink[Any]:
         """Return the sink, which writes in the main process. A folder has no sink.
 
         A database stores the ledger of `job`, and applies `contract`, which collects a note.
         `retrier` retries while another process locks a database, or after a lost connection.
-        `stores` is the connection to object stores.
+        `stores` is the connection to object stores. `sorts_columns`: a new table ends up with its
+        columns by name, because the order of its rows is by chance.
         """
         options: dict[str, Any] = {  # of all databases
             "table": self.table or "", "mode": self.mode, "key": self.key,
-            "job": job, "contract": contract,
+            "job": job, "contract": contract, "sorts_columns": sorts_columns,
         }  # fmt: skip
         match self.form:
             case "stdout":
@@ -186,7 +192,9 @@ class Target(Struct, frozen=True):
             case "parquet":
                 from asyncbatch.sinks.parquet import ParquetSink
 
-                return ParquetSink(self.path, stores)
+                return ParquetSink(
+                    self.path, stores, self.nested or "native", sorts_columns=sorts_columns
+                )
             case "sqlite":
                 from asyncbatch.sinks.sqlite import SqliteSink
 

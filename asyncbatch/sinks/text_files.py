@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import re
 import sys
 from io import BytesIO
@@ -16,9 +15,10 @@ from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.sinks.columns import NO_FIELDS, make_refusals, spread_reasons
 from asyncbatch.storage.opener import open_output
+from asyncbatch.transforms.base import nearest_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from asyncbatch.core.ledger_entries import Entry
     from asyncbatch.core.records import Json
@@ -215,14 +215,6 @@ class CsvSink(FileSink):
         )
         self.file.write(b"".join(encoded))
         return list(map(len, encoded))
-
-
-def nearest_name(name: str, names: Collection[str]) -> str:
-    """Return the end of a message that names the nearest of `names`, or nothing."""
-    first = re.split(r"[./]", name.lstrip("/"))[0].strip()
-    close = difflib.get_close_matches(name.strip(), names, n=1)
-    near = first if first in names else close[0] if close else None
-    return "" if near is None else f"; the nearest one is {near!r}"
 
 
 def csv_lines(

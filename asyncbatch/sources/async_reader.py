@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import aiofiles
 import aiofiles.os
 
-from asyncbatch.core.paths import ObjectPath
+from asyncbatch.core.paths import ArchiveMember, ObjectPath
 from asyncbatch.core.records import STDIN
+from asyncbatch.sources.reader import OPEN_ERRORS
 from asyncbatch.storage.local import FIRST_READ_BYTES, TooLargeError, open_content
 
 if TYPE_CHECKING:
@@ -62,8 +63,10 @@ class AsyncReader:
             if isinstance(path, ObjectPath):
                 loop, opener = asyncio.get_running_loop(), self._opener
                 return await loop.run_in_executor(opener.threads, opener.open, path, self._limit)
+            if isinstance(path, ArchiveMember):
+                return await asyncio.to_thread(self._opener.open, path, self._limit)
             return await self._opener.files.call_async(partial(self._open_file, path))
-        except (OSError, TooLargeError) as error:
+        except OPEN_ERRORS as error:
             return error
 
     async def _open_file(self, path: str) -> Opened:

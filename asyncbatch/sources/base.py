@@ -88,6 +88,9 @@ class FeedSource(Protocol):
 CHUNK_BYTES = 128 * 1024
 
 
+ARCHIVE_ADVICE = "is an archive, which a stream does not read: unpack it"
+
+
 class LiveChunk(Struct, frozen=True):
     """The next bytes of a live source."""
 
@@ -96,6 +99,8 @@ class LiveChunk(Struct, frozen=True):
     ends_file: bool = False  # the last line of the file is then complete
     position: Any = None  # resumes after the chunk, as JSON; None if the source cannot be replayed
     begins_file: bool = False  # true for a new file, even if it has the same name
+    # Whether the data is the beginning of a file that does not grow, enough to know its format.
+    is_head: bool = False
     loss: Failure | None = None  # the failure to read the data before this chunk
     # The reason why a record is invalid. `data` is then the repr of that record. Empty otherwise.
     line_error: str = ""

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from asyncbatch.core.records import CursorValues, Failure
 from asyncbatch.formats.failures import FeedError
-from asyncbatch.transforms.fields import make_getter, parse_path
+from asyncbatch.transforms.fields import make_field_getter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ class LargestCursor:
     """Finds the largest values of a cursor field. Raises ValueError for an invalid path."""
 
     def __init__(self, field: CursorField) -> None:
-        self._get = make_getter(parse_path(field.path))
+        self._get = make_field_getter(field.path)
         self._kind = field.kind
         now = datetime.now(UTC)
         self._max_time: datetime | None = now + DEFAULT_AHEAD if field.max is None else None

@@ -14,9 +14,9 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
-from asyncbatch.core.paths import is_object_url, redact_url
+from asyncbatch.core.paths import is_archive_name, is_object_url, redact_url
 from asyncbatch.core.records import STDIN
-from asyncbatch.core.settings import StoreSettings
+from asyncbatch.core.settings import MAX_UNPACKED_BYTES, StoreSettings
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.positions import BOM
 from asyncbatch.sources.identity import identity
@@ -117,6 +117,8 @@ class Inputs(Struct, frozen=True):
     root: str | None = None  # the folder to which identities are relative
     shard: Shard | None = None  # the part of the inputs, up to `limit`, that is processed
     stores: StoreSettings = StoreSettings()  # the connection to object stores
+    max_unpacked: int = MAX_UNPACKED_BYTES  # the largest decompressed size of an archive, in bytes
+    max_window: int | None = None  # bytes of a compressed archive's window; None: the default
 
     def check(self) -> None:
         """Raise UsageError for a contradiction."""
@@ -199,7 +201,7 @@ class Inputs(Struct, frozen=True):
                 return objects.find(path, is_only_argument=alone)
             return _expand_argument(path, wanted)
 
-        found = chain.from_iterable(map(named, self.paths))
+        found: Iterator[str] = chain.from_iterable(map(named, self.paths))
         contested = _overlapping(self.paths)
         if self.files_from is not None:
             listed = _read_list(self.files_from, null=self.null)
@@ -213,8 +215,36 @@ class Inputs(Struct, frozen=True):
                 ),
             )
             # A list may name a file twice, or a folder and a file in it.
-            return islice(_without_any_repeats(found), self.limit)
-        return islice(_without_repeats(found, contested) if contested else found, self.limit)
+            found = _without_any_repeats(found)
+        elif contested:
+            found = _without_repeats(found, contested)
+        return islice(self._with_members(found, wanted), self.limit)
+
+    def _with_members(self, paths: Iterable[str], wanted: Filter) -> Iterable[str]:
+        """Replace each archive by its members. Folders have archives only if a pattern says so."""
+        is_default = self.selection.patterns == DEFAULT_PATTERNS
+        named = any(map(_may_name_archive, self.paths))
+        if is_default and self.files_from is None and not named:
+            return paths
+        from asyncbatch.sources.archives import find_members, find_named_member
+
+        members = wanted.for_members()
+
+        def inputs_at(path: str) -> Iterable[str]:
+            if is_object_url(path) or not _may_name_archive(path):
+                return (path,)
+            if not os.path.lexists(path):
+                return (find_named_member(path),)
+            if not is_archive_name(path):
+                return (path,)
+            return find_members(path, members, self.max_unpacked, self.max_window)
+
+        return chain.from_iterable(map(inputs_at, paths))
+
+
+def _may_name_archive(path: str) -> bool:
+    """Whether an argument may lead to an archive, or to a member of one."""
+    return has_magic(path) or any(map(is_archive_name, path.split("/")))
 
 
 def _expand_argument(argument: str, wanted: Filter) -> Iterator[str]:

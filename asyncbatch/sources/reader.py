@@ -1,4 +1,4 @@
-"""A reader of files in order: one by one on fast storage, many ahead on slow."""
+"""Reading of inputs in order: one by one on fast storage, many ahead on slow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections import deque
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.paths import ObjectPath
-from asyncbatch.storage.local import Content, TooLargeError, open_content
+from asyncbatch.core.paths import ArchiveMember, ObjectPath
+from asyncbatch.formats.members import CorruptArchiveError
+from asyncbatch.storage.local import FIRST_READ_BYTES, Content, TooLargeError, open_content
+from asyncbatch.storage.opener import Opener
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -17,10 +19,13 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.batches import Batch
     from asyncbatch.core.progress import Progress
-    from asyncbatch.storage.opener import Opener
+    from asyncbatch.core.settings import FileWorkSettings
+    from asyncbatch.sources.archives import MemberOpener
 
     # The result of opening a file: all its bytes, a stream with its first bytes, or the error.
-    Opened = bytes | Content | OSError | TooLargeError
+    Opened = bytes | Content | OSError | TooLargeError | CorruptArchiveError
+
+OPEN_ERRORS = (OSError, TooLargeError, CorruptArchiveError)  # the errors of opening an input
 
 # Bytes of a file that are read ahead. The rest of a larger file is read when it is processed.
 READ_AHEAD_BYTES = 512 * 1024
@@ -32,13 +37,52 @@ _SPARE_DESCRIPTORS = 24
 _THREAD_USAGE = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
 
+class InputOpener(Opener):
+    """Opens the inputs of a task, also members of archives.
+
+    Several threads may open files, objects and members of a zip at a time. A compressed tar is read
+    from its start to its end: only one thread may open its members.
+    """
+
+    def __init__(self, settings: FileWorkSettings) -> None:
+        super().__init__(settings)
+        self._settings = settings
+        self._lazy_members: MemberOpener | None = None
+
+    def open(
+        self, path: str, limit: int | None = None, ahead: int = FIRST_READ_BYTES
+    ) -> bytes | Content:
+        if isinstance(path, ArchiveMember):
+            return self._members.open(path, limit, ahead)
+        return super().open(path, limit, ahead)
+
+    def size(self, path: str) -> int:
+        if isinstance(path, ArchiveMember):
+            return self._members.size(path)
+        return super().size(path)
+
+    @property
+    def _members(self) -> MemberOpener:
+        with self._lock:
+            if self._lazy_members is None:
+                from asyncbatch.sources.archives import MemberOpener
+
+                self._lazy_members = MemberOpener(self._settings, self.files)
+            return self._lazy_members
+
+
+def _is_packed(path: str) -> bool:
+    return isinstance(path, ArchiveMember) and path.info.form == "packed"
+
+
 class Reader:
     """Opens files in order, and reads many ahead if storage is slow. For one thread.
 
     A file in the page cache costs an open, two reads and a close. The voluntary context switches of
     the thread show whether storage is slow: a read from memory has none, a read that waits for a
     device or a server has at least one. With `in_flight` the number of files ahead is fixed, and
-    0 reads one by one. Objects are always read ahead, unless `in_flight` is 0.
+    0 reads one by one. Objects are always read ahead, unless `in_flight` is 0; members of a
+    compressed tar never are.
     """
 
     def __init__(
@@ -66,10 +110,12 @@ class Reader:
         deadline = time.monotonic() + max_seconds
         limit, open_file, begin_file, bytes_read = self._limit, self._open, progress.begin_file, 0
         remaining, number = iter(batch.paths), batch.start
+        is_sequential = any(map(_is_packed, batch.paths))
         for first in remaining:
             candidates = chain((first,), remaining)
             waits = bool(self._in_flight) and isinstance(first, ObjectPath)
-            if waits or (self._is_slow and not self._probe_is_due()):
+            is_ahead = waits or (self._is_slow and not self._probe_is_due())
+            if is_ahead and not is_sequential:
                 ahead = self._read_ahead(candidates, max_bytes - bytes_read, deadline)
                 for index, (path, future) in enumerate(ahead, number):
                     begin_file(index)
@@ -83,7 +129,7 @@ class Reader:
                 opened: Opened
                 try:
                     opened = open_file(path, limit)
-                except (OSError, TooLargeError) as error:
+                except OPEN_ERRORS as error:
                     opened = error
                 yield path, opened
                 bytes_read += read_size(opened)
@@ -105,7 +151,7 @@ class Reader:
     def _open_ahead(self, path: str) -> Opened:
         try:
             return self._open(path, self._limit, READ_AHEAD_BYTES)
-        except (OSError, TooLargeError) as error:
+        except OPEN_ERRORS as error:
             return error
 
     def _read_ahead(

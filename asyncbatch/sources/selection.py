@@ -10,7 +10,9 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from asyncbatch.core.paths import is_archive_name
 from asyncbatch.core.records import STDIN
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import SUFFIXES
@@ -168,6 +170,7 @@ class Filter:
     """A compiled `Selection`. `below` is the path of a name's folder below the argument."""
 
     def __init__(self, selection: Selection) -> None:
+        self._selection = selection
         self.follow_symlinks = selection.follow_symlinks
         self.hidden = selection.hidden
         wants = Patterns(selection.patterns).matches
@@ -182,6 +185,15 @@ class Filter:
         quick = not selection.exclude and not selection.hidden
         # Whether a file matches. It is called for each file: the usual case has its own function.
         self.takes_file: Callable[[str, str], bool] = takes_visible if quick else takes
+
+    def for_members(self) -> Filter:
+        """Return the filter of the members of archives.
+
+        Patterns that end as archives do select archives. The others select members; without
+        others, members have the default patterns.
+        """
+        patterns = tuple(one for one in self._selection.patterns if not is_archive_name(one))
+        return Filter(replace(self._selection, patterns=patterns or DEFAULT_PATTERNS))
 
     def takes_folder(self, name: str, below: str) -> bool:
         """Whether to search the folder `name`."""

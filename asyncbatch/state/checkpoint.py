@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
-from asyncbatch.core.records import Position
+from asyncbatch.core.records import Position, display_path
 from asyncbatch.core.tally import StreamTally  # noqa: TC001 - msgspec reads the types at run time
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.state.lock import Lock
@@ -17,7 +20,7 @@ from asyncbatch.storage.atomic import AtomicFile
 from asyncbatch.windows.events import WindowsState  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _NOTHING = "nothing"
 
@@ -40,6 +43,7 @@ class SourceState(Struct, frozen=True):
     held: bytes = b""  # the beginning of an incomplete line, after `at`
     at: Position = field(default_factory=Position)
     arrived: int = 0  # time of the last event, if event time is the time of arrival
+    is_skipped: bool = False  # whether the rest of the file is skipped: it is not JSON Lines
 
 
 class StreamState(Struct, frozen=True):
@@ -105,7 +109,7 @@ class CheckpointFile:
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint. Raises SinkError."""
-        body = msgspec.json.encode(checkpoint)
+        body = _encode(checkpoint)
         head = msgspec.json.encode(_CheckpointHeader(_VERSION, _digest(body)))
         file = AtomicFile(self.path, is_private=True)
         # Always the same name, so that killed processes leave only one file.
@@ -140,8 +144,8 @@ class CheckpointFile:
         if header.digest != _digest(body):
             raise self.damaged_error("its content has changed since it was written")
         try:
-            return msgspec.json.decode(body, type=Checkpoint)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return _decode(body)
+        except (msgspec.MsgspecError, ValueError) as error:
             raise self.damaged_error(str(error)) from None
 
     def damaged_error(self, reason: str) -> UsageError:
@@ -149,6 +153,49 @@ class CheckpointFile:
         return UsageError(
             f"the checkpoint {self.path} is damaged: {reason}; name another file to start again"
         )
+
+
+def _encode(checkpoint: Checkpoint) -> bytes:
+    try:
+        return msgspec.json.encode(checkpoint)
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        return msgspec.json.encode(_change_names(checkpoint, _hide_name))
+
+
+def _decode(body: bytes) -> Checkpoint:
+    checkpoint = msgspec.json.decode(body, type=Checkpoint)
+    return _change_names(checkpoint, _reveal_name) if rb"\u0000" in body else checkpoint
+
+
+def _change_names(checkpoint: Checkpoint, change: Callable[[str], str]) -> Checkpoint:
+    """Return the checkpoint with all texts of the sources' positions changed."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, str):
+            return change(value)
+        if isinstance(value, dict):
+            return {name: changed(one) for name, one in value.items()}
+        return [changed(one) for one in value] if isinstance(value, list | tuple) else value
+
+    sources = [
+        replace(one, file=changed(one.file), position=changed(msgspec.to_builtins(one.position)))
+        for one in checkpoint.stream.sources
+    ]
+    return replace(checkpoint, stream=replace(checkpoint.stream, sources=sources))
+
+
+_HIDDEN_NAME = re.compile(r"\0((?:[0-9a-f]{2})+)")
+
+
+def _hide_name(name: str) -> str:
+    """Return a name that is not UTF-8 as its bytes, after a zero, which no file name has."""
+    is_text = display_path(name) == name
+    return name if is_text else f"\0{os.fsencode(name).hex()}"
+
+
+def _reveal_name(name: str) -> str:
+    found = _HIDDEN_NAME.fullmatch(name)
+    return os.fsdecode(bytes.fromhex(found[1])) if found else name
 
 
 def _digest(body: bytes) -> str:

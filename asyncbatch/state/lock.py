@@ -16,6 +16,7 @@ import msgspec
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.core.records import STDIN, display_path
 from asyncbatch.errors import LockHeldError, UsageError
+from asyncbatch.storage.atomic import PRIVATE_MODE, make_private_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,7 +82,7 @@ class Lock:
         try:
             # Non-blocking: the open of a named pipe would block before it is recognised.
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-            descriptor = os.open(self.path, flags, 0o666)
+            descriptor = os.open(self.path, flags, PRIVATE_MODE)
             try:
                 acquired = self._lock(descriptor)
             except BaseException:
@@ -147,7 +148,7 @@ def default_lock(key: str) -> Lock:
     """Return the lock of a job by its key, in the state folder. Raises UsageError."""
     folder = os.path.join(state_folder(), "locks")
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        make_private_folders(folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
@@ -29,8 +30,8 @@ class AppendPosition(Struct, frozen=True):
 class AppendFile:
     """A file that is only appended to, and truncated to an earlier position on resume.
 
-    Call `open` first. Writes are unbuffered: another process may follow the file. `is_private`: a
-    new file can be read by its owner only, because it holds data of others.
+    Call `open` first. Writes are unbuffered: another process may follow the file. `is_private`: the
+    file can be read by its owner only, because it holds data of others.
     """
 
     def __init__(self, path: str, *, is_private: bool = False) -> None:
@@ -46,6 +47,9 @@ class AppendFile:
             self._descriptor = os.open(self.path, flags, self._mode)
             if position is not None:
                 self._truncate(position)
+            elif self._mode == PRIVATE_MODE and not self._is_special():
+                with suppress(PermissionError):  # the file of another user, who chose its mode
+                    os.fchmod(self._descriptor, PRIVATE_MODE)
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
 

@@ -16,6 +16,15 @@ PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o666
 
 
+def make_private_folders(path: str) -> None:
+    """Create a folder and those above it, for their owner only. Raises OSError."""
+    above = os.path.dirname(path)
+    if above and not os.path.isdir(above):
+        make_private_folders(above)
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+
+
 class AtomicFile:
     """A file that is written beside its target and renamed over it when it is complete.
 

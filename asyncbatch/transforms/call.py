@@ -19,7 +19,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core import retry as retrying
-from asyncbatch.errors import UsageError, describe_error
+from asyncbatch.errors import UsageError, describe_error, valid_text
 from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.json_values import is_json_value, to_json_value
@@ -291,7 +291,7 @@ def _rejection(error: BaseException) -> RecordError:
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
     detail = "".join(traceback.format_exception(type(error), error, frames))
-    return RecordError("transform", describe_error(error), detail=detail)
+    return RecordError("transform", describe_error(error), detail=valid_text(detail))
 
 
 def _name(function: Function) -> str:

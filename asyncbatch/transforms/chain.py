@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.transforms.base import RecordError, kind_of
+from asyncbatch.transforms.base import MissingName, RecordError, kind_of
 from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpec, RequireSpec
 
 if TYPE_CHECKING:
@@ -182,5 +182,10 @@ class RowCheck:
             )
         for field in self.key:
             if value.get(field) is None:
-                raise RecordError("missing_field", f"the key field {field!r} is missing or null")
+                subject = f"no record has a value for the key field {field!r}"
+                raise RecordError(
+                    "missing_field",
+                    f"the key field {field!r} is missing or null",
+                    missing=MissingName(subject, field, value),
+                )
         return (value,)

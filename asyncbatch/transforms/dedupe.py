@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Self
 from msgspec.json import Encoder
 
 from asyncbatch.errors import SinkError
-from asyncbatch.transforms.fields import make_getter, parse_path
+from asyncbatch.transforms.base import find_nearest, names_in
+from asyncbatch.transforms.fields import make_field_getter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,7 +94,8 @@ class KeyDigest:
     """
 
     def __init__(self, key: Sequence[str]) -> None:
-        self._gets = [make_getter(parse_path(field)) for field in key]
+        self._key = key
+        self._gets = [make_field_getter(field) for field in key]
 
     def __call__(self, value: Json) -> bytes | None:
         """Return the digest of a record's key; None if all its fields are missing or null."""
@@ -103,6 +105,13 @@ class KeyDigest:
         if all(part is None for part in key):
             return None
         return blake2b(_encode(key), digest_size=DIGEST_BYTES).digest()
+
+    def missing_note(self, value: Json) -> str:
+        """Return the note that no record has a key, with the nearest names that `value` has."""
+        near = [find_nearest(name, names_in(value, name)) for name in self._key]
+        hint = " or ".join(repr(name) for name in near if name is not None)
+        more = f"; the nearest one is {hint}" if hint else ""
+        return f"no record has a value for --dedupe {', '.join(self._key)}{more}"
 
 
 def _plain_number(value: Json) -> Json:

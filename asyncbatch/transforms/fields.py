@@ -64,6 +64,23 @@ def make_getter(tokens: tuple[str, ...]) -> Callable[[dict[str, Any]], Any]:
     return get if rest else get_first
 
 
+def make_field_getter(path: str) -> Callable[[dict[str, Any]], Any]:
+    """Return a function from an object to its value at `path`, or None.
+
+    A field with the whole path as its name comes before a nested one. A JSON Pointer names a
+    nested field only. Raises ValueError for an invalid path.
+    """
+    get = make_getter(parse_path(path))
+    if not has_dots(path):
+        return get
+    return lambda record: record[path] if path in record else get(record)
+
+
+def has_dots(path: str) -> bool:
+    """Whether a path is either the name of a field or names separated by dots."""
+    return "." in path and not path.startswith("/")
+
+
 def _element(array: list[Any], token: str) -> Any:
     if _INDEX.fullmatch(token) and int(token) < len(array):
         return array[int(token)]
@@ -249,8 +266,7 @@ def _constant(value: Json) -> Make:
 
 
 def _make_of_source(name: str, rule: FieldRule, source: str) -> Make:
-    tokens = parse_path(source)
-    get = make_getter(tokens)
+    get = make_field_getter(source)
     default = None if rule.default is None else _constant(rule.default)
     functions = [make_apply(function) for function in rule.apply]
     if not functions and default is None:
@@ -308,7 +324,7 @@ class Require:
         self._fields = spec.fields
         self._drops = spec.on_missing == "drop"
         self._tokens = [parse_path(field) for field in spec.fields]
-        self._gets = [make_getter(tokens) for tokens in self._tokens]
+        self._gets = [make_field_getter(field) for field in spec.fields]
 
     def __call__(
         self,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from asyncbatch.core.batches import Part
 from asyncbatch.core.progress import Progress
-from asyncbatch.errors import AsyncbatchError, WorkerBugError
+from asyncbatch.errors import AsyncbatchError, WorkerBugError, valid_text
 from asyncbatch.workers.wire import LENGTH_BYTES, STOP_SIGNALS
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _serve(
         except Exception:  # noqa: BLE001 - crosses to the main process, which raises it
             import traceback
 
-            _send(replies, WorkerBugError(traceback.format_exc()))
+            _send(replies, WorkerBugError(valid_text(traceback.format_exc())))
 
 
 def _abandon_at_end(descriptor: int, abandon: Callable[[], None]) -> None:

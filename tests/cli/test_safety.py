@@ -8,19 +8,22 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.commands import COMMAND, PATIENCE, environment
 from tests.processes import children, wait_until
+from tests.servers.api import ApiServer
 
-# Modules of the standard library and others that are imported at some time.
+# All modules of the standard library, and those of others that are imported at some time.
 NAMES = [
-    "json", "signal", "typing", "pickle", "socket", "csv", "sqlite3", "tempfile", "asyncio", "io",
-    "decimal", "datetime", "orjson", "msgspec", "simdjson", "jq", "typer", "click", "rich", "site",
-    "tenacity", "jsonschema_rs", "aiofiles", "pyarrow", "duckdb", "sitecustomize", "__future__",
-    "usercustomize", "multiprocessing", "distributed", "concurrent", "subprocess", "select",
+    *sorted(sys.stdlib_module_names), "sitecustomize", "usercustomize", "orjson", "msgspec",
+    "simdjson", "jq", "typer", "click", "rich", "tenacity", "jsonschema_rs", "aiofiles", "pyarrow",
+    "duckdb", "numpy", "pandas", "distributed", "dask", "cloudpickle", "tornado", "aiohttp", "yarl",
+    "obstore", "boto3", "asyncpg", "prometheus_client", "watchfiles",
 ]  # fmt: skip
 SCRIPT = ("-P", "-c", "from asyncbatch.cli import main; main()")  # as the installed command
 DASK = [] if importlib.util.find_spec("distributed") is None else [("--engine", "dask", "-w", "1")]
@@ -44,12 +47,22 @@ def imported(folder):
     return sorted(path.name for path in folder.glob("IMPORTED-*"))
 
 
+@cache
+def modules_of_python():
+    """Return the modules that `python -m` imports before the first line of a program."""
+    program = "import sys; print(*sys.modules)"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "empty.py").write_text(program)
+        finished = execute(folder, ("-m", "empty"))
+    return set(finished.stdout.split())
+
+
 @pytest.fixture
 def place(files):
     folder = files({f"in/{number}.json": json.dumps({"n": number}) for number in range(20)})
     files({"s.schema": "{}", "code/fn.py": "def same(record):\n    return record\n"})
     files({"events.jsonl": '{"timestamp": "2026-01-01T00:00:00Z"}\n'})
-    for name in NAMES:
+    for name in set(NAMES) - modules_of_python():
         trap(folder, name)
     return folder
 
@@ -65,6 +78,10 @@ def execute(folder, program, *arguments, **env):
 @pytest.mark.parametrize("program", [("-m", "asyncbatch"), SCRIPT], ids=["module", "script"])
 @pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
 def test_a_run_imports_nothing_that_lies_beside_the_data(program, arguments, place):
+    if program is SCRIPT:
+        trap(place, "asyncbatch")
+        for name in modules_of_python() & set(NAMES):
+            trap(place, name)
     finished = execute(place, program, "run", "in", *arguments, "-q")
     assert (finished.returncode, finished.stderr) == (0, "")
     assert imported(place) == []
@@ -133,6 +150,53 @@ def waits(record):
     return record
 """
 LOOPBACK = "0100007F"
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks into /proc")
+def test_workers_and_files_hold_no_secret_of_the_pipeline_file(files):
+    secret, more = "s3cr3t-t0ken", "qu3ry-value"
+    with ApiServer([{"n": 1}], size=1) as api:
+        folder = files({
+            "fn.py": WAITS,
+            "p.toml": f"""
+                name = "x"
+                [[source]]
+                name = "api"
+                type = "http"
+                urls = ["{api.url("/page?page=1")}&token=${{MORE}}"]
+                records = "/items"
+                auth = {{ type = "bearer", token = "${{SECRET}}" }}
+                [[transform]]
+                type = "call"
+                function = "fn.py:waits"
+                [sink]
+                to = "sqlite:///out.db"
+                table = "t"
+            """,
+        })  # fmt: skip
+        env = environment(XDG_STATE_HOME=str(folder / "state"))
+        process = subprocess.Popen(
+            [*COMMAND, "etl", "p.toml", "-w", "1", "-q", "-v", "--lock", "--report", "r.json"],
+            cwd=folder, env={**env, "SECRET": secret, "MORE": more},
+        )  # fmt: skip
+        try:
+            wait_until((folder / "waiting").exists, running=process)
+            (worker,) = children(process.pid)
+            seen = Path(f"/proc/{worker}/cmdline").read_bytes()
+            seen += b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+            variables = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+            ours = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+            assert set(variables) <= set(ours)
+            (folder / "go-on").touch()
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+            process.wait(PATIENCE)
+        assert api.seen[0].headers["Authorization"] == f"Bearer {secret}"
+    seen += b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"asyncbatch.workers.main" in seen
+    assert secret.encode() not in seen
+    assert more.encode() not in seen
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks into /proc")

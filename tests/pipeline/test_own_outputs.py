@@ -105,3 +105,31 @@ def test_only_own_outputs_are_no_input_at_all(run, nightly):
     outcome = run(".", *OUTPUTS)
     assert outcome.code == 2
     assert "no JSON files" in outcome.stderr
+
+
+def swept_up(folder):
+    """The arguments that a shell makes of *.json*."""
+    return sorted(path.name for path in folder.glob("*.json*"))
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_a_glob_of_the_shell_may_sweep_them_up(run, nightly, more):
+    for night in range(3):
+        (nightly / f"new{night}.json").write_text(json.dumps({"n": 10 + night}))
+        report = run(*swept_up(nightly), *OUTPUTS, *more, "-o", "json").json
+        assert report["files"]["total"] == 3 + night
+        rows = [json.loads(line)["n"] for line in (nightly / "all.jsonl").read_text().splitlines()]
+        assert sorted(rows) == [1, 2, *range(10, 11 + night)]
+        told = [note for note in report.get("notes", []) if "earlier runs of this command" in note]
+        assert len(told) == (1 if night else 0)
+
+
+@pytest.mark.parametrize("option", ["--to", "--dead-letter"])
+def test_an_output_is_not_left_out_without_the_inputs_that_made_it(run, nightly, option):
+    run("a.json", "b.jsonl", option, "out.jsonl")
+    before = (nightly / "out.jsonl").read_bytes()
+    (nightly / "more.json").write_text('{"n": 3}')
+    outcome = run("out.jsonl", "more.json", option, "out.jsonl")  # which would lose its records
+    assert outcome.code == 2
+    assert "out.jsonl is an input: it cannot be written to" in outcome.stderr
+    assert (nightly / "out.jsonl").read_bytes() == before

@@ -292,6 +292,18 @@ def hang_up() -> Behaviour:
     return behave
 
 
+def garbage(data: bytes) -> Behaviour:
+    """Send these bytes in the place of an answer, and close the connection."""
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.write(data + b"\r\n\r\n")
+        request.transport.close()
+        return web.Response()
+
+    return behave
+
+
 def stall(data: bytes | None = None, content_type: str = "application/json") -> Behaviour:
     """Send `data`, if any, and then nothing more for an hour."""
 

@@ -40,10 +40,17 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
+def readable(folder, *names):
+    """Create files that all may read."""
+    for name in names:
+        (folder / name).touch(0o644)
+
+
 @pytest.mark.parametrize("to", ["out.jsonl", "mirror/", "sqlite:///out.db", None])
 def test_dead_letters_and_ledgers_are_for_their_owner_only(to, run, files):
     folder = files({"in/a.jsonl": '{"n": 1}\nnonsense\n'})
     target = () if to is None else ("--to", to)
+    readable(folder, "bad.jsonl")
     table = ("--table", "t") if to and "://" in to else ()
     ledger = () if table else ("--ledger", "my.ledger")
     outcome = run("in", *target, *table, *ledger, "--resume", "--dead-letter", "bad.jsonl", "-q")
@@ -57,22 +64,32 @@ def test_dead_letters_and_ledgers_are_for_their_owner_only(to, run, files):
         assert mode(folder / "out.jsonl") == 0o666
 
 
-def test_a_default_ledger_is_for_its_owner_only(run, files, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--lock",), ("--lock", "--ledger", "my.ledger")])
+def test_the_state_folder_is_for_its_owner_only(run, files, tmp_path, more):
     files({"in/a.json": "{}"})
-    state = tmp_path / "state"
-    assert run("in", "--to", "out.jsonl", env={"XDG_STATE_HOME": str(state)}).code == 0
-    (ledger,) = state.rglob("*.ledger")
-    assert mode(ledger) == 0o600
+    state = tmp_path / "home" / "state"
+    assert run(*more, "in", "--to", "out.jsonl", env={"XDG_STATE_HOME": str(state)}).code == 0
+    found = [state.parent, state, *state.rglob("*")]
+    assert len(found) > 3
+    assert {mode(path) for path in found} == {0o600, 0o700}
+    assert {mode(path) for path in found if path.is_dir()} == {0o700}
+
+
+def test_a_named_lock_is_for_its_owner_only(run, files):
+    folder = files({"in/a.json": "{}"})
+    assert run("in", "--lock=my.lock").code == 0
+    assert mode(folder / "my.lock") == 0o600
 
 
 def test_what_a_stream_remembers_is_for_its_owner_only(stream, files):
     folder = files({"in.jsonl": EVENTS})
+    readable(folder, "late.jsonl", "bad.jsonl")
     code, _, _ = stream(
         "in.jsonl", "--window", "tumbling:1m", "--to", "out.jsonl", "--checkpoint", "at",
         "--late", "late.jsonl", "--dead-letter", "bad.jsonl", "-q",
     )  # fmt: skip
     assert code == 0
-    for name in ("at", "late.jsonl", "bad.jsonl"):
+    for name in ("at", "at.lock", "late.jsonl", "bad.jsonl"):
         assert (folder / name).stat().st_size
         assert mode(folder / name) == 0o600
 

@@ -473,10 +473,11 @@ def test_parquet_types(run, files):
     found = pyarrow.parquet.read_table(folder / "o.parquet")
     types = {field.name: str(field.type) for field in found.schema}
     assert types == {
-        "i": "int64", "f": "double", "s": "string", "b": "bool", "x": "string", "new": "int64",
+        "i": "int64", "f": "double", "s": "string", "b": "bool",
+        "x": "list<element: int64>", "new": "int64",
     }  # fmt: skip
     assert found.to_pylist() == [
-        {"i": 1, "f": 1.0, "s": "1", "b": True, "x": "[1]", "new": None},
+        {"i": 1, "f": 1.0, "s": "1", "b": True, "x": [1], "new": None},
         {"i": -(2**63), "f": 0.5, "s": "é", "b": None, "x": None, "new": 1},
     ]
 

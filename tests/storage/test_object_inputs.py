@@ -667,3 +667,14 @@ class TestPipelines:
         assert "2 skipped" in second.stdout
         rows = sqlite3.connect(tmp_path / "t.db").execute("SELECT id FROM t ORDER BY id").fetchall()
         assert rows == [(1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize("key", ["../b.json", "x/../../c.json", "/d.json", "../../deep/e.json"])
+def test_no_key_leads_out_of_a_mirrored_folder(cloud, bucket, tmp_path, key):
+    name = f"s3://{bucket({'in/a.json': '1', f'in/{key}': '1'})}/in"
+    work = tmp_path / "work"
+    work.mkdir()
+    outcome = cloud(f"{name}/", "--to", "out/", "--jq", ".", "--root", name, cwd=work)
+    assert outcome.code in {1, 2}
+    assert "keys that cannot be requested" in outcome.stdout + outcome.stderr
+    assert [*tmp_path.iterdir()] == [work]

@@ -189,16 +189,20 @@ class _RecordCounts(Struct):
     written: _Count
 
 
+# A name of ours, which outputs show as it is. Later versions may have new ones.
+_Word = Annotated[str, Meta(pattern=r"\A[a-z][a-z_-]*\Z")]
+
+
 class _SlowFileFields(Struct):
     file: str
     elapsed_ms: float
 
 
 class _FailureFields(Struct):
-    """A failure whose `kind` is any text: a later version may write new kinds."""
+    """A failure whose `kind` is any word: a later version may write new kinds."""
 
     file: str
-    kind: str
+    kind: _Word
     message: str
     record: int | None = None
     line: int | None = None
@@ -216,7 +220,7 @@ class _SourceFields(Struct):
     """The section of one source."""
 
     name: str
-    type: str
+    type: _Word
     state: str
     inputs: _FileCounts
     records: _RecordCounts
@@ -237,7 +241,7 @@ class _SinkFields(Struct):
 
     to: str
     table: str | None
-    mode: str | None
+    mode: _Word | None
     key: tuple[str, ...]
     rejected: _Count
 
@@ -248,7 +252,7 @@ class _SinkFields(Struct):
 class RunReport(Struct):
     """The report object of one run as read from a file. Unknown fields are ignored."""
 
-    command: str
+    command: _Word
     status: RunStatus
     started_at: _Instant
     elapsed_s: _Seconds
@@ -266,7 +270,7 @@ class RunReport(Struct):
     dry_run: bool = False
     notes: list[str] = []
     error: str | None = None
-    failure_kinds: dict[str, _Count] | None = None  # None in reports of earlier versions
+    failure_kinds: dict[_Word, _Count] | None = None  # None in reports of earlier versions
 
     @property
     def target_lost(self) -> bool:

@@ -23,6 +23,7 @@ MAX_FAILURES = 50
 
 _BACKTICKS = re.compile("`+")
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+_MARKUP = re.compile(r"[|`\[*~]")
 _ESCAPES = re.compile(rf"\\(?={_PUNCTUATION.pattern})")  # a backslash that escapes the next sign
 
 
@@ -88,9 +89,9 @@ def _sources(report: Report) -> Iterator[bytes]:
 
 
 def _cell(text: str) -> str:
-    """Escape `text` for a cell, so that it cannot end the cell or begin a tag or code."""
-    text = _ESCAPES.sub(r"\\\\", text).replace("|", "\\|").replace("`", "\\`")
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    """Escape `text`, so that it cannot end the cell or begin a tag, code, a link or a mention."""
+    text = _MARKUP.sub(r"\\\g<0>", _ESCAPES.sub(r"\\\\", text))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
 
 
 def _code(text: str) -> str:

@@ -6,6 +6,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from asyncbatch.core.records import display_path
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Gauges:
             raise UsageError(
                 "metrics need the library prometheus-client: pip install 'asyncbatch[metrics]'"
             ) from None
-        self._prefix, self._name = prefix, name
+        self._prefix, self._name = prefix, display_path(name)
         self._registry = CollectorRegistry()
 
     def set(self, metric: str, help_: str, value: float, **labels: str) -> None:

@@ -64,6 +64,14 @@ class SinkOptions(Options, frozen=True, kw_only=True):
             default="an empty cell, as for an empty string",
         ),
     ] = None
+    nested: Annotated[
+        Literal["native", "json"] | None,
+        option(
+            "Arrays and objects in a Parquet file: STRUCT and LIST where these lose nothing, or "
+            "JSON text.",
+            default="native",
+        ),
+    ] = None
     batch_size: Annotated[
         Count | None,
         option(

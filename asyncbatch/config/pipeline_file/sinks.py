@@ -85,6 +85,7 @@ class SinkTable(SinkOptions, frozen=True, kw_only=True):
             "schema_contract": DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
             "override_identity": _POSTGRES,
             "columns": ("csv",), "csv_safe": ("csv",), "null_value": ("csv",),
+            "nested": ("parquet",),
             "format": ("folder",), "compression": ("folder",),
         }  # fmt: skip
         for key, forms in takers.items():
@@ -97,6 +98,7 @@ _GROUP_NAMES = {
     DATABASES: "databases",
     _POSTGRES: "PostgreSQL",
     ("csv",): "CSV files",
+    ("parquet",): "Parquet files",
     ("folder",): "folders",
 }
 _FORM_NAMES = {

@@ -150,7 +150,7 @@ class ProducedFields:
     def find_missing(self, path: str, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
         """Yield the place that needs `path`, and the reason, if no field has this path."""
         first = parse_path(path)[:1]
-        if self.names is not None and first and first[0] not in self.names:
+        if self.names is not None and first and not self.names & {first[0], path}:
             near = suggestion(first[0], self.names)
             yield at, f"the earlier fields transform makes no field {first[0]!r}{near}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +13,7 @@ import msgspec
 
 from asyncbatch.core.batches import Batch, prepared_part
 from asyncbatch.core.ledger_entries import Entry, Stamp
-from asyncbatch.core.paths import ObjectPath, is_object_url
+from asyncbatch.core.paths import ArchiveMember, ObjectPath, is_object_url
 from asyncbatch.core.records import STDIN, Bookmark, Failure, Position, display_path
 from asyncbatch.pipeline.resume.journal import KnownInput
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.batches import Part
     from asyncbatch.core.ledger_entries import Ledger
+    from asyncbatch.core.paths import MemberInfo
     from asyncbatch.core.settings import LedgerSettings
     from asyncbatch.pipeline.resume.journal import KnownInputs
     from asyncbatch.sources.base import Feed
@@ -152,7 +154,7 @@ class Admission:
             return None
         for earlier in self._ledger.find(stamp):
             before = naming.path(earlier)
-            if before is not None and not is_object_url(before) and not os.path.lexists(before):
+            if before is not None and not is_object_url(before) and _is_gone(before):
                 return _failure(
                     path,
                     f"it seems to be {display_path(earlier)} under another name, and the rows "
@@ -170,6 +172,8 @@ def stamp_of(path: str, *, by_content: bool) -> Stamp | None:
         return None
     if isinstance(path, ObjectPath):
         return None if path.size is None else Stamp(path.size, path.changed_ns, path.etag)
+    if isinstance(path, ArchiveMember):
+        return _member_stamp(path.info, by_content=by_content)
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -178,6 +182,45 @@ def stamp_of(path: str, *, by_content: bool) -> Stamp | None:
     except OSError:
         return None
     return Stamp(status.st_size, status.st_mtime_ns, digest)
+
+
+def _member_stamp(member: MemberInfo, *, by_content: bool) -> Stamp | None:
+    """Return the stamp of a member of an archive, None if it cannot be read.
+
+    A zip has the CRC of each member. A tar has only times, which many programs set to a constant:
+    there a member is the same as long as the whole archive is.
+    """
+    if member.problem is not None:
+        return None
+    digest = None
+    if member.crc is not None:
+        digest = f"crc32 {member.crc:08x} of {member.size} bytes"
+        digest += "" if by_content else f" written {member.written}"
+    elif by_content:
+        digest = _archive_digest(member.archive, member.changed_ns)
+        if digest is None:
+            return None
+    return Stamp(member.size, member.changed_ns, digest)
+
+
+@lru_cache(maxsize=16)
+def _archive_digest(path: str, _: int) -> str | None:
+    """Return the digest of an archive, computed once for all its members."""
+    try:
+        return _digest(path)
+    except OSError:
+        return None
+
+
+def _is_gone(path: str) -> bool:
+    """Whether nothing is at `path`. Below a file, which may be an archive, nothing is known."""
+    try:
+        os.lstat(path)
+    except NotADirectoryError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _exists(path: str) -> bool:

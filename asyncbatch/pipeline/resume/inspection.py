@@ -183,7 +183,9 @@ def _uri(path: str) -> str:
 
 
 def _is_database_error(error: Exception) -> bool:
-    return isinstance(error, sqlite3.Error) or type(error).__module__.startswith("_duckdb")
+    if isinstance(error, RuntimeError) or type(error).__module__.startswith("_duckdb"):
+        return True  # DuckDB raises RuntimeError for a name that is not UTF-8
+    return isinstance(error, sqlite3.Error)
 
 
 T = TypeVar("T")

@@ -81,6 +81,10 @@ class LedgerSession:
             from asyncbatch.storage.objects import ObjectReader
 
             path = ObjectReader(settings.stores).head(path)
+        else:
+            from asyncbatch.sources.archives import find_named_member
+
+            path = find_named_member(path)
         current = stamp_of(path, by_content=settings.by_content)
         return current is not None and current.describes_same_file(stamp)
 

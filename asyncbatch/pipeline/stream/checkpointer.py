@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from msgspec import MsgspecError
 
+from asyncbatch.core.system import paused_collection
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sources.base import ReplayableSource
 from asyncbatch.state.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.sinks.windows import WindowTarget
@@ -76,7 +75,7 @@ class Checkpointer:
                 raise UsageError(str(error)) from None
             return False
         try:
-            with _no_collection():
+            with paused_collection():
                 self._stream.restore(found.stream)
             opened = self._stream.open_windows if found.is_stopping else ()
             for source, state in zip(self._sources, found.stream.sources, strict=True):
@@ -123,15 +122,3 @@ class Checkpointer:
 
 def _is_replayable(source: LiveSource) -> bool:
     return isinstance(source, ReplayableSource) and source.can_resume
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Pause garbage collection, which takes most of the time while many objects are restored."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.core.progress import Progress
-from asyncbatch.core.records import Failure
+from asyncbatch.core.records import Failure, display_path
 from asyncbatch.errors import NoWorkerError
 from asyncbatch.formats.positions import BOM
 from asyncbatch.pipeline.stream.pools import MAX_BYTES_AHEAD, TransformPool
@@ -179,7 +179,7 @@ class ProcessTransforms(TransformPool):
         message = f"its worker process {loss.description} while at this event"
         if loss.timed_out:
             message = f"took longer than {self._timeout:g} s (--timeout)"
-        failure = Failure(piece.file, kind, message, place.record, place.line)
+        failure = Failure(display_path(piece.file), kind, message, place.record, place.line)
         text = piece.lines.rstrip(b"\n").removeprefix(BOM)
         dead_letter = record_dead_letter(failure, text) if self._settings.letters else b""
         return EventBlock(1, rejected=[(failure, dead_letter)])

@@ -237,7 +237,7 @@ class StreamRun:
         if stream.starts_file(source, chunk):
             await self._take_all_results()
             stream.begin_file(source, chunk)
-        if chunk.line_error:
+        if stream.rejects(source, chunk):
             await self._take_all_results()
             await self._put(stream.reject_chunk(source, chunk))
             return

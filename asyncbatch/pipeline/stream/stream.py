@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.tally import StreamTally
 from asyncbatch.errors import UsageError
+from asyncbatch.formats.detect import find_stream_fault
 from asyncbatch.formats.lines import LineSplitter, count_lines, first_lines
 from asyncbatch.sources.base import LiveChunk
 from asyncbatch.state.checkpoint import SourceState, StreamState
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.core.records import Position
+    from asyncbatch.formats.grammar import Fault
     from asyncbatch.windows.events import Window
 
 
@@ -37,10 +39,30 @@ class SourceReader:
         self.file, self.reader = file, make_reader(file)
         self.position: Any = None
         self._splitter = LineSplitter()
+        self._is_skipped = False
+        self._fault: Fault | None = None
 
     def begin(self, file: str) -> None:
         """Start another file at its beginning."""
         self.file, self.reader = file, self._make_reader(file)
+        self._is_skipped = False
+
+    def skips(self, chunk: LiveChunk) -> bool:
+        """Whether a chunk belongs to a file that is not JSON Lines, which is rejected as a whole.
+
+        Call it for each chunk, before `cut`.
+        """
+        if chunk.is_head:
+            self._fault = find_stream_fault(chunk.data)
+            self._is_skipped = self._fault is not None
+        if self._is_skipped:
+            self.position = chunk.position
+        return self._is_skipped
+
+    def take_fault(self) -> Fault | None:
+        """Return the error of the file that is skipped, for its first chunk only."""
+        fault, self._fault = self._fault, None
+        return fault
 
     def cut(self, chunk: LiveChunk) -> bytes:
         """Return the lines whose end is in a chunk. Raises LineTooLongError."""
@@ -66,8 +88,9 @@ class SourceReader:
         if self.position is None:
             return SourceState(highest_time, is_over, arrived=arrived)
         return SourceState(
-            highest_time, is_over, self.position, self.file, self._splitter.buffered, at, arrived
-        )
+            highest_time, is_over, self.position, self.file, self._splitter.buffered, at, arrived,
+            self._is_skipped,
+        )  # fmt: skip
 
     def restore(self, state: SourceState) -> None:
         """Restore a new reader from a `state`."""
@@ -75,6 +98,7 @@ class SourceReader:
             self.position = state.position
             self.begin(state.file)
             self._splitter.restore(state.held)
+            self._is_skipped = state.is_skipped
         self.reader.resume(state.at, state.arrived)
 
 
@@ -238,7 +262,7 @@ class StreamCore:
         """
         if self.starts_file(source, chunk):
             self.begin_file(source, chunk)
-        if chunk.line_error:
+        if self.rejects(source, chunk):
             return self.reject_chunk(source, chunk)
         return self.take(source, self.cut(source, chunk))
 
@@ -255,9 +279,7 @@ class StreamCore:
 
         Raises LineTooLongError.
         """
-        self.tally.bytes += len(chunk.data)
-        if chunk.loss is not None:
-            self.tally.add_loss(chunk.loss)
+        self._count_chunk(chunk)
         reader = self._readers[source]
         lines = reader.cut(chunk)
         if self._events_left is None:
@@ -267,6 +289,11 @@ class StreamCore:
             reader.give_back(lines[len(first) :])
         self._events_left -= count_lines(first, len(first), first=False).records
         return first
+
+    def _count_chunk(self, chunk: LiveChunk) -> None:
+        self.tally.bytes += len(chunk.data)
+        if chunk.loss is not None:
+            self.tally.add_loss(chunk.loss)
 
     def give_back(self, source: str, lines: bytes) -> int:
         """Put back the last lines of a source; return the number of their events."""
@@ -281,9 +308,21 @@ class StreamCore:
         """Whether all sources can be read again by a resumed stream."""
         return all(reader.position is not None for reader in self._readers.values())
 
+    def rejects(self, source: str, chunk: LiveChunk) -> bool:
+        """Whether a chunk has no events. Call it for each chunk, before `cut`."""
+        return bool(chunk.line_error) or self._readers[source].skips(chunk)
+
     def reject_chunk(self, source: str, chunk: LiveChunk) -> list[Window]:
-        """Reject a chunk that is not an event. Raises the exceptions of `feed`."""
-        return self._count_windows(self._put(self._readers[source].reader.reject_chunk(chunk)))
+        """Reject a chunk that is not an event, or the file of one that is not JSON Lines.
+
+        Raises the exceptions of `feed`.
+        """
+        reader = self._readers[source]
+        if chunk.line_error:
+            return self._count_windows(self._put(reader.reader.reject_chunk(chunk)))
+        self._count_chunk(chunk)
+        fault = reader.take_fault()
+        return [] if fault is None else self._put(reader.reader.reject_file(fault))
 
     def mark_active(self, sources: Iterable[str]) -> None:
         """Note that sources have events under way in a pool, so that they are not idle."""
@@ -386,6 +425,7 @@ class StreamCore:
         if block.rejected:
             for failure, _ in block.rejected:
                 tally.reject(failure)
+            tally.missing.update(block.missing)
             if self._reject is not None:
                 self._reject(b"".join(dead_letter for _, dead_letter in block.rejected))
         if block.events is None:

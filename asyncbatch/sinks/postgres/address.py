@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import unquote_plus, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote_plus, urlsplit, urlunsplit
 
+from asyncbatch.core.secrets import redact_address
 from asyncbatch.errors import UsageError
 
 CONNECT_SECONDS = 10.0  # how long to wait for a new connection, by default
@@ -51,7 +52,7 @@ class ServerAddress(NamedTuple):
     @classmethod
     def parse(cls, address: str) -> ServerAddress:
         """Return the parts of an address. Raises UsageError for values that nothing can obey."""
-        parts = urlsplit(address)
+        parts = _split(address)
         kept: list[str] = []
         settings: dict[str, str] = {}
         ignored: list[str] = []
@@ -83,6 +84,13 @@ class ServerAddress(NamedTuple):
         if not parts.netloc and not dsn.startswith(f"{parts.scheme}://"):
             dsn = dsn.replace(":", "://", 1)  # urlunsplit drops the slashes of an empty host
         return cls(dsn, settings, seconds, is_pooled, ignored)
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:  # its message may quote the password
+        raise UsageError(f"{redact_address(address)} is not the address of a server") from None
 
 
 def _seconds(value: str) -> float | None:

@@ -73,7 +73,9 @@ class PostgresSink:
         settings: ServerSettings | None = None,
         times: Collection[str] = (),
         override_identity: bool = False,
+        sorts_columns: bool = False,
     ) -> None:
+        self._sorts_columns = sorts_columns
         self.table, self.mode, self.key = table, mode, key
         self._times = times
         self._job, self._retrier = job, retrier or Retrier(RETRIES)
@@ -196,7 +198,7 @@ class PostgresSink:
                     self._transactions.execute_once(self._drop_replacement)
             elif stands and not is_lost:
                 untyped = self._shape.untyped() if ended else {}
-                if untyped or self.mode == "replace":
+                if untyped or self.mode == "replace" or (ended and self._sorts_columns):
                     self._transactions.commit(lambda found: self._complete(found, untyped))
         finally:
             if self._file_ledger is not None:
@@ -450,6 +452,8 @@ class PostgresSink:
         if untyped:
             with suppress(FixedTableError):  # null needs no column
                 self._shape.alter(connection, untyped)
+        if self._sorts_columns and self._shape.is_new:
+            self._shape.sort_columns(connection)
         if self.mode != "replace":
             return
         table = self._name.sql

@@ -302,6 +302,7 @@ class TableShape:
         self._seen: tuple[int | None, list[PostgresColumn], int] = (None, [], 0)
         # Columns created as text, because all values were null.
         self._untyped: set[str] = set()
+        self.is_new = False  # whether it created the table
 
     def read(self, connection: PostgresConnection) -> None:
         """Read the columns of the table."""
@@ -362,6 +363,7 @@ class TableShape:
             times = dict.fromkeys((*made, *(name for name in self._times if name in types)), TIME)
             create(connection, self._name, types | times, self._key)
             mark_columns(connection, self._name, types, made)
+            self.is_new = True
         elif typed:
             self.alter(connection, typed, self._made_for_times(block, typed))
         self.columns.refresh({name: "null" for name in changes if name not in typed})
@@ -369,6 +371,25 @@ class TableShape:
             self._untyped -= typed.keys()
             self.read(connection)
         return None
+
+    def sort_columns(self, connection: PostgresConnection) -> None:
+        """Put the columns of a new table in the order of their names, in a copy of it.
+
+        A table that others use already stays as it is.
+        """
+        self.read(connection)
+        names, number = sorted(self.types), self.number
+        is_ours = self.is_new and number is not None and self.made == self.types.keys()
+        if list(self.types) == names or not is_ours or dependents(connection, number or 0):
+            return
+        copy, table = self._name.sibling("sorted"), self._name.sql
+        create(connection, copy, {name: self.types[name] for name in names}, self._key)
+        mark_columns(connection, copy, names, [name for name in names if self.types[name] == TIME])
+        listed = quoted(names)
+        connection.execute(f"INSERT INTO {copy.sql} ({listed}) SELECT {listed} FROM {table}")  # noqa: S608 - quoted
+        connection.execute(f"DROP TABLE {table}")
+        connection.execute(f"ALTER TABLE {copy.sql} RENAME TO {quote(self._name.table)}")
+        self.read(connection)
 
     def state(self) -> dict[str, Any]:
         """Return a copy of the state before a change of the table."""

@@ -123,6 +123,8 @@ def _connection_reason(error: Exception) -> tuple[Reason, str]:
             return "truncated", "the connection was closed in the middle of the response"
         case aiohttp.ClientSSLError():
             return "tls", f"the TLS connection failed: {error}"
+        case aiohttp.ClientResponseError(status=status, message=message):  # its text has the URL
+            return "network", f"the connection failed: {message} ({status})"
         case aiohttp.InvalidURL():
             return "refused_origin", "leads to an invalid URL"
         case _:

@@ -9,6 +9,7 @@ from urllib.parse import quote, quote_plus
 
 from yarl import URL
 
+from asyncbatch.errors import valid_text
 from asyncbatch.sources.http.failures import RefusedLinkError
 from asyncbatch.sources.http.settings import BasicAuth, BearerAuth, HeaderAuth, QueryAuth
 from asyncbatch.sources.http.urls import parse_url, with_parameters, without_parameter
@@ -42,8 +43,8 @@ class Redactor:
         self._public_parameters = {getattr(settings.pagination, "param", None)}
 
     def redact(self, text: str) -> str:
-        """Return `text` with each secret replaced by `***`."""
-        return self._pattern.sub(REDACTED, text) if self._pattern else text
+        """Return `text` with each secret replaced by `***`, and without invalid characters."""
+        return valid_text(self._pattern.sub(REDACTED, text) if self._pattern else text)
 
     def redact_url(self, url: URL) -> str:
         """Return a URL without user name, password, fragment and secret parameters."""
@@ -72,6 +73,12 @@ def _secret_values(settings: HttpSettings) -> Iterator[str]:
     for name, value in settings.headers.items():
         if name.lower() not in HARMLESS_HEADERS and len(value.reveal()) >= _MIN_SECRET_CHARACTERS:
             yield value.reveal()
+    public = getattr(settings.pagination, "param", None)
+    for url in map(URL, settings.urls):
+        for name, text in url.query.items():
+            is_secret = name != public and _SECRET_NAME.search(name)
+            if is_secret and len(text) >= _MIN_SECRET_CHARACTERS:
+                yield text
 
 
 def _encodings_of(secret: str) -> tuple[str, ...]:

@@ -17,10 +17,11 @@ import msgspec
 from msgspec import Struct
 
 from asyncbatch.core.aio import Wakeup
-from asyncbatch.core.records import Failure
+from asyncbatch.core.paths import is_archive_name
+from asyncbatch.core.records import Failure, display_path
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.members import CorruptArchiveError
-from asyncbatch.sources.base import LiveChunk
+from asyncbatch.sources.base import ARCHIVE_ADVICE, LiveChunk
 from asyncbatch.sources.inputs import walk
 from asyncbatch.sources.live.file import DIGEST_BYTES, FileMark, FileReader, position_of_mark
 from asyncbatch.sources.live.seen import ContentMark, FoundFile, SeenContent, SeenFiles, SeenState
@@ -199,7 +200,7 @@ class FolderReader:
         try:
             data = reading.next()
         except (OSError, CorruptArchiveError) as error:
-            loss = Failure(path, *_read_failure(error))
+            loss = Failure(display_path(path), *_read_failure(error))
             reading.checksum = None
             self._finish(file, reading)
             return LiveChunk(
@@ -207,7 +208,14 @@ class FolderReader:
             )
         if not data:
             self._finish(file, reading)
-        return LiveChunk(path, data, ends_file=not data, position=self.position, begins_file=begins)
+        return LiveChunk(
+            path,
+            data,
+            ends_file=not data,
+            position=self.position,
+            begins_file=begins,
+            is_head=begins and bool(data),
+        )
 
     def _open_next(self, file: FoundFile) -> None:
         path = os.path.join(self.folder, file.name)
@@ -224,12 +232,14 @@ class FolderReader:
             self._missing[file.inode] = path
             self._needs_scan = True
         except (OSError, CorruptArchiveError) as error:
-            self._losses.append(Failure(path, *_read_failure(error)))
+            self._losses.append(Failure(display_path(path), *_read_failure(error)))
             self._seen.add(file, file.size, "")
         else:
             self._current, self._begins = (file, reading), True
 
     def _open_reader(self, path: str) -> FileReader:
+        if is_archive_name(path):
+            raise OSError(ARCHIVE_ADVICE)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return FileReader(descriptor, path)
@@ -293,7 +303,9 @@ class FolderReader:
         for inode, path in self._missing.items():
             if inode not in inodes:
                 self._losses.append(
-                    Failure(path, "not_found", "the file was removed before it was read")
+                    Failure(
+                        display_path(path), "not_found", "the file was removed before it was read"
+                    )
                 )
         self._missing.clear()
         self.scan_seconds = time.monotonic() - began
@@ -328,7 +340,7 @@ class FolderReader:
         if grown:
             self._losses.append(
                 Failure(
-                    path,
+                    display_path(path),
                     "read_error",
                     f"{grown:,} bytes were added after the file was read: they are not read (write "
                     "to another name, and rename the complete file)",
@@ -354,7 +366,7 @@ class FolderReader:
         except OSError as error:
             if path not in self._reported_paths:  # report it once, not at each scan
                 self._reported_paths.add(path)
-                self._losses.append(Failure(path, *_read_failure(error)))
+                self._losses.append(Failure(display_path(path), *_read_failure(error)))
             return None
         if not stat.S_ISREG(status.st_mode):
             return None

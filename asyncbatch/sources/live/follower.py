@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.aio import Wakeup
-from asyncbatch.core.records import Failure
+from asyncbatch.core.records import Failure, display_path
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.members import CorruptArchiveError
@@ -179,10 +179,10 @@ class LogFollower:
     def _chunk(self, data: bytes, *, ends: bool = False) -> LiveChunk:
         begins, self._begins = self._begins, ends
         loss = self._losses.popleft() if self._losses else None
-        return LiveChunk(self.path, data, ends, self.position, begins, loss)
+        return LiveChunk(self.path, data, ends, self.position, begins, loss=loss)
 
     def _add_loss(self, kind: FailureKind, message: str) -> None:
-        self._losses.append(Failure(self.path, kind, message))
+        self._losses.append(Failure(display_path(self.path), kind, message))
 
     # --- from one file to the next
 

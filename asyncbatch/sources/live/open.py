@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import Struct
 
+from asyncbatch.core.paths import is_archive_name
 from asyncbatch.core.records import STDIN
 from asyncbatch.errors import UsageError
+from asyncbatch.sources.base import ARCHIVE_ADVICE
 from asyncbatch.sources.iterables import IterableSource, source_name, unique_names
 from asyncbatch.sources.live.pipe import PipeSource
 from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
@@ -52,6 +54,8 @@ def open_path(path: str, options: LiveOptions = _DEFAULT_OPTIONS) -> LiveSource:
         return FolderSource(
             path, options.selection, follow=options.follow, from_end=options.from_end
         )
+    if is_archive_name(path):
+        raise UsageError(f"{path} {ARCHIVE_ADVICE}")
     if not options.follow or path == STDIN:
         return PipeSource(path)
     from asyncbatch.sources.live.follower import FollowedSource

@@ -58,6 +58,7 @@ class PipeSource:
             with suppress(OSError):  # for fewer and larger reads, if the system permits it
                 fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._wakeup = Wakeup()
+        self._is_at_start = True  # of a file
         self._is_line_start, self._is_in_hole = True, False  # of a pipe
 
     @property
@@ -70,6 +71,7 @@ class PipeSource:
         mark = parse_position(position, FileMark)
         if self._reader is None or not self.can_resume:
             raise UsageError(f"{self.name} cannot be read again: it is not a file")
+        self._is_at_start = not mark.offset
         if not self._reader.seek(mark):
             raise UsageError(
                 f"{self.name} was replaced or truncated after its first {mark.offset:,} bytes were "
@@ -89,7 +91,11 @@ class PipeSource:
         except CorruptArchiveError as error:
             raise SourceError(f"cannot read {self.name}: {error}") from None
         self.is_over = not data
-        return LiveChunk(self.name, data, ends_file=self.is_over, position=self.position)
+        is_head, self._is_at_start = self._is_at_start and not self.is_over, False
+        position = self.position
+        return LiveChunk(
+            self.name, data, ends_file=self.is_over, position=position, is_head=is_head
+        )
 
     async def _read_pipe(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see `LiveSource`
         if not _is_ready(self._descriptor):

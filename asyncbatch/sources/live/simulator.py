@@ -51,7 +51,8 @@ class Simulator:
         self._seed = random.SystemRandom().getrandbits(48) if seed is None else seed
         self._random = random.Random(self._seed)  # noqa: S311 - example data, not a secret
         self._start, self._rate = start, rate
-        self._users, self._types, self._disorder = users, types, disorder
+        self._users, self._disorder = users, disorder
+        self._types = [msgspec.json.encode(kind).decode() for kind in types]
         self._count = 0
 
     @property
@@ -90,7 +91,7 @@ class Simulator:
             kind = types[int(random_() * len(types))]
             yield (
                 f'{{"timestamp": "{utc_text(time)}", "user_id": {int(random_() * users) + 1}, '
-                f'"event_type": "{kind}", "value": {round(random_() * 100, 2)}}}\n'
+                f'"event_type": {kind}, "value": {round(random_() * 100, 2)}}}\n'
             )
 
 

@@ -14,7 +14,7 @@ from asyncbatch.core.paths import is_store_url
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.state.ledger import sqlite, table
 from asyncbatch.state.lock import state_folder
-from asyncbatch.storage.atomic import PRIVATE_MODE
+from asyncbatch.storage.atomic import PRIVATE_MODE, make_private_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ class LedgerStore:
         """Open the file, and create its tables if needed. Raises UsageError."""
         try:
             if folder := os.path.dirname(self.path):
-                os.makedirs(folder, mode=0o700, exist_ok=True)
+                make_private_folders(folder)
             with suppress(FileExistsError):  # SQLite's own files get the mode of this one
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 os.close(os.open(self.path, flags, PRIVATE_MODE))
@@ -227,6 +227,22 @@ def has_written(ledger: str, path: str) -> bool:
             )
             found = connection.execute(query, (status.st_ino, status.st_size, status.st_mtime_ns))
             return found.fetchone() is not None
+    except (OSError, sqlite3.Error):  # the run itself reports an unusable ledger
+        return False
+
+
+def has_read(ledger: str, inputs: Sequence[str]) -> bool:
+    """Whether a ledger file has an entry of one of these inputs, or of a file in one of them."""
+    try:
+        with closing(sqlite3.connect(ledger, timeout=sqlite.BUSY_SECONDS)) as connection:
+            if not sqlite.exists(connection):
+                return False
+            query = (
+                f"SELECT 1 FROM {table.NAME} WHERE path = ?1"  # noqa: S608 - constants
+                " OR substr(path, 1, length(?1) + 1) = ?1 || '/' LIMIT 1"
+            )
+            names = map(table.escape_path, inputs)
+            return any(connection.execute(query, [name]).fetchone() for name in names)
     except (OSError, sqlite3.Error):  # the run itself reports an unusable ledger
         return False
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from asyncbatch.config.job import FileSource
+from asyncbatch.core.paths import ArchiveMember
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.settings import MIB, FileWorkSettings, WorkLimit
 from asyncbatch.workers.dask.code import CarriedCode, collect_code
@@ -76,7 +77,8 @@ def worker_location(
     needs_folder = any(not os.path.isabs(path) for path in named if not _is_remote(path))
     files = []
     for paths in inputs:
-        for path in paths[:_CHECKED_FILES]:
+        for found in paths[:_CHECKED_FILES]:
+            path = found.info.archive if isinstance(found, ArchiveMember) else found
             if path != STDIN and not _is_remote(path) and os.path.isfile(path):
                 with suppress(OSError):  # it has just been deleted; its reader reports this
                     files.append((os.path.abspath(path), os.stat(path).st_size))

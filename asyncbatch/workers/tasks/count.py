@@ -21,9 +21,8 @@ from asyncbatch.formats.failures import (
 from asyncbatch.formats.lines import InvalidLine, validate_lines
 from asyncbatch.formats.sequences import read_concatenated, read_sequence
 from asyncbatch.formats.validator import make_validator
-from asyncbatch.sources.reader import Reader, close_opened, read_size
+from asyncbatch.sources.reader import OPEN_ERRORS, InputOpener, Reader, close_opened, read_size
 from asyncbatch.storage.local import Content, TooLargeError
-from asyncbatch.storage.opener import Opener
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -54,7 +53,7 @@ class CountTask:
     def __init__(self, settings: FileWorkSettings) -> None:
         self._settings = settings
         self._validator = make_validator()
-        self._opener = Opener(settings)
+        self._opener = InputOpener(settings)
         self._reader = Reader(settings.max_file_size, settings.read_ahead, self._opener)
         self._max_bytes = settings.portion.bytes or MAX_BATCH_BYTES
         self.progress = Progress()  # a worker process replaces it by a shared one
@@ -210,7 +209,7 @@ class PlanTask:
     """Measures files, and ends a batch at the same number of bytes as `CountTask`."""
 
     def __init__(self, settings: FileWorkSettings) -> None:
-        self._limit, self._opener = settings.max_file_size, Opener(settings)
+        self._limit, self._opener = settings.max_file_size, InputOpener(settings)
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield one part: the files of one batch, with sizes and no records."""
@@ -219,7 +218,7 @@ class PlanTask:
         for place, path in enumerate(batch.paths):
             try:
                 size = self._size(path)
-            except (OSError, TooLargeError) as error:
+            except OPEN_ERRORS as error:
                 part.errors[place] = file_failure(display_path(path), error)
                 size = 0
             part.records.append(0)

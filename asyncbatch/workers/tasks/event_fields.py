@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asyncbatch.formats.positions import format_pointer
-from asyncbatch.transforms.base import RecordError, kind_of
-from asyncbatch.transforms.fields import make_getter, parse_path
+from asyncbatch.transforms.base import MissingName, RecordError, kind_of
+from asyncbatch.transforms.fields import has_dots, make_field_getter, parse_path
 from asyncbatch.windows.events import Events, KeyFields
 from asyncbatch.windows.times import ConstantTime, NumericTimes, TimeReader
 
@@ -34,12 +34,15 @@ _TYPE_NAMES = {
 
 
 class FieldReader:
-    """A required field of events, of some types. Raises ValueError for an invalid path."""
+    """A required field of events, of some types. Raises ValueError for an invalid path.
 
-    def __init__(self, path: str, types: frozenset[type]) -> None:
-        self.path, self.types = path, types
+    `role` names its purpose, for example `key field`.
+    """
+
+    def __init__(self, path: str, types: frozenset[type], role: str = "field") -> None:
+        self.path, self.types, self._role = path, types, role
         self.tokens = parse_path(path)
-        self._get = make_getter(self.tokens)
+        self._get = make_field_getter(path)
 
     def read(self, event: dict[str, Json]) -> Any:
         """Return the field's value. Raises RecordError if it is missing or of another type."""
@@ -49,6 +52,9 @@ class FieldReader:
                 "missing_field",
                 f"{self.path!r} is missing or null",
                 pointer=format_pointer(self.tokens),
+                missing=MissingName(
+                    f"no event has a value for the {self._role} {self.path!r}", self.path, event
+                ),
             )
         if type(value) not in self.types:
             raise self.error(f"is {kind_of(value)}, not {_TYPE_NAMES[self.types]}")
@@ -63,17 +69,17 @@ class FieldReader:
 
 def number_field(path: str) -> FieldReader:
     """Return a field that must be a number."""
-    return FieldReader(path, _NUMBER)
+    return FieldReader(path, _NUMBER, "aggregated field")
 
 
 def time_field(path: str) -> FieldReader:
     """Return the field of a time, checked by type only."""
-    return FieldReader(path, _TIME)
+    return FieldReader(path, _TIME, "time field")
 
 
-def scalar_field(path: str) -> FieldReader:
+def scalar_field(path: str, role: str = "aggregated field") -> FieldReader:
     """Return a field that must not be null, an array or an object."""
-    return FieldReader(path, _SCALAR)
+    return FieldReader(path, _SCALAR, role)
 
 
 class EventFields:
@@ -92,7 +98,7 @@ class EventFields:
         numbers = recipe.number_fields
         self.readers = [
             *([] if self._time is None else [self._time]),
-            *map(scalar_field, settings.by),
+            *(scalar_field(path, "key field") for path in settings.by),
             *(number_field(path) if path in numbers else scalar_field(path)
               for path in recipe.fields),
         ]  # fmt: skip
@@ -113,7 +119,8 @@ class EventFields:
     def row(self, event: Json) -> tuple[Any, ...]:
         """Return the time, the key's fields and the values of an event. Raises RecordError."""
         if type(event) is not dict:
-            raise RecordError("transform", f"an event is an object, not {kind_of(event)}")
+            advice = " (--jq '.[]' makes an event of each element)" if type(event) is list else ""
+            raise RecordError("transform", f"an event is an object, not {kind_of(event)}{advice}")
         if self._time is None:
             return (None, *(one.read(event) for one in self.readers))
         try:
@@ -186,7 +193,10 @@ class RowReader:
         for at, field in enumerate(fields):
             is_text = texts and at < self._key_slice.stop
             _add_path(tree, field.tokens, field.types & {str} if is_text else field.types)
-        self._decode = msgspec.json.Decoder(_struct_type(tree)).decode_lines
+        # a field with the whole path as its name, which would come before the nested one
+        whole_names = dict.fromkeys(field.path for field in fields if has_dots(field.path))
+        self._whole_names = [f"w{at}" for at in range(len(whole_names))]
+        self._decode = msgspec.json.Decoder(_struct_type(tree, whole_names)).decode_lines
         names = [_attribute_path(tree, field.tokens) for field in fields]
         self._getters = [_column_getter(name) for name in names]
         # whether events are a time, a key and a value
@@ -199,7 +209,11 @@ class RowReader:
 
         It does not check that each line is one event.
         """
-        return self._decode(lines)
+        events = self._decode(lines)
+        for name in self._whole_names:
+            if any(getattr(event, name) is not None for event in events):
+                raise ValueError(f"{name} is not read fast")
+        return events
 
     def times(self, events: list[Any]) -> list[Any]:
         """Return each event's time, as it was written."""
@@ -270,9 +284,12 @@ def _add_path(tree: dict[str, Any], tokens: Sequence[str], types: frozenset[type
     tree[last] = known & types
 
 
-def _struct_type(tree: dict[str, Any]) -> Any:
-    """Return the type of an object with these fields, called f0, f1 and so on."""
-    fields, names = list[tuple[str, Any]](), dict[str, str]()
+def _struct_type(tree: dict[str, Any], optional: Iterable[str] = ()) -> Any:
+    """Return the type of an object with these fields, called f0, f1 and so on.
+
+    The `optional` ones are called w0, w1 and so on. Raises ValueError if one is also in `tree`.
+    """
+    fields, names = list[Any](), dict[str, str]()
     for at, (token, below) in enumerate(tree.items()):
         kind: Any = None
         if isinstance(below, dict):
@@ -282,6 +299,11 @@ def _struct_type(tree: dict[str, Any]) -> Any:
                 kind = one if kind is None else kind | one
         fields.append((f"f{at}", kind))
         names[f"f{at}"] = token
+    for at, name in enumerate(optional):
+        if name in tree:
+            raise ValueError("needed, and optional")
+        fields.append((f"w{at}", msgspec.Raw, None))
+        names[f"w{at}"] = name
     return msgspec.defstruct("Event", fields, rename=names, gc=False)
 
 

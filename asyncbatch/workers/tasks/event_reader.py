@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import UNSET, MsgspecError, Struct, field
 
 from asyncbatch.core.progress import Progress
-from asyncbatch.core.records import Failure, Position
+from asyncbatch.core.records import Failure, MissingNames, Position, display_path
 from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
-from asyncbatch.formats.failures import line_failure
+from asyncbatch.formats.failures import InvalidTextError, file_failure, line_failure
 from asyncbatch.formats.lines import InvalidLine, validate_lines
-from asyncbatch.formats.positions import BOM
+from asyncbatch.formats.positions import BOM, TextPosition
 from asyncbatch.formats.validator import make_validator
-from asyncbatch.sinks.dead_letters import record_dead_letter
+from asyncbatch.sinks.dead_letters import file_dead_letter, record_dead_letter
 from asyncbatch.transforms.base import Context, RecordError
 from asyncbatch.windows.times import ConstantTime
 from asyncbatch.workers.tasks.event_fields import EventFields, RowEvents, RowReader
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.core.records import Json
+    from asyncbatch.formats.grammar import Fault
     from asyncbatch.sources.base import LiveChunk
+    from asyncbatch.transforms.base import MissingName
     from asyncbatch.transforms.chain import Chain
     from asyncbatch.windows.aggregates import AggregateSet
     from asyncbatch.windows.events import Events
@@ -44,6 +46,7 @@ class EventBlock(Struct):
     dropped: int = 0
     # the reasons, and the dead letters
     rejected: list[tuple[Failure, bytes]] = field(default_factory=list)
+    missing: MissingNames = field(default_factory=MissingNames)
 
     def texts(self) -> Sequence[bytes]:
         """Return each event's text."""
@@ -109,12 +112,25 @@ class EventBlockBuilder:
     def reject(self, line: Line | InvalidLine, error: RecordError | None = None) -> None:
         """Reject a line, for an `error` if it is JSON."""
         if isinstance(line, InvalidLine):
-            self.reject_text(line_failure(self.file, line), line.text, is_invalid=True)
+            self.reject_text(
+                line_failure(display_path(self.file), line), line.text, is_invalid=True
+            )
         elif error is not None:
-            self.reject_text(self._failure(line, error), line.text)
+            self.reject_text(self._failure(line, error), line.text, missing=error.missing)
 
-    def reject_text(self, failure: Failure, text: bytes, *, is_invalid: bool = False) -> None:
+    def reject_text(
+        self,
+        failure: Failure,
+        text: bytes,
+        *,
+        is_invalid: bool = False,
+        missing: MissingName | None = None,
+    ) -> None:
         """Reject a record with this text; `is_invalid` if it is not JSON."""
+        if missing is not None:
+            self.block.missing.add(missing.subject, missing.note)
+        else:
+            self.block.missing.reject_other(failure.kind)
         dead_letter = (
             record_dead_letter(failure, text, bad=is_invalid) if self._settings.letters else b""
         )
@@ -130,7 +146,7 @@ class EventBlockBuilder:
 
     def _failure(self, line: Line, error: RecordError) -> Failure:
         return Failure(
-            self.file, error.kind, error.message, line.record, line.line,
+            display_path(self.file), error.kind, error.message, line.record, line.line,
             pointer=UNSET if error.pointer is None else error.pointer,
             violations=error.violations or UNSET,
             traceback=error.detail if error.detail and self._settings.tracebacks else UNSET,
@@ -210,12 +226,25 @@ class EventReader:
         at = self._position
         self._position = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
         failure = Failure(
-            self._file, "invalid_json", chunk.line_error, self._position.record, self._position.line
+            display_path(self._file),
+            "invalid_json",
+            chunk.line_error,
+            self._position.record,
+            self._position.line,
         )
         builder = self.new_builder()
         builder.block.records = 1
         builder.reject_text(failure, chunk.data, is_invalid=True)
         return builder.block
+
+    def reject_file(self, fault: Fault) -> EventBlock:
+        """Return the block that rejects a file that is not JSON Lines."""
+        failure = file_failure(self._file, InvalidTextError(fault, TextPosition(1, 1, 0)))
+        block = EventBlock(1, kept_texts=[])
+        block.missing.reject_other(failure.kind)
+        dead_letter = file_dead_letter(failure) if self._settings.letters else b""
+        block.rejected.append((failure, dead_letter))
+        return block
 
     def skip(self, lines: bytes, count: int) -> None:
         """Count lines that another reader has read, none of them blank."""

@@ -299,5 +299,5 @@ class Extractor:
             return DeadLetterSlice(dead_letter, [record])
         parts = find_elements(record, records)
         if parts is None:
-            return DeadLetterSlice(dead_letter, [record], missing_array_error(records))
+            return DeadLetterSlice(dead_letter, [record], missing_array_error(records, record))
         return DeadLetterSlice(dead_letter, parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.batches import Counts, Part
-from asyncbatch.core.records import Failure
+from asyncbatch.core.records import Failure, MissingNames
 from asyncbatch.formats.failures import with_record_count
 from asyncbatch.sinks.base import OutputError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Rows, SplitFile
     from asyncbatch.core.records import CursorValues, Position
     from asyncbatch.sinks.base import Pending
+    from asyncbatch.transforms.base import MissingName
 
     Pack = Callable[["PartContents"], Rows | None]  # Encodes rows for the main process.
 
@@ -36,6 +37,7 @@ class PartContents:
         self.file_ends: list[int] = []  # for each finished file, the number of rows up to its end
         self.rejections: list[Failure] = []
         self.dead_letters: list[bytes] = []
+        self.missing = MissingNames()
         self.bytes = 0  # bytes of the records, as an estimate for their rows
 
     def __bool__(self) -> bool:
@@ -94,9 +96,15 @@ class FilePart:
         reported.add(more)
         return more
 
-    def reject(self, failure: Failure, dead_letter: bytes | None) -> None:
+    def reject(
+        self, failure: Failure, dead_letter: bytes | None, missing: MissingName | None = None
+    ) -> None:
         """Reject a record, which the caller has counted as read."""
         self.rejected += 1
+        if missing is not None:
+            self.contents.missing.add(missing.subject, missing.note)
+        else:
+            self.contents.missing.reject_other(failure.kind)
         self.first_failure = self.first_failure or failure
         self.contents.rejections.append(failure)
         if dead_letter is not None:
@@ -211,6 +219,10 @@ class PartBuilder:
         part.rejections += [(place, failure) for failure in found.rejections]
         part.dead_letters += found.dead_letters
         found.dead_letters = []
+        if found.missing.notes or found.missing.others:
+            part.missing = part.missing or MissingNames()
+            part.missing.update(found.missing)
+            found.missing = MissingNames()
         found.places = [place] * len(found.rows)
 
 

@@ -17,7 +17,7 @@ from asyncbatch.formats.positions import (
     locate_byte,
     offset_of,
 )
-from asyncbatch.transforms.base import RecordError
+from asyncbatch.transforms.base import MissingName, RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -215,18 +215,23 @@ def slices_of_text(
         document = [msgspec.json.decode(body, type=msgspec.Raw)]
         record_slice = TextSlice(body, locator, first, document, single=True)
         if records is not None:
-            record_slice.error = missing_array_error(records)
+            record_slice.error = missing_array_error(records, body)
         yield record_slice
         return
     for at in range(0, len(parts), SLICE_RECORDS):
         yield TextSlice(body, locator, first + at, parts[at : at + SLICE_RECORDS])
 
 
-def missing_array_error(records: Sequence[str]) -> RecordError:
+def missing_array_error(records: Sequence[str], document: bytes) -> RecordError:
     """Return the error for a document without an array at the pointer `records`."""
     pointer = format_pointer(records)
-    message = f"has no array at {pointer!r}, where its records should be"
-    return RecordError("missing_field", message, pointer=pointer)
+    subject = f"no input has an array of records at {pointer!r}"
+    return RecordError(
+        "missing_field",
+        f"has no array at {pointer!r}, where its records should be",
+        pointer=pointer,
+        missing=MissingName(subject, pointer, document),
+    )
 
 
 class IterableSlice(RecordSlice):

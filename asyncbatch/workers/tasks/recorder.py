@@ -75,7 +75,7 @@ class RejectionBuilder:
             if self._letters
             else None
         )
-        builder.reject(failure, dead_letter)
+        builder.reject(failure, dead_letter, error.missing)
 
     def reject_line(self, builder: FilePart, file: str, line: InvalidLine) -> None:
         """Reject a line that is not JSON."""

@@ -11,8 +11,7 @@ from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Position
 from asyncbatch.formats.decoder import decode
 from asyncbatch.formats.lines import InvalidLine
-from asyncbatch.sources.reader import Reader, close_opened, read_size
-from asyncbatch.storage.opener import Opener
+from asyncbatch.sources.reader import InputOpener, Reader, close_opened, read_size
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.chain import make_chain
 from asyncbatch.transforms.json_values import is_json_value, is_unchanged
@@ -48,7 +47,7 @@ class TransformTask:
 
     def __init__(self, settings: RecordWorkSettings) -> None:
         files = settings.files
-        self._opener = Opener(files)
+        self._opener = InputOpener(files)
         self._extractor = Extractor(settings, self._opener)
         self._reader = Reader(files.max_file_size, files.read_ahead, self._opener)
         self._chain = make_chain(settings.transforms, self._opener.files, settings.row_check)

@@ -17,8 +17,7 @@ from asyncbatch.core.settings import MAX_BATCH_SECONDS
 from asyncbatch.formats.failures import FeedError, FileTimeoutError
 from asyncbatch.formats.lines import InvalidLine
 from asyncbatch.sources.async_reader import AsyncReader
-from asyncbatch.sources.reader import close_opened, read_size
-from asyncbatch.storage.opener import Opener
+from asyncbatch.sources.reader import InputOpener, close_opened, read_size
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.call import AsyncCall, Call
 from asyncbatch.transforms.chain import make_stages
@@ -150,7 +149,7 @@ class AsyncTransformLane:
         # the reason why the current file failed midway
         self._file_error: FileTimeoutError | FeedError | None = None
         files = settings.files
-        self._opener = Opener(files)
+        self._opener = InputOpener(files)
         at_once = min(READ_WHOLE_BYTES, files.sizes.split_threshold)
         self._reader = AsyncReader(self._opener, files.max_file_size, at_once)
         self._concurrency = settings.call_concurrency

@@ -37,7 +37,15 @@ from asyncbatch.sources.http.settings import (
 from asyncbatch.sources.http.source import HttpSource
 from tests.conftest import python
 from tests.encoding import encode_secret
-from tests.servers.api import ApiServer, FakeTime, read, redirect, status, value
+from tests.servers.api import (
+    ApiServer,
+    FakeTime,
+    garbage,
+    read,
+    redirect,
+    status,
+    value,
+)
 
 WORD, OTHER = "s3cret/&+word", "another-secret"
 AUTHS = {
@@ -338,6 +346,43 @@ async def test_an_api_outside_leads_to_nothing_inside(api, other, monkeypatch, w
     failed = await failure_of(settings)
     assert failed.reason == "refused_origin"
     assert (api.requests, other.requests) == (1, 0)
+
+
+NEAR = [
+    "http://127.0.0.1:{other}/next_url", "http://127.0.0.2:{port}/next_url",
+    "http://[::1]:{port}/next_url", "http://localhost:{port}/next_url",
+    "http://2130706433:{port}/next_url", "http://0x7f000001:{port}/next_url",
+    "http://127.1:{port}/next_url", "http://0177.0.0.1:{port}/next_url",
+    "http://0.0.0.0:{port}/next_url", "http://[::ffff:7f00:1]:{port}/next_url",
+    "https://127.0.0.1:{port}/next_url", "http://127.0.0.1/next_url",
+    "http://169.254.169.254/latest/", "http://0xa9fea9fe/latest/", "file:///etc/passwd",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["redirect", "next"])
+@pytest.mark.parametrize("target", NEAR)
+async def test_an_api_on_loopback_leads_to_its_own_port_only(api, other, target, way):
+    target = target.format(port=api.port, other=other.port)
+    answer = value({"items": [1], "links": {"next": target}})
+    api.misbehave(redirect(target) if way == "redirect" else answer)
+    failed = await failure_of(settings_for(api))
+    assert failed.reason in {"refused_origin", "bad_next"}
+    assert (api.requests, other.requests) == (1, 0)
+
+
+@pytest.mark.parametrize("path", ["/next_url?token={}", "/next_url?x=1&api_key={}"])
+@pytest.mark.parametrize("behaviour", ["status", "garbage", "redirect"])
+async def test_secrets_in_the_query_are_told_by_no_failure(api, path, behaviour):
+    behaviours = {
+        "status": status(500, f"no {WORD}"),
+        "garbage": garbage(WORD.encode()),
+        "redirect": redirect(f"http://[x]:y/{WORD}"),
+    }
+    api.misbehave(behaviours[behaviour])
+    settings = settings_for(api, urls=(api.url(path.format(quote(WORD, safe=""))),), retries=0)
+    failed = await failure_of(settings)
+    assert not any(one in repr(failed) for one in (WORD, quote(WORD), quote(WORD, safe="")))
+    assert "***" in failed.url
 
 
 class FakeResolver(AbstractResolver):
