@@ -57,8 +57,16 @@ def seconds(*rows):
 
 @pytest.mark.parametrize(
     ("text", "micros"),
-    [("500ms", 500_000), ("5s", 5 * SECOND), ("1.5h", 5400 * SECOND), ("0", 0), ("2us", 2), ("5", 5 * SECOND), ("5 s", 5 * SECOND)],
-)  # fmt: skip
+    [
+        ("500ms", 500_000),
+        ("5s", 5 * SECOND),
+        ("5 s", 5 * SECOND),
+        ("5", 5 * SECOND),
+        ("1.5h", 5400 * SECOND),
+        ("0", 0),
+        ("2us", 2),
+    ],
+)
 def test_spans(text, micros):
     assert parse_duration(text) == micros
     assert parse_duration(format_duration(micros)) == micros
