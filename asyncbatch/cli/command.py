@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.terminal import stdout, to_stderr
+from asyncbatch.cli.usage import refuse_second_file, suggested_names
 from asyncbatch.core.units import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ _BY_LINE = frozenset({"--jq", "--call", "--set", "--agg"})
 # Options that print something and end the command. A variable of this name is the pin
 # (ASYNCBATCH_VERSION=0.1.0), and must not replace the work by a text and exit status 0.
 _NO_SETTINGS = frozenset(
-    {"--version", "--help", "--install-completion", "--show-completion", "--print-schema"}
+    {
+        *("--version", "--help", "--help-all", "--print-schema"),
+        *("--install-completion", "--show-completion"),
+    }
 )
 
 
@@ -76,7 +80,15 @@ class CommandGroup(TyperGroup):
 
 
 class SectionedCommand(TyperCommand):
-    """A command whose help lists the options by panel."""
+    """A command whose help lists the main options, or with `--help-all` all by panel."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; errors suggest the next step."""
+        parameters = self.get_params(ctx)
+        with suggested_names(parameters):
+            refuse_second_file(parameters, args)
+            parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, each with its environment variable."""
@@ -85,15 +97,26 @@ class SectionedCommand(TyperCommand):
         return parameters
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write one help section per panel, in order of appearance."""
+        """Write one help section per panel, in order of appearance; or only the main options."""
         sections: dict[str, list[tuple[str, str]]] = {}
+        main = set() if ctx.params.get("help_all") else getattr(self.callback, "main_options", ())
+        others = 0
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None:
                 continue
             is_argument = parameter.param_type_name == "argument"
             panel = getattr(parameter, "rich_help_panel", None) or _DEFAULT_SECTION
-            sections.setdefault("Arguments" if is_argument else panel, []).append(record)
+            if main and not is_argument and parameter.name not in main:
+                others += 1
+            elif main and not is_argument:
+                sections.setdefault("Main options", []).append(record)
+            else:
+                sections.setdefault("Arguments" if is_argument else panel, []).append(record)
+        if others:
+            sections["Main options"].append(
+                ("--help-all", f"Show all options: {others} more, by subject.")
+            )
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)

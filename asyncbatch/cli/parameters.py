@@ -11,6 +11,7 @@ import typer
 from msgspec import NODEFAULT, Meta, Struct
 from msgspec.structs import fields
 
+from asyncbatch.cli.command import print_note
 from asyncbatch.config.options.declare import Options
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Flag(Struct, frozen=True):
     above: float | None = None
     metavar: str | None = None
     splits: bool = False  # whether commas separate values
+    is_main: bool = False  # shown by --help, which shows few
 
     @property
     def parameter(self) -> str:
@@ -85,6 +87,27 @@ class Flag(Struct, frozen=True):
         return found
 
 
+def _show_all(context: typer.Context, is_asked: bool) -> None:
+    if is_asked:
+        context.params["help_all"] = True
+        print_note(context.get_help())
+        raise typer.Exit
+
+
+_HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option(
+            "--help-all", callback=_show_all, is_eager=True, hidden=True,
+            help="Show all options, by subject.",
+        ),
+    ],
+)  # fmt: skip
+
+
 def with_options(function: Callable[..., None]) -> Callable[..., None]:
     """Return `function` for Typer: the fields of its groups of options become options."""
     hints = get_type_hints(function, include_extras=True)
@@ -100,12 +123,16 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
 
     def command(**values: Any) -> None:
         made = {name: _group(kind, of, values) for name, (kind, of) in groups.items()}
-        taken = {flag.parameter for _, of in groups.values() for flag in of}
+        taken = {flag.parameter for _, of in groups.values() for flag in of} | {_HELP_ALL.name}
         function(**made, **{name: one for name, one in values.items() if name not in taken})
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     command.__doc__, command.__name__ = function.__doc__, function.__name__
+    main = {flag.parameter for _, of in groups.values() for flag in of if flag.is_main}
+    command.main_options = main  # type: ignore[attr-defined]  # `SectionedCommand` reads it
+    if main:
+        command.__signature__ = inspect.Signature([*parameters, _HELP_ALL])  # type: ignore[attr-defined]  # as above
     return command
 
 
@@ -149,6 +176,7 @@ def flags(kind: type[Options]) -> Iterator[Flag]:
             next((meta.gt for meta in metas if meta.gt is not None), None),
             flag.get("metavar"),
             splits,
+            bool(flag.get("main")),
         )
 
 

@@ -42,7 +42,7 @@ Examples:
 
 Exit status: 0 all succeeded (or within --max-failures), 1 some input failed, 2 wrong usage or
 nothing matched, 75 another run has the lock, 130/143 interrupted. Each option can also be set by
-an environment variable: --batch-size by ASYNCBATCH_RUN_BATCH_SIZE.
+an environment variable: ASYNCBATCH_RUN_BATCH_SIZE sets --batch-size.
 """
 
 

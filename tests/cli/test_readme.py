@@ -127,9 +127,9 @@ def test_python(block):
 
 
 def test_every_option_named_exists(run):
-    shown = run("--help").stdout
-    for command in (["etl"], ["stream"], ["generate", "events"]):
-        asked = [sys.executable, "-m", "asyncbatch", *command, "--help"]
+    shown = run("--help-all").stdout
+    for command in (["etl"], ["stream"], ["validate"]):
+        asked = [sys.executable, "-m", "asyncbatch", *command, "--help-all"]
         shown += subprocess.run(asked, check=True, capture_output=True, text=True).stdout
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help", "--version"}:
         assert option in shown, option

@@ -11,7 +11,10 @@ import typer
 from asyncbatch.cli.app import app
 from tests.commands import run_command_text
 
-ENDING = {"--version", "--help", "--install-completion", "--show-completion", "--print-schema"}
+ENDING = {
+    *("--version", "--help", "--help-all", "--print-schema"),
+    *("--install-completion", "--show-completion"),
+}
 
 
 def all_options():

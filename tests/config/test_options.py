@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
+from typing import Any, get_type_hints
 
 import pytest
+import typer
 
-from tests.commands import ROOT, environment
+from asyncbatch.cli.app import app
+from asyncbatch.cli.etl import run_etl
+from asyncbatch.cli.generate import EventFlags
+from asyncbatch.cli.merge_reports import MergeFlags
+from asyncbatch.cli.parameters import flags
+from asyncbatch.cli.run import run_files
+from asyncbatch.cli.stream import stream_events
+from asyncbatch.cli.validate import validate_files
+from asyncbatch.config.options.declare import Options
+from asyncbatch.config.options.streams import SimulatorOptions
+from asyncbatch.config.pipeline_file.check import pipeline_schema, stream_schema
+from tests.commands import ROOT, environment, run_command
 
 DECLARATION = """\
     lateness: Annotated[
@@ -46,7 +61,7 @@ def changed(tmp_path):
 
 
 def test_an_option_that_is_declared_once_is_everywhere(changed, tmp_path):
-    shown = changed("stream", "--help").stdout
+    shown = changed("stream", "--help-all").stdout
     assert "--made-up DURATION" in shown
     assert "Wait for DURATION of nothing." in shown
     schema = json.loads(changed("stream", "--print-schema").stdout)
@@ -67,3 +82,121 @@ def test_an_option_that_is_declared_once_is_everywhere(changed, tmp_path):
     completed = changed(_ASYNCBATCH_COMPLETE="complete_bash", **words).stdout
     assert completed.split() == ["--made-up"]
     assert changed("stream", "e.jsonl", "--made-up", "2m").returncode == 0
+
+
+def groups():
+    """Yield each command and group of options, as its function takes them."""
+    for function in (run_files, run_etl, stream_events, validate_files):
+        for kind in get_type_hints(function).values():
+            if isinstance(kind, type) and issubclass(kind, Options):
+                yield function.__name__, kind
+    yield "events", EventFlags
+    yield "events", SimulatorOptions
+    yield "merge_reports", MergeFlags
+
+
+# Names with two meanings, and the reason.
+TWO_MEANINGS = {
+    "--limit": "files of a run, records of each source of a pipeline: both are its inputs",
+    "--to": "each command writes something else",
+    "--check-formats": "validate checks them unless told otherwise",
+    "--schema": "validate needs one",
+    "--output": "merged reports have no events",
+}
+# Keys of pipeline files that are no flags, and flags that have another name there.
+OTHER_KEYS = {
+    "source, transform, sink, window, checkpoint, late, dead_letter, name": "tables and names",
+    "type, kind, spec, size, every, gap, aggregates": "parts of --window and --agg",
+    "paths, path, urls, pagination, auth, headers, incremental, param, start, size_param, total, "
+    "pages, end_status, more, on_repeat, limit_param, next, field, initial, max, lag, "
+    "username, password, token, value, rate_limit, max_pages, max_body, allow_origins, "
+    "longest_wait": "sources, which arguments name on a command line, and HTTP, which it lacks",
+    "fields, from, apply, default, now, on_missing, expr, function, file, refs, env, lossy": (
+        "transforms, which are tables in an order of their own"
+    ),
+    "pool, min, statement_timeout, flush_interval": "connections to a database of etl",
+}
+
+
+def test_an_option_means_the_same_in_each_command():
+    found: dict[str, set[Any]] = {}
+    for _, kind in groups():
+        for flag in flags(kind):
+            assert flag.help[0].isupper() or flag.names[0] in ("--window", "--agg"), flag
+            assert flag.panel
+            meaning = flag.names, str(flag.kind), flag.is_many, flag.form, flag.splits, flag.metavar
+            found.setdefault(flag.names[0].partition("/")[0], set()).add(meaning)
+    assert len(found) > 90
+    several = {name for name, meanings in found.items() if len(meanings) > 1}
+    assert several <= set(TWO_MEANINGS)
+
+
+def test_flags_and_keys_of_pipeline_files_have_the_same_names():
+    exceptions = {word for words in OTHER_KEYS for word in words.split(", ")}
+    names = {flag.field for _, kind in groups() for flag in flags(kind)}
+    for schema in (pipeline_schema(), stream_schema()):
+        for table in schema["$defs"].values():
+            assert set(table["properties"]) - exceptions <= names, table["title"]
+
+
+def test_no_command_has_two_options_of_one_name():
+    seen = set()
+    for command, kind in groups():
+        for flag in flags(kind):
+            for name in flag.names:
+                assert (command, name) not in seen
+                seen.add((command, name))
+    assert inspect.signature(run_files).parameters
+    assert typer.main.get_command(app)
+
+
+def test_a_duration_has_one_form_in_all_commands(tmp_path):
+    (tmp_path / "a.json").write_text("[1]")
+    (tmp_path / "e.jsonl").write_text('{"timestamp": 1}\n')
+    for text in ("1m", "60", "60s", "60000ms", "1.5h"):
+        assert run_command("run", "a.json", "--grace", text, cwd=tmp_path).returncode == 0
+        ran = run_command("stream", "e.jsonl", "--duration", text, cwd=tmp_path)
+        assert ran.returncode == 0
+    for command in (("run", "a.json", "--grace"), ("stream", "e.jsonl", "--duration")):
+        for text in ("soon", "-1", "5w", ""):
+            ran = run_command(*command, text, cwd=tmp_path)
+            assert ran.returncode == 2
+            assert b"is not a duration" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("run", ".", "--jobs", "2"), "--workers"),
+        (("run", ".", "-j", "2"), "--workers"),
+        (("run", ".", "--include", "*.json"), "--pattern"),
+        (("run", ".", "--halt", "now"), "--fail-fast"),
+        (("stream", "-", "--group-by", "a"), "--by"),
+        (("etl", "a.toml", "--incremental"), None),
+    ],
+)
+def test_names_of_other_tools_lead_to_ours(tmp_path, arguments, hint):
+    ran = run_command(*arguments, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert (hint is not None) == (f"(Possible options: {hint})".encode() in ran.stderr)
+
+
+def test_an_option_for_one_file_is_not_given_twice(tmp_path):
+    (tmp_path / "a.json").write_text("[1]")
+    ran = run_command("run", "a.json", "--to", "x.jsonl", "--to=y.jsonl", cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert b"--to is given 2 times" in ran.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json"]
+    twice = ("--workers", "1", "--workers", "0", "--jq", ".", "--jq", ".")
+    assert run_command("run", "a.json", *twice, cwd=tmp_path).returncode == 0
+
+
+def test_help_shows_the_main_options_and_how_to_see_all(tmp_path):
+    for command in ("run", "etl", "stream", "validate"):
+        few = run_command(command, "--help", cwd=tmp_path).stdout.decode()
+        every = run_command(command, "--help-all", cwd=tmp_path).stdout.decode()
+        named = set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", every, re.MULTILINE))
+        shown = set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", few, re.MULTILINE))
+        assert shown - {"--help-all"} < named
+        assert f"{len(named - shown)} more" in few
+        assert max(map(len, few.splitlines())) <= 91  # the examples are as they are written

@@ -39,6 +39,7 @@ class WorkerFlags(Options, frozen=True, kw_only=True):
             short="-w",
             metavar="N",
             default="the usable CPUs; 0 for small jobs",
+            main=True,
         ),
     ] = None
     grace: Annotated[
@@ -82,7 +83,13 @@ class BatchFlags(Options, frozen=True, kw_only=True):
             metavar="DURATION",
         ),
     ] = 0.0
-    dry_run: Annotated[bool, option("List the files and batches without processing them.")] = False
+    dry_run: Annotated[
+        bool,
+        option(
+            "List the files and batches without processing them.",
+            main=True,
+        ),
+    ] = False
 
 
 class ClusterFlags(Options, frozen=True, kw_only=True):
@@ -145,8 +152,7 @@ class FailureFlags(Options, frozen=True, kw_only=True):
     max_failures: Annotated[
         str | None,
         option(
-            "Exit 0 with up to N failures (or P percent); stop once there are more.",
-            metavar="N|P%",
+            "Exit 0 with up to N failures (or P percent); stop once there are more.", metavar="N|P%"
         ),
     ] = None
     fail_fast: Annotated[bool, option("Stop at the first failure: --max-failures 0.")] = False
@@ -173,7 +179,9 @@ class RetryFlags(Options, frozen=True, kw_only=True):
     dead_letter: Annotated[
         Name | None,
         option(
-            "Keep rejected records and the names of failed files, as JSON Lines.", metavar="FILE"
+            "Keep rejected records and the names of failed files, as JSON Lines.",
+            metavar="FILE",
+            main=True,
         ),
     ] = None
 
@@ -189,6 +197,7 @@ class OutputFlags(Options, frozen=True, kw_only=True):
             "Print a text summary, one JSON object, events as JSON Lines, JUnit XML, or "
             "annotations for GitHub.",
             short="-o",
+            main=True,
         ),
     ] = "text"
     report: Annotated[
@@ -197,9 +206,17 @@ class OutputFlags(Options, frozen=True, kw_only=True):
             "Also write a report file: .json (the object), .jsonl (events), .xml (JUnit), .md "
             "or .prom (metrics).",
             metavar="FILE",
+            main=True,
         ),
     ] = ()
-    quiet: Annotated[bool, option("Print only failures, on stderr.", short="-q")] = False
+    quiet: Annotated[
+        bool,
+        option(
+            "Print only failures, on stderr.",
+            short="-q",
+            main=True,
+        ),
+    ] = False
     verbose: Annotated[bool, option("Print a line for each input, on stderr.", short="-v")] = False
     show_failures: Annotated[
         float,

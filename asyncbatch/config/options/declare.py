@@ -37,8 +37,8 @@ def option(description: str, **flag: Any) -> Meta:
     """Return the description of an option.
 
     `flag` says how the command line differs from the field: its `name` (else that of the field),
-    `short` name, `metavar`, `default` (a text for a default that is chosen later), `panel`, and
-    whether the values of `commas` separate are several.
+    `short` name, `metavar`, `default` (a text for a default that is chosen later), `panel`,
+    `commas` (they separate several values), and `main` (`--help` shows it; `--help-all` shows all).
     """
     return Meta(description=description, extra={"flag": flag})
 

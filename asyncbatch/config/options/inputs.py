@@ -32,6 +32,7 @@ class FileOptions(Options, frozen=True, kw_only=True):
             short="-p",
             metavar="GLOB",
             default="*.json, *.jsonl, *.ndjson, and each with .gz, .bz2, .xz, .zst",
+            main=True,
         ),
     ] = None
     exclude: Annotated[

@@ -18,6 +18,7 @@ class OverrideFlags(Options, frozen=True, kw_only=True):
             "Override a value of the pipeline file: sink.table=people, source.0.timeout=5, "
             "window.lateness=2s.",
             metavar="KEY=VALUE",
+            main=True,
         ),
     ] = ()
 
@@ -27,7 +28,13 @@ class CheckFlags(Options, frozen=True, kw_only=True):
 
     panel: ClassVar[str] = "Control"
 
-    check: Annotated[bool, option("Only check the pipeline file and print its mistakes.")] = False
+    check: Annotated[
+        bool,
+        option(
+            "Only check the pipeline file and print its mistakes.",
+            main=True,
+        ),
+    ] = False
 
 
 class EtlFlags(Options, frozen=True, kw_only=True):
@@ -40,6 +47,7 @@ class EtlFlags(Options, frozen=True, kw_only=True):
         option(
             "Run only the source with this name (unnamed ones: http, http-2, files).",
             metavar="SOURCE",
+            main=True,
         ),
     ] = ()
     limit: Annotated[
@@ -47,11 +55,16 @@ class EtlFlags(Options, frozen=True, kw_only=True):
         option(
             "Read only the first N records of each source, without recording them as done.",
             metavar="N",
+            main=True,
         ),
     ] = None
     full_refresh: Annotated[
         bool,
-        option("Forget which inputs are done, and load all of them again.", panel="Running again"),
+        option(
+            "Forget which inputs are done, and load all of them again.",
+            panel="Running again",
+            main=True,
+        ),
     ] = False
     allow_duplicates: Annotated[
         bool,
@@ -66,5 +79,6 @@ class EtlFlags(Options, frozen=True, kw_only=True):
             "Show the rows of the first 10 records of each source (or --limit N) as a table; load "
             "nothing.",
             panel="Control",
+            main=True,
         ),
     ] = False

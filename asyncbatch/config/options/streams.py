@@ -36,6 +36,7 @@ class WindowOptions(Options, frozen=True, kw_only=True):
             "The field with the time of an event (RFC 3339, or a number since the epoch), or "
             "'arrival' for the time at which it arrives.",
             metavar="FIELD",
+            main=True,
         ),
     ] = "timestamp"
     time_unit: Annotated[
@@ -48,6 +49,7 @@ class WindowOptions(Options, frozen=True, kw_only=True):
             "Group by these fields, separated by commas: user.id,country.",
             metavar="FIELDS",
             commas=True,
+            main=True,
         ),
     ] = ()
     lateness: Annotated[
@@ -55,6 +57,7 @@ class WindowOptions(Options, frozen=True, kw_only=True):
         option(
             "Keep windows open for DURATION after their end, for events out of order.",
             metavar="DURATION",
+            main=True,
         ),
     ] = 0
     idle_timeout: Annotated[
@@ -95,6 +98,7 @@ class WindowFlags(WindowOptions, frozen=True, kw_only=True):
         option(
             "tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, with durations: 500ms, 5s, 1m, 1h.",
             metavar="WINDOW",
+            main=True,
         ),
     ] = "tumbling:5s"
     agg: Annotated[
@@ -104,6 +108,7 @@ class WindowFlags(WindowOptions, frozen=True, kw_only=True):
             "before it renames.",
             metavar="AGG",
             default="count; with simulate: also sum and avg:value",
+            main=True,
         ),
     ] = ()
 
@@ -119,6 +124,7 @@ class FollowOptions(Options, frozen=True, kw_only=True):
             "Follow files as they grow, also after rotation or truncation, as tail -F does; and "
             "read new files in folders.",
             short="-f",
+            main=True,
         ),
     ] = False
     from_end: Annotated[bool, option("When following: skip data that exists at the start.")] = False
@@ -135,6 +141,7 @@ class PatternOptions(FollowOptions, frozen=True, kw_only=True):
             short="-p",
             metavar="GLOB",
             default="*.json, *.jsonl, *.ndjson, and each with .gz, .bz2, .xz, .zst",
+            main=True,
         ),
     ] = None
 
@@ -169,7 +176,14 @@ class StreamSinkOptions(Options, frozen=True, kw_only=True):
 
     panel: ClassVar[str] = "Output"
 
-    table: Annotated[Name | None, option("The table in the database.", metavar="NAME")] = None
+    table: Annotated[
+        Name | None,
+        option(
+            "The table in the database.",
+            metavar="NAME",
+            main=True,
+        ),
+    ] = None
     csv_safe: Annotated[
         bool,
         option("Put ' before the cells of a CSV file that a spreadsheet would take for formulas."),
@@ -187,6 +201,7 @@ class StreamTargetFlags(StreamSinkOptions, frozen=True, kw_only=True):
             "table each window and key is one row.",
             metavar="TARGET",
             default="standard output",
+            main=True,
         ),
     ] = None
 
@@ -206,7 +221,14 @@ class StreamControlFlags(Options, frozen=True, kw_only=True):
             default="the usable CPUs; to help, one less",
         ),
     ] = None
-    duration: Annotated[Span | None, option("Stop after DURATION.", metavar="DURATION")] = None
+    duration: Annotated[
+        Span | None,
+        option(
+            "Stop after DURATION.",
+            metavar="DURATION",
+            main=True,
+        ),
+    ] = None
     max_events: Annotated[Count | None, option("Stop after N events.", metavar="N")] = None
     checkpoint: Annotated[
         Name | None,
@@ -214,6 +236,7 @@ class StreamControlFlags(Options, frozen=True, kw_only=True):
             "Save the state in FILE, to continue after a stop or a crash; resume from FILE if it "
             "exists.",
             metavar="FILE",
+            main=True,
         ),
     ] = None
     checkpoint_every: Annotated[
@@ -252,6 +275,7 @@ class StreamFailureFlags(Options, frozen=True, kw_only=True):
         option(
             "Keep rejected events, as JSON Lines.",
             metavar="FILE",
+            main=True,
         ),
     ] = None
 
@@ -267,6 +291,14 @@ class StreamOutputFlags(Options, frozen=True, kw_only=True):
             "Also write a report file at the end: .json (an object) or .prom (metrics, also "
             "written while the stream runs).",
             metavar="FILE",
+            main=True,
         ),
     ] = ()
-    quiet: Annotated[bool, option("Print only windows.", short="-q")] = False
+    quiet: Annotated[
+        bool,
+        option(
+            "Print only windows.",
+            short="-q",
+            main=True,
+        ),
+    ] = False

@@ -12,13 +12,21 @@ class SinkOptions(Options, frozen=True, kw_only=True):
 
     panel: ClassVar[str] = "Target"
 
-    table: Annotated[Name | None, option("The table in the database.", metavar="NAME")] = None
+    table: Annotated[
+        Name | None,
+        option(
+            "The table in the database.",
+            metavar="NAME",
+            main=True,
+        ),
+    ] = None
     key: Annotated[
         Names,
         option(
             "The fields that identify a row of the table, separated by commas.",
             metavar="FIELDS",
             commas=True,
+            main=True,
         ),
     ] = ()
     mode: Annotated[
@@ -111,6 +119,7 @@ class TargetFlags(SinkOptions, frozen=True, kw_only=True):
             "FOLDER/ like the input, sqlite:///FILE, duckdb:///FILE, "
             "postgresql://USER@HOST/DATABASE.",
             metavar="TARGET",
+            main=True,
         ),
     ] = None
 
@@ -121,7 +130,11 @@ class LedgerFlags(Options, frozen=True, kw_only=True):
     panel: ClassVar[str] = "Running again"
 
     resume: Annotated[
-        bool, option("Skip unchanged inputs that an earlier run of this job finished.")
+        bool,
+        option(
+            "Skip unchanged inputs that an earlier run of this job finished.",
+            main=True,
+        ),
     ] = False
     retry_failed: Annotated[bool, option("Process only inputs that failed before.")] = False
     force: Annotated[bool, option("Process all inputs again.")] = False

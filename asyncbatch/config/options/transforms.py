@@ -36,7 +36,9 @@ class JqFlags(JqOptions, frozen=True, kw_only=True):
     jq: Annotated[
         tuple[Name, ...],
         option(
-            "Transform each record with a jq program: 'select(.active) | {id}'.", metavar="EXPR"
+            "Transform each record with a jq program: 'select(.active) | {id}'.",
+            metavar="EXPR",
+            main=True,
         ),
     ] = ()
 
@@ -52,6 +54,7 @@ class CallFlags(Options, frozen=True, kw_only=True):
             "Call a Python function with each record, module:name or file.py:name; it returns a "
             "record, None to drop it, or several.",
             metavar="FUNCTION",
+            main=True,
         ),
     ] = ()
     call_concurrency: Annotated[
@@ -81,6 +84,7 @@ class SchemaFlags(SchemaOptions, frozen=True, kw_only=True):
         option(
             "Reject records that a JSON Schema does not allow.",
             metavar="FILE",
+            main=True,
         ),
     ] = None
     ref: Annotated[
@@ -102,6 +106,7 @@ class ValidateFlags(Options, frozen=True, kw_only=True):
         option(
             "The JSON Schema that documents must fit.",
             metavar="FILE",
+            main=True,
         ),
     ]
     ref: Annotated[
@@ -109,6 +114,7 @@ class ValidateFlags(Options, frozen=True, kw_only=True):
         option(
             "Read what the schema refers to at URI, or below it, from a file or folder.",
             metavar="URI=FILE|DIR",
+            main=True,
         ),
     ] = ()
     check_formats: Annotated[

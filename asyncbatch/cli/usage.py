@@ -1,0 +1,80 @@
+"""Usage errors that tell the next step: names of other tools, and files given twice."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.exceptions import TyperException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# The names that other tools have for an option (GNU parallel, xargs, jq, rsync, pytest, dlt).
+_OTHER_NAMES = {
+    "--aggregate": "--agg",
+    "--cwd": "--root",
+    "--dest": "--to",
+    "--destination": "--to",
+    "--errors": "--dead-letter",
+    "--filter": "--jq",
+    "--glob": "--pattern",
+    "--group-by": "--by",
+    "--halt": "--fail-fast",
+    "--ignore": "--exclude",
+    "--include": "--pattern",
+    "--incremental": "--resume",
+    "--jobs": "--workers",
+    "--json": "--output",
+    "--keep-going": "--max-failures",
+    "--max-errors": "--max-failures",
+    "--max-procs": "--workers",
+    "--maxfail": "--max-failures",
+    "--memory": "--max-memory",
+    "--out": "--to",
+    "--parallel": "--workers",
+    "--primary-key": "--key",
+    "--processes": "--workers",
+    "--retry": "--retries",
+    "--silent": "--quiet",
+    "--target": "--to",
+    "--threads": "--workers",
+    "--unique": "--dedupe",
+    "--where": "--jq",
+    "--write": "--to",
+    "-V": "--version",
+    "-i": "--pattern",
+    "-j": "--workers",
+    "-n": "--limit",
+    "-x": "--fail-fast",
+}
+_FILE_METAVARS = frozenset({"FILE", "[FILE]", "TARGET"})
+
+
+@contextmanager
+def suggested_names(parameters: Sequence[Any]) -> Iterator[None]:
+    """Suggest our name for an option of other tools, in place of one that is spelled alike."""
+    try:
+        yield
+    except TyperException as error:
+        wanted = _OTHER_NAMES.get(getattr(error, "option_name", ""))
+        if wanted is not None and any(wanted in one.opts for one in parameters):
+            error.possibilities = [wanted]  # type: ignore[attr-defined]  # a NoSuchOption
+        raise
+
+
+def refuse_second_file(parameters: Sequence[Any], arguments: Sequence[str]) -> None:
+    """Raise BadParameter if an option that names one file is given twice.
+
+    The last would win, and the first would stay unwritten. Other options may be repeated: an alias
+    of a shell sets one, and the user another.
+    """
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    for one in parameters:
+        if one.param_type_name != "option" or one.multiple or one.metavar not in _FILE_METAVARS:
+            continue
+        for name in one.opts:
+            count = sum(word == name or word.startswith(f"{name}=") for word in words)
+            if count > 1:
+                raise typer.BadParameter(f"{name} is given {count} times, and names one file")
