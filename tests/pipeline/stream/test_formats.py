@@ -83,8 +83,8 @@ def test_an_array_in_one_line_gets_advice(stream, files):
 def test_a_pipe_is_read_line_by_line(tmp_path, name):
     """Its first bytes may be few, and the result must not depend on how it is cut."""
     process = subprocess.run(
-        [*COMMAND, "stream", "-", *OPTIONS], input=OTHERS[name][0], capture_output=True, check=False,
-        cwd=tmp_path, env=environment(),
+        [*COMMAND, "stream", "-", *OPTIONS], input=OTHERS[name][0], capture_output=True,
+        check=False, cwd=tmp_path, env=environment(),
     )  # fmt: skip
     assert process.returncode == 1
     assert report_of(tmp_path)["events"]["rejected"] >= len(EVENTS)
