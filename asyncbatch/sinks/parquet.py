@@ -24,7 +24,7 @@ from asyncbatch.sinks.column_block import (
     is_exact,
 )
 from asyncbatch.sinks.columns import NO_FIELDS, Columns, cells, make_refusals
-from asyncbatch.sinks.shapes import Shape, decode_texts, slices
+from asyncbatch.sinks.shapes import Shape, decode_texts, limit_parts, slices
 from asyncbatch.sinks.text_files import FileSink
 
 if TYPE_CHECKING:
@@ -267,6 +267,7 @@ class ParquetSink(FileSink):
     def _write_from_stage(self) -> None:
         """Write the file from the stage, with the columns of all rows."""
         kinds = self._written
+        limit_parts(self._shapes.values())
         shapes = {name: shape for name, shape in self._shapes.items() if not shape.is_text}
         schema = self._schema(kinds, shapes)
         if self._shapes:

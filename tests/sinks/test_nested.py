@@ -206,6 +206,16 @@ def test_depth(tmp_path):
         assert_held(read(tmp_path / "x.parquet")[1], rows)
 
 
+def test_the_columns_with_the_most_parts_are_text(tmp_path, monkeypatch):
+    rows = [{"many": {"a": 1, "b": 2, "c": 3}, "few": {"a": 1}, "list": [1]}]
+    monkeypatch.setattr(shapes_module, "MAX_PARTS", 5)
+    schema, found = write(tmp_path / "x.parquet", rows, 1)
+    assert [str(one) for one in schema.types] == [
+        "string", "struct<a: int64>", "list<element: int64>"
+    ]  # fmt: skip
+    assert_held(found, rows)
+
+
 def test_row_groups_are_bounded_by_their_size(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_module, "GROUP_BYTES", 100_000)
     rows = [{"v": {"a": "x" * 15_000}, "n": number} for number in range(12)]
