@@ -76,6 +76,8 @@ class DuckdbSink:
         self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=_name_flaw, contract=contract)
         # The declared types of the columns of the table.
         self._types: dict[str, str] = {}
+        # The defaults of these columns, as SQL expressions.
+        self._defaults: dict[str, str] = {}
         self._constraints = Constraints([], [], [])
         self._is_lost = self._in_transaction = False
 
@@ -146,8 +148,8 @@ class DuckdbSink:
             if not stands and not (self._job and (self._job.is_resuming or not ended)):
                 with suppress(self._duckdb.Error):  # the next run does it first
                     self._drop_replacement()
-            elif stands and not self._is_lost:
-                self._complete(ended=ended)
+            elif self.mode == "replace" and stands:
+                self._replace()
         finally:
             with suppress(self._duckdb.Error):  # committed rows are safe
                 self._connection.close()
@@ -194,8 +196,10 @@ class DuckdbSink:
     def _describe(self, table: str) -> None:
         """Read the columns and constraints of the table."""
         where = f"WHERE {_HERE} AND table_name = ?"
-        query = f"SELECT column_name, data_type FROM duckdb_columns() {where}"  # noqa: S608 - constants
-        self._types = dict(self._connection.execute(query, [table]).fetchall())
+        query = f"SELECT column_name, data_type, column_default FROM duckdb_columns() {where}"  # noqa: S608 - constants
+        columns = self._connection.execute(query, [table]).fetchall()
+        self._types = {name: declared for name, declared, _ in columns}
+        self._defaults = {name: default for name, _, default in columns if default is not None}
         kinds = {name: _KINDS.get(declared, "any") for name, declared in self._types.items()}
         self._columns.refresh(kinds)
         fields = "constraint_type, constraint_column_names, expression"
@@ -243,7 +247,7 @@ class DuckdbSink:
         changes = self._columns.changes(block, self._is_exact)
         new_types = {name: TYPES[kind] for name, kind in changes.items() if kind != "null"}
         if not self._types:
-            new_types = new_types or dict.fromkeys(changes, TYPES["null"])
+            new_types = new_types or dict.fromkeys(list(changes)[:1], TYPES["null"])
             new_types.update((name, _TIME) for name in self._times if name in new_types)
             if not new_types:
                 return Written(dict.fromkeys(range(block.count), NO_FIELDS))
@@ -312,7 +316,9 @@ class DuckdbSink:
         }
         types = self._types | dict(new_types)
         stage = DuckdbStage(
-            self._connection, self._target, types, changed, self._times, is_new=not self._types
+            *(self._connection, self._target, types, changed, self._times),
+            defaults=self._defaults,
+            is_new=not self._types,
         )
         block = block.fields([place for place, name in enumerate(block.names) if name in types])
         stage.fill(block, needs_checks=bool(self.key or any(self._constraints)))
@@ -329,27 +335,18 @@ class DuckdbSink:
         stage.drop(clashes)
         return stage, reasons | clashes
 
-    def _complete(self, *, ended: bool) -> None:
-        """Add columns without values as text, and put a replacement in place."""
-        kinds = self._columns.kinds.items() if ended and self._types else ()
-        untyped = [name for name, kind in kinds if kind == "null" and name not in self._types]
-        if not untyped and self.mode != "replace":
-            return
-        with self._transaction():
-            self._reshape(dict.fromkeys(untyped, "text"), dict.fromkeys(untyped, TYPES["text"]))
-            if self.mode == "replace":
-                self._replace()
-                if self._job and has_ledger(self._connection):
-                    replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
-            self._commit()
-
     def _replace(self) -> None:
+        """Put a replacement in place."""
         execute, table = self._connection.execute, quote(self.table)
-        if self._types:
-            execute(f"DROP TABLE IF EXISTS {table}")
-            execute(f"ALTER TABLE {quote(self._target)} RENAME TO {table}")
-        elif self._find("table", self.table):
-            execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
+        with self._transaction():
+            if self._types:
+                execute(f"DROP TABLE IF EXISTS {table}")
+                execute(f"ALTER TABLE {quote(self._target)} RENAME TO {table}")
+            elif self._find("table", self.table):
+                execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
+            if self._job and has_ledger(self._connection):
+                replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
+            self._commit()
 
     def _commit(self) -> None:
         self._connection.execute("COMMIT")

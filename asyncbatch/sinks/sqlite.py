@@ -7,6 +7,7 @@ import re
 import sqlite3
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.retry import Retrier, Retries, attempts_note
@@ -97,6 +98,8 @@ class SqliteSink:
         self._present: list[str] = []
         # The folded names of those that are.
         self._generated: set[str] = set()
+        # Columns with a default.
+        self._defaulted: set[str] = set()
         # Columns that would convert a text like "1" to a number.
         self._numeric: set[str] = set()
         # Columns created without a type, because a table needs at least one column.
@@ -171,8 +174,8 @@ class SqliteSink:
             if not stands and not (self._job and (self._job.is_resuming or not ended)):
                 with suppress(sqlite3.Error):  # the next run does it first
                     self._drop_replacement()
-            elif stands and not self._is_lost:
-                self._complete(ended=ended)
+            elif self.mode == "replace" and stands:
+                self._replace()
             with suppress(sqlite3.Error):  # committed rows are safe without it
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
@@ -253,6 +256,7 @@ class SqliteSink:
         columns = columns_of(self._connection, self._target)
         self._present = [column.name for column in columns if not column.is_generated]
         self._generated = {fold(column.name) for column in columns if column.is_generated}
+        self._defaulted = {column.name for column in columns if column.has_default}
         self._numeric = {column.name for column in columns if column.affinity == "numeric"}
         kinds = {column.name: column.kind for column in columns}
         self._columns.refresh(kinds | dict.fromkeys(self._untyped & kinds.keys(), "null"))
@@ -321,8 +325,9 @@ class SqliteSink:
             return
         typed = {name: TYPES[kind] for name, kind in changes.items() if kind != "null"}
         if not self._present:
-            self._untyped = set() if typed else set(changes)
-            create(self._connection, self._target, typed or dict.fromkeys(changes, ""), self.key)
+            untyped = {} if typed else dict.fromkeys(list(changes)[:1], "")
+            self._untyped = set(untyped)
+            create(self._connection, self._target, typed or untyped, self.key)
         elif retyped := {name: typed[name] for name in self._present if name in typed}:
             self._retype(retyped)
             self._untyped -= retyped.keys()
@@ -369,16 +374,29 @@ class SqliteSink:
         replaced = [name for name in self._present if fold(name) not in key_names]
         fields = zip(block.names, self._cells(block), strict=True)
         columns = {name: values for name, values in fields if name in self._present}
-        statement = insertion(self._target, list(columns), key, replaced)
         connection = self._connection
+        # A field that a row lacks gets the default of its column: the statement does not name it.
+        defaulted = {name: block.present[name] for name in self._defaulted & block.present.keys()}
+
+        def edges(start: int, stop: int) -> Iterator[int]:
+            """Yield the rows that have other fields than the row before."""
+            rows = zip(*(present[start:stop] for present in defaulted.values()), strict=True)
+            for row, (one, other) in enumerate(pairwise(rows), start + 1):
+                if one != other:
+                    yield row
+
+        def insert_rows(start: int, stop: int) -> None:
+            names = [name for name in columns if name not in defaulted or defaulted[name][start]]
+            parts = [columns[name][start:stop] for name in names]
+            rows = zip(*parts, strict=True) if parts else [()] * (stop - start)
+            connection.executemany(insertion(self._target, names, key, replaced), rows)
 
         def insert(start: int, stop: int) -> str | None:
-            parts = [values[start:stop] for values in columns.values()]
-            rows = zip(*parts, strict=True) if parts else [()] * (stop - start)
             connection.execute("SAVEPOINT attempt")
             reason = None
             try:
-                connection.executemany(statement, rows)
+                for first, end in pairwise((start, *edges(start, stop), stop)):
+                    insert_rows(first, end)
             except sqlite3.IntegrityError as error:
                 if not connection.in_transaction:  # a constraint or trigger may roll it back
                     raise
@@ -389,28 +407,18 @@ class SqliteSink:
 
         return insert
 
-    def _complete(self, *, ended: bool) -> None:
-        """Add columns without values as text, and put a replacement in place."""
-        kinds = self._columns.kinds.items() if ended and self._present else ()
-        untyped: dict[str, ColumnKind] = {name: "text" for name, kind in kinds if kind == "null"}
-        if not untyped and self.mode != "replace":
-            return
-        with self._transaction():
-            self._read_schema()
-            self._reshape(untyped)
-            if self.mode == "replace":
-                self._replace()
-                if self._job and has_ledger(self._connection):
-                    replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
-            self._connection.execute("COMMIT")
-
     def _replace(self) -> None:
+        """Put a replacement in place."""
         execute, table = self._connection.execute, quote(self.table)
-        if self._present:
-            execute(f"DROP TABLE IF EXISTS {table}")
-            execute(f"ALTER TABLE {quote(self._target)} RENAME TO {table}")
-        elif relation_kind(self._connection, self.table):
-            execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
+        with self._transaction():
+            if self._present:
+                execute(f"DROP TABLE IF EXISTS {table}")
+                execute(f"ALTER TABLE {quote(self._target)} RENAME TO {table}")
+            elif relation_kind(self._connection, self.table):
+                execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
+            if self._job and has_ledger(self._connection):
+                replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
+            execute("COMMIT")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

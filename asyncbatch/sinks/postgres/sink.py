@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.settings import ServerSettings
     from asyncbatch.sinks.base import Mode
-    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
+    from asyncbatch.sinks.column_block import ColumnBlock
     from asyncbatch.sinks.columns import Admitted
     from asyncbatch.sinks.postgres.server import PostgresConnection
     from asyncbatch.sinks.schema_contract import SchemaContractCheck
@@ -194,10 +194,8 @@ class PostgresSink:
             if not stands and not (self._job and (self._job.is_resuming or not ended)):
                 with suppress(Exception):  # the next run does it first
                     self._transactions.execute_once(self._drop_replacement)
-            elif stands and not is_lost:
-                untyped = self._shape.untyped() if ended else {}
-                if untyped or self.mode == "replace":
-                    self._transactions.commit(lambda found: self._complete(found, untyped))
+            elif self.mode == "replace" and stands:
+                self._transactions.commit(self._replace)
         finally:
             if self._file_ledger is not None:
                 self._file_ledger.close()
@@ -209,7 +207,9 @@ class PostgresSink:
     def _column_types(self) -> dict[str, ColumnType]:
         bases = self._shape.bases
         return {
-            name: ColumnType(declared, bases.get(name, declared), name in self._times)
+            name: ColumnType(
+                declared, bases.get(name, declared), name in self._times, name in self._shape.made
+            )
             for name, declared in self._shape.types.items()
         }
 
@@ -399,6 +399,7 @@ class PostgresSink:
             block,
             key=key,
             replaced=self._fields | self._shape.made,
+            defaults=self._shape.defaults,
             overrides=not self._shape.identities.isdisjoint(self._shape.types),
         )
         load.replaces, load.is_staged = self._replaces, self._is_guarded
@@ -445,13 +446,8 @@ class PostgresSink:
             reason += "; PostgreSQL does not allow a NUL character in a text"
         return reason
 
-    def _complete(self, connection: PostgresConnection, untyped: Mapping[str, ColumnKind]) -> None:
-        """Add columns without values as text, and put a replacement in place."""
-        if untyped:
-            with suppress(FixedTableError):  # null needs no column
-                self._shape.alter(connection, untyped)
-        if self.mode != "replace":
-            return
+    def _replace(self, connection: PostgresConnection) -> None:
+        """Put a replacement in place."""
         table = self._name.sql
         if self._shape.number is not None:
             connection.execute(f"DROP TABLE IF EXISTS {table}")
