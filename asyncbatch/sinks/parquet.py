@@ -264,12 +264,13 @@ def _block_of(table: Any) -> ColumnBlock:
     """Return the rows of a Parquet table as a block."""
     kinds = {declared: _kind(kind) for kind, declared in _TYPES.items() if kind != "null"}
     names: list[str] = table.column_names
-    return ColumnBlock(
-        names,
-        [kinds[_NAMES.get(str(field.type), str(field.type))] for field in table.schema],
-        [column.to_pylist() for column in table.columns],
-        table.num_rows,
-    )
+    found: list[Kind] = [
+        # A column without values is a column of texts in the file.
+        "null" if column.null_count == len(column) else kinds[_NAMES.get(name, name)]
+        for column, name in zip(table.columns, map(str, table.schema.types), strict=True)
+    ]
+    values = [column.to_pylist() for column in table.columns]
+    return ColumnBlock(names, found, values, table.num_rows)
 
 
 def _kind(kind: ColumnKind) -> Kind:

@@ -197,12 +197,12 @@ def test_widening_keeps_row_numbers(path):
 def test_columns_that_a_sink_added_widen_in_a_table_with_more_to_it(path):
     execute(
         path,
-        "CREATE TABLE t (id INTEGER PRIMARY KEY DESC, \"a, (b\" TEXT NOT NULL DEFAULT 'x, \"v\" INT',"
+        'CREATE TABLE t (id INTEGER PRIMARY KEY DESC, "a, (b" TEXT NOT NULL DEFAULT \'x, "v" INT\','
         " n INT CHECK (n > 0), UNIQUE (n))",
     )
     write(path, [{"n": 1, "v": 2, "a, (b": "y"}])
     write(path, [{"n": 2, "v": "z"}], [{"n": 2}, {"n": -1}])
-    assert read(path, "SELECT \"a, (b\", n, v FROM t") == [("y", 1, "2"), ('x, "v" INT', 2, "z")]
+    assert read(path, 'SELECT "a, (b", n, v FROM t') == [("y", 1, "2"), ('x, "v" INT', 2, "z")]
 
 
 @pytest.mark.parametrize(
