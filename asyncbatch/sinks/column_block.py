@@ -283,6 +283,15 @@ def plain_texts(values: list[Any], kind: Kind) -> list[str | None]:
     return [None if text is None else _plain_text(text) for text in values]
 
 
+def without_negative_zero(kind: Kind, values: list[Any]) -> list[Any]:
+    """Return the values of a field with 0.0 in place of -0.0."""
+    if kind in ("real", "number"):
+        return [0.0 if type(value) is float and value == 0 else value for value in values]
+    if kind in ("numeric", "mixed"):
+        return ["0.0" if value == "-0.0" else value for value in values]
+    return values
+
+
 def _plain_text(text: str) -> str:
     if text[0] == '"':
         return str(decode(text.encode()))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.core.retry import Retrier, Retries, attempts_note
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.column_block import ColumnBlock, json_values
+from asyncbatch.sinks.column_block import ColumnBlock, json_values, without_negative_zero
 from asyncbatch.sinks.columns import (
     NO_FIELDS,
     Admitted,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.column_block import ColumnKind, Kind
+    from asyncbatch.sinks.column_block import ColumnKind
 
 BUSY_SECONDS = 5.0  # how long to wait for the lock of another process
 
@@ -360,7 +360,7 @@ class SqliteSink:
 
         SQLite has no negative zero. So it is 0 in a column of texts too.
         """
-        values = list(map(_without_negative_zero, block.kinds, block.values))
+        values = list(map(without_negative_zero, block.kinds, block.values))
         block = ColumnBlock(block.names, block.kinds, values, block.count)
         return [
             _native(values) if self._columns.kinds[name] == "any" else values
@@ -440,14 +440,6 @@ class SqliteSink:
 
 def _name_flaw(name: str) -> str | None:
     return "SQLite does not allow a NUL character in a name" if "\0" in name else None
-
-
-def _without_negative_zero(kind: Kind, values: list[Any]) -> list[Any]:
-    if kind in ("real", "number"):
-        return [0.0 if type(value) is float and value == 0 else value for value in values]
-    if kind in ("numeric", "mixed"):
-        return ["0.0" if value == "-0.0" else value for value in values]
-    return values
 
 
 def _native(values: list[Json]) -> list[Any]:

@@ -262,7 +262,7 @@ def conversion(column: str, have: ColumnKind, kind: ColumnKind) -> str:
         short = f"replace(replace({value}::text, 'e+', 'e'), 'e-0', 'e-')"
         size = f"abs({value})"
         return (
-            f"CASE WHEN {value} = 0 THEN {value}::text"
+            f"CASE WHEN {value} = 0 THEN '0'"
             f" WHEN {size} >= 1e16 OR {size} < 1e-5 THEN {short}"
             f" WHEN {size} >= 1e15 OR {size} < 1e-4 THEN {value}::text::numeric::text"
             f" ELSE {value}::text END"

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import decode, encode
-from asyncbatch.sinks.column_block import json_texts
+from asyncbatch.sinks.column_block import json_texts, without_negative_zero
 from asyncbatch.sinks.columns import cells
 from asyncbatch.sinks.exactness import TimeType, is_changed_by_float32, is_rounded
 from asyncbatch.sinks.postgres.table import KINDS, TIME, times
@@ -100,6 +100,8 @@ def _sent(kind: Kind, values: list[Any], column: ColumnType) -> list[Any]:
     if column.declared == "jsonb" or column.base == "json":
         return json_texts(values, kind)
     if have := KINDS.get(column.declared):
+        if have == "text":  # numeric has no negative zero, and the column may have been numeric
+            values = without_negative_zero(kind, values)
         found = cells(values, kind, have)
         if column.is_made and kind in ("json", "mixed"):  # a column that may have been jsonb
             found = [
