@@ -425,7 +425,9 @@ def _block_of(table: Any, shapes: Mapping[str, Shape]) -> ColumnBlock:
             kinds.append("json")
         else:
             values.append(column.to_pylist())
-            kinds.append(found[_NAMES.get(str(field.type), str(field.type))])
+            # A column without values is a column of texts in the file.
+            is_null = column.null_count == len(column)
+            kinds.append("null" if is_null else found[_NAMES.get(str(field.type), str(field.type))])
     return ColumnBlock(table.column_names, kinds, values, table.num_rows)
 
 
