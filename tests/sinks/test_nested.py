@@ -17,7 +17,7 @@ from asyncbatch.sinks import shapes as shapes_module
 from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.parquet import ParquetSink
 from asyncbatch.sinks.shapes import MAX_DEPTH
-from tests.torture import is_nested_held
+from tests.torture.values import is_nested_held
 
 TEXT = "VARCHAR"
 # By column: the type that DuckDB tells, and values of as many records. MISSING: no such field.

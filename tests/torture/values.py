@@ -24,8 +24,8 @@ class Table(NamedTuple):
         """Return everything as a text, which is the same for equal tables.
 
         `has_order`: the order of columns counts. A JSON text that Parquet makes of the STRUCT of an
-        earlier run has its order of keys, and 1.0 for 1. PostgreSQL keeps the instant of a time, not its
-        offset: so a time has the same text with any.
+        earlier run has its order of keys, and 1.0 for 1. PostgreSQL keeps the instant of a time,
+        not its offset: so a time has the same text with any.
         """
         places = list(range(len(self.columns)))
         if not has_order:
@@ -53,23 +53,23 @@ def is_held(found: Any, value: Any, declared: str, target: str) -> bool:
     if isinstance(found, str):
         return _is_json(found, value)
     if isinstance(found, dict | list):
-        return _is_nested_held(found, value)
+        return is_nested_held(found, value)
     if isinstance(found, Decimal) and isinstance(value, float):
         found = float(found)
     return bool(_exact(found) == _exact(value))
 
 
-def _is_nested_held(found: Any, value: Any) -> bool:
+def is_nested_held(found: Any, value: Any) -> bool:
     """Whether a STRUCT or LIST, or the JSON text of an array or object, holds a value.
 
     A key that is missing is null in a STRUCT.
     """
     if isinstance(found, dict) and isinstance(value, dict):
         return value.keys() <= found.keys() and all(
-            _is_nested_held(part, value.get(name)) for name, part in found.items()
+            is_nested_held(part, value.get(name)) for name, part in found.items()
         )
     if isinstance(found, list) and isinstance(value, list):
-        return len(found) == len(value) and all(map(_is_nested_held, found, value))
+        return len(found) == len(value) and all(map(is_nested_held, found, value))
     if isinstance(found, str) and isinstance(value, dict | list):
         return _is_json(found, value)
     return bool(_exact(found) == _exact(value))
