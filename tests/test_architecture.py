@@ -136,7 +136,7 @@ def test_one_function_writes_to_stderr():
     """It escapes the text."""
     for name, path in NAMES.items():
         if name != "cli.terminal":
-            found = re.search(r"err=True|file=sys\.stderr|sys\.stderr\.write", path.read_text())
+            found = re.search(r"\berr=True|file=sys\.stderr|sys\.stderr\.write", path.read_text())
             assert found is None, f"{name}: use cli.terminal.to_stderr"
 
 

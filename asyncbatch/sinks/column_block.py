@@ -8,8 +8,8 @@ column.
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import chain, compress
-from operator import itemgetter
+from itertools import chain, compress, repeat
+from operator import contains, itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -18,7 +18,7 @@ from asyncbatch.errors import SinkError
 from asyncbatch.formats.decoder import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from asyncbatch.core.records import Json
 
@@ -49,13 +49,15 @@ class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Rows as columns.
 
     A value is None if it is null or missing in its row. Every other value is of the kind of its
-    column.
+    column. `present` tells these two apart for each field that some rows lack: it has a byte for
+    each row, 1 if the row has the field, else 0.
     """
 
     names: list[str]
     kinds: list[Kind]
     values: list[list[Any]]  # one list for each column, each with `count` values
     count: int  # rows
+    present: dict[str, bytes] = {}
 
     def to_bytes(self) -> bytes:
         """Return the block as MessagePack, to be sent to another process."""
@@ -71,31 +73,35 @@ class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
         if not start and stop >= self.count:
             return self
         count = len(range(self.count)[start:stop])
-        return self._narrowed([column[start:stop] for column in self.values], count)
+        present = {name: rows[start:stop] for name, rows in self.present.items()}
+        return self._narrowed([column[start:stop] for column in self.values], count, present)
 
     def without(self, rows: Collection[int]) -> ColumnBlock:
         """Return the block without the rows of these numbers, and without fields of only these."""
         if not rows:
             return self
         kept = [row not in rows for row in range(self.count)]
-        block = self._narrowed([list(compress(column, kept)) for column in self.values], sum(kept))
-        places = [
-            place
-            for place, kind in enumerate(block.kinds)
-            if kind != "null" or self.kinds[place] == "null"
-        ]
-        return block if len(places) == len(block.names) else block.fields(places)
+        values = [list(compress(column, kept)) for column in self.values]
+        present = {name: bytes(compress(rows, kept)) for name, rows in self.present.items()}
+        block = self._narrowed(values, sum(kept), present)
+        gone = {name for name, rows in block.present.items() if 1 not in rows}
+        places = [place for place, name in enumerate(block.names) if name not in gone]
+        return block.fields(places) if gone else block
 
     def fields(self, places: Sequence[int]) -> ColumnBlock:
         """Return the block with only the fields at these places."""
+        names = [self.names[place] for place in places]
         return ColumnBlock(
-            [self.names[place] for place in places],
+            names,
             [self.kinds[place] for place in places],
             [self.values[place] for place in places],
             self.count,
+            {name: self.present[name] for name in names if name in self.present},
         )
 
-    def _narrowed(self, values: list[list[Any]], count: int) -> ColumnBlock:
+    def _narrowed(
+        self, values: list[list[Any]], count: int, present: Mapping[str, bytes]
+    ) -> ColumnBlock:
         """Return a block of some rows, whose kinds are those of their own values."""
         kinds: list[Kind] = []
         for place, (kind, column) in enumerate(zip(self.kinds, values, strict=True)):
@@ -105,7 +111,7 @@ class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
             elif kind != "null" and all(value is None for value in column):
                 found = "null"
             kinds.append(found)
-        return ColumnBlock(self.names, kinds, values, count)
+        return ColumnBlock(self.names, kinds, values, count, _incomplete(self.names, present))
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -125,7 +131,8 @@ def make_block(rows: Sequence[dict[str, Json]]) -> ColumnBlock:
             f"a table cannot hold these records: more than {MAX_FIELDS:,} different fields, such "
             f"as {names[-1]!r}; if the keys are data, make one record of each"
         )
-    columns = {name: _column(rows, name) for name in names}
+    present: dict[str, bytes] = {}
+    columns = {name: _column(rows, name, present) for name in names}
     if any(column[0] is None for column in columns.values()):
         names = _by_first_value(rows, columns)
     kinds, values = [], []
@@ -133,13 +140,19 @@ def make_block(rows: Sequence[dict[str, Json]]) -> ColumnBlock:
         kind, column = _typed(columns[name])
         kinds.append(kind)
         values.append(column)
-    return ColumnBlock(names, kinds, values, len(rows))
+    return ColumnBlock(names, kinds, values, len(rows), _incomplete(names, present))
 
 
-def _column(rows: Sequence[dict[str, Json]], name: str) -> list[Any]:
-    """Return the values of a field, with None for each row without the field."""
+def _incomplete(names: Iterable[str], present: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return `present` in the order of `names`, without the fields that all rows have."""
+    return {name: present[name] for name in names if name in present and 0 in present[name]}
+
+
+def _column(rows: Sequence[dict[str, Json]], name: str, present: dict[str, bytes]) -> list[Any]:
+    """Return the values of a field, with None for each row without it; note these rows."""
     with suppress(KeyError):  # fast: most fields are in all rows, or missing in one of the first
         return list(map(itemgetter(name), rows))
+    present[name] = bytes(map(contains, rows, repeat(name)))
     return [row.get(name) for row in rows]
 
 
@@ -182,7 +195,19 @@ def join_blocks(blocks: Sequence[ColumnBlock]) -> ColumnBlock:
         column.extend([None] * (start - len(column)))
         kinds.append(kind)
         values.append(column)
-    return ColumnBlock(list(joined), kinds, values, start)
+    return ColumnBlock(list(joined), kinds, values, start, _joined_present(blocks, joined))
+
+
+def _joined_present(blocks: Sequence[ColumnBlock], names: Collection[str]) -> dict[str, bytes]:
+    if all(len(block.names) == len(names) and not block.present for block in blocks):
+        return {}  # fast: all rows have all fields
+    parts: dict[str, list[bytes]] = {name: [] for name in names}
+    for block in blocks:
+        there = set(block.names)
+        for name, found in parts.items():
+            rows = block.present.get(name, b"\1" * block.count)
+            found.append(rows if name in there else bytes(block.count))
+    return _incomplete(names, {name: b"".join(found) for name, found in parts.items()})
 
 
 def joined_kind(kinds: Collection[Kind]) -> Kind:
@@ -256,6 +281,15 @@ def plain_texts(values: list[Any], kind: Kind) -> list[str | None]:
     if kind == "json":
         return values
     return [None if text is None else _plain_text(text) for text in values]
+
+
+def without_negative_zero(kind: Kind, values: list[Any]) -> list[Any]:
+    """Return the values of a field with 0.0 in place of -0.0."""
+    if kind in ("real", "number"):
+        return [0.0 if type(value) is float and value == 0 else value for value in values]
+    if kind in ("numeric", "mixed"):
+        return ["0.0" if value == "-0.0" else value for value in values]
+    return values
 
 
 def _plain_text(text: str) -> str:

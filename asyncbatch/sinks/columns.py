@@ -233,8 +233,11 @@ class Columns:
             spellings = {folded: names[0] for folded, names in new.items()}
         admitted = admit(block, groups, unfit, against)
         accepted = admitted.block
-        names = [self._columns.get(self._fold(name), name) for name in accepted.names]
-        renamed = ColumnBlock(names, accepted.kinds, accepted.values, accepted.count)
+        names = {name: self._columns.get(self._fold(name), name) for name in accepted.names}
+        present = {names[name]: rows for name, rows in accepted.present.items()}
+        renamed = ColumnBlock(
+            list(names.values()), accepted.kinds, accepted.values, accepted.count, present
+        )
         there = {self._fold(name) for name in accepted.names}
         found = {folded: name for folded, name in spellings.items() if folded in there}
         return admitted._replace(block=renamed, spellings=found)

@@ -78,6 +78,8 @@ class DuckdbSink:
         self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=self._flaw, contract=contract)
         # The declared types of the columns of the table.
         self._types: dict[str, str] = {}
+        # The defaults of these columns, as SQL expressions.
+        self._defaults: dict[str, str] = {}
         self._constraints = Constraints([], [], [], set(), {}, [])
         self._is_lost = self._in_transaction = False
 
@@ -196,11 +198,11 @@ class DuckdbSink:
     def _describe(self, table: str) -> None:
         """Read the columns and constraints of the table."""
         where = f"WHERE {_HERE} AND table_name = ?"
-        fields = "column_name, data_type, column_default NOTNULL"
-        query = f"SELECT {fields} FROM duckdb_columns() {where}"  # noqa: S608 - constants
+        query = f"SELECT column_name, data_type, column_default FROM duckdb_columns() {where}"  # noqa: S608 - constants
         columns = self._connection.execute(query, [table]).fetchall()
         self._types = {name: declared for name, declared, _ in columns}
-        self._constraints.defaults.update(name for name, _, has_default in columns if has_default)
+        self._defaults = {name: default for name, _, default in columns if default is not None}
+        self._constraints.defaults.update(self._defaults)
         kinds = {name: _KINDS.get(declared, "any") for name, declared in self._types.items()}
         self._columns.refresh(kinds)
         self._constraints.generated.update(self._generated_columns(table))
@@ -289,7 +291,7 @@ class DuckdbSink:
         changes = self._columns.changes(block, self._is_exact)
         new_types = {name: TYPES[kind] for name, kind in changes.items() if kind != "null"}
         if not self._types:
-            new_types = new_types or dict.fromkeys(changes, TYPES["null"])
+            new_types = new_types or dict.fromkeys(list(changes)[:1], TYPES["null"])
             new_types.update((name, _TIME) for name in self._times if name in new_types)
             if not new_types:
                 return Written(dict.fromkeys(range(block.count), NO_FIELDS))
@@ -359,7 +361,9 @@ class DuckdbSink:
         }
         types = self._types | dict(new_types)
         stage = DuckdbStage(
-            self._connection, self._target, types, changed, self._times, is_new=not self._types
+            *(self._connection, self._target, types, changed, self._times),
+            defaults=self._defaults,
+            is_new=not self._types,
         )
         block = block.fields([place for place, name in enumerate(block.names) if name in types])
         stage.fill(block, needs_checks=bool(self.key or any(self._constraints)))
@@ -371,14 +375,11 @@ class DuckdbSink:
         return stage, reasons | clashes
 
     def _complete(self, *, ended: bool) -> None:
-        """Add columns without values as text, and put a replacement in place."""
-        kinds = self._columns.kinds.items() if ended and self._types else ()
-        untyped = [name for name, kind in kinds if kind == "null" and name not in self._types]
-        sorts = self._sorts_columns and self._is_new and ended
-        if not untyped and self.mode != "replace" and not sorts:
+        """Put the columns of a new table in order, and a replacement in place."""
+        sorts = self._sorts_columns and self._is_new and ended and bool(self._types)
+        if self.mode != "replace" and not sorts:
             return
         with self._transaction():
-            self._reshape(dict.fromkeys(untyped, "text"), dict.fromkeys(untyped, TYPES["text"]))
             if sorts and list(self._types) != sorted(self._types):
                 self._sort_columns()
             if self.mode == "replace":

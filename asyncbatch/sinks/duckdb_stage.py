@@ -68,7 +68,8 @@ class DuckdbStage:
 
     Its column c0 has the first field of the block, and so on. `types` has the declared types of the
     columns of `table`. Values of types that are not in `TYPES` are cast from text. Columns `in_utc`
-    hold times in UTC without their Z. Call `fill` first, then the checks and `drop`, then `move`,
+    hold times in UTC without their Z. A field that a row lacks gets the default of its column, an
+    SQL expression in `defaults`. Call `fill` first, then the checks and `drop`, then `move`,
     `remove` or `discard`.
 
     `changed` has an expression for each column of the table whose type is different before `move`.
@@ -83,9 +84,10 @@ class DuckdbStage:
         changed: Mapping[str, str] = MappingProxyType({}),
         in_utc: Collection[str] = (),
         *,
+        defaults: Mapping[str, str] = MappingProxyType({}),
         is_new: bool = False,
     ) -> None:
-        self._in_utc = in_utc
+        self._in_utc, self._defaults = in_utc, defaults
         self._execute, self._table, self._types = connection.execute, quote(table), types
         self._is_new = is_new
         self._changed = {fold(name): expression for name, expression in changed.items()}
@@ -111,10 +113,14 @@ class DuckdbStage:
             if _ROUNDING.fullmatch(declared):  # true is 1 for all numbers
                 values, kind = _without_booleans(values, kind)  # noqa: PLW2901
             parameters.append(encode(cells(values, kind, wanted)).decode())
-            if declared in known:
-                made.append(column)
-            else:
-                made.append(f"TRY_CAST({column} AS {declared}) AS {column}")
+            made.append(column if declared in known else f"TRY_CAST({column} AS {declared})")
+            if name in self._defaults and name in block.present:
+                lists.append(f"unnest(?::JSON::UTINYINT[]) AS {column}_present")
+                parameters.append(encode(list(block.present[name])).decode())
+                default = f"ELSE CAST({self._defaults[name]} AS {declared}) END"
+                made[-1] = f"CASE WHEN {column}_present = 1 THEN {made[-1]} {default}"
+            made[-1] += f" AS {column}"
+            if declared not in known:
                 made.append(f"{_is_misfit(column, declared)} AS {column}_misfit")
         numbers = f"unnest(range({block.count})) AS n"
         select = f"SELECT {', '.join(made)} FROM (SELECT {', '.join([numbers, *lists])})"  # noqa: S608 - quoted

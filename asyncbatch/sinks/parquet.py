@@ -24,7 +24,7 @@ from asyncbatch.sinks.column_block import (
     is_exact,
 )
 from asyncbatch.sinks.columns import NO_FIELDS, Columns, cells, make_refusals
-from asyncbatch.sinks.shapes import Shape, decode_texts, slices
+from asyncbatch.sinks.shapes import Shape, decode_texts, limit_parts, slices
 from asyncbatch.sinks.text_files import FileSink
 
 if TYPE_CHECKING:
@@ -267,6 +267,7 @@ class ParquetSink(FileSink):
     def _write_from_stage(self) -> None:
         """Write the file from the stage, with the columns of all rows."""
         kinds = self._written
+        limit_parts(self._shapes.values())
         shapes = {name: shape for name, shape in self._shapes.items() if not shape.is_text}
         schema = self._schema(kinds, shapes)
         if self._shapes:
@@ -424,7 +425,9 @@ def _block_of(table: Any, shapes: Mapping[str, Shape]) -> ColumnBlock:
             kinds.append("json")
         else:
             values.append(column.to_pylist())
-            kinds.append(found[_NAMES.get(str(field.type), str(field.type))])
+            # A column without values is a column of texts in the file.
+            is_null = column.null_count == len(column)
+            kinds.append("null" if is_null else found[_NAMES.get(str(field.type), str(field.type))])
     return ColumnBlock(table.column_names, kinds, values, table.num_rows)
 
 

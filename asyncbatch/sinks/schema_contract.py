@@ -94,7 +94,8 @@ class SchemaContractCheck:
                     reasons.setdefault(row, []).append(self._misfit(name, value, have))
         columns = [field.values for field in fields]
         names, found = [field.name for field in fields], [field.kind for field in fields]
-        return ColumnBlock(names, found, columns, block.count), reasons
+        present = {name: block.present[name] for name in names if name in block.present}
+        return ColumnBlock(names, found, columns, block.count, present), reasons
 
     def _leave_out(self, name: str, values: list[Json], reasons: dict[int, list[str]]) -> None:
         """Drop a field without a column, or add a reason to each row with a value in it."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # An object with more keys is a map whose keys are data (DuckDB draws the line at 200, too).
 MAX_KEYS = 200
 MAX_DEPTH = 20  # DuckDB reads about 30 lists in each other
-MAX_PARTS = 1_000  # of the shape of a column; the file has a column chunk for each in a row group
+# Parts of all shapes of a file. Each has a column chunk in each row group: 6,000 took 150 MB.
+MAX_PARTS = 1_000
 _SLICE_CHARS = 1024 * 1024  # JSON texts that are decoded together: 16 times as much as values
 
 # "json": arrays and objects that stay JSON text, "mixed": values for which there is no type.
@@ -68,7 +69,7 @@ class Shape(Struct, omit_defaults=True):
             if self.kind != "json":
                 self.add(decode_texts(part))
         if self.count() > MAX_PARTS:
-            self._become("json")
+            self.become("json")
 
     def add(self, values: Sequence[Json], depth: int = 0) -> None:
         """Add JSON values. Each step handles all values of a part, which is fast."""
@@ -90,14 +91,14 @@ class Shape(Struct, omit_defaults=True):
         elif kind in _NESTED and depth == MAX_DEPTH:
             kind = "json"
         had_objects = self.kind == "object"
-        self._become(kind)
+        self.become(kind)
         if kind == "object":
             self._add_objects(values, depth + 1, had_objects=had_objects)
         elif kind == "list":
             self.items = self.items or Shape()
             self.items.add(list(chain.from_iterable(values)), depth + 1)
             if self.items.kind == "mixed":
-                self._become("json")
+                self.become("json")
 
     def _add_objects(
         self, objects: Sequence[dict[str, Json]], depth: int, *, had_objects: bool
@@ -106,7 +107,7 @@ class Shape(Struct, omit_defaults=True):
         there = dict.fromkeys(chain.from_iterable(layouts if len(layouts) == 1 else objects))
         names = list(self.keys | there)
         if len(names) > len(self.keys) and not _are_field_names(names):
-            self._become("json")
+            self.become("json")
             return
         columns: dict[str, Sequence[Json]] = {}
         if len(layouts) == 1:  # fast: all objects have the same keys in the same order
@@ -121,10 +122,11 @@ class Shape(Struct, omit_defaults=True):
                 key.is_optional = key.is_optional or len(values) < len(objects)
             key.add(values, depth)
             if key.kind == "mixed" or (key.is_optional and key.has_null):
-                self._become("json")
+                self.become("json")
                 return
 
-    def _become(self, kind: ShapeKind) -> None:
+    def become(self, kind: ShapeKind) -> None:
+        """Change the kind, and forget the parts that another kind had."""
         self.kind = kind
         if kind != "object":
             self.keys = {}
@@ -173,6 +175,18 @@ class Shape(Struct, omit_defaults=True):
                 if value[name] is not None or not key.is_optional
             }
         return value
+
+
+def limit_parts(shapes: Iterable[Shape]) -> None:
+    """Let the columns with the most parts be text, until the file has no more than `MAX_PARTS`.
+
+    For the end, when the shapes depend on all values, and not on the order in which they came.
+    """
+    left = MAX_PARTS
+    for shape in sorted(shapes, key=Shape.count):
+        left -= shape.count()
+        if left < 0:
+            shape.become("json")
 
 
 def decode_texts(texts: Sequence[str | None]) -> list[Json]:

@@ -7,12 +7,13 @@ import re
 import sqlite3
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.retry import Retrier, Retries, attempts_note
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.column_block import ColumnBlock, json_values
+from asyncbatch.sinks.column_block import ColumnBlock, json_values, without_negative_zero
 from asyncbatch.sinks.columns import (
     NO_FIELDS,
     Admitted,
@@ -29,7 +30,7 @@ from asyncbatch.sinks.sqlite_schema import (
     NotRetypableError,
     columns_of,
     create,
-    fixing_feature,
+    fixed_columns,
     has_only_exact,
     has_repeated_key,
     has_unique_key,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.column_block import ColumnKind, Kind
+    from asyncbatch.sinks.column_block import ColumnKind
 
 BUSY_SECONDS = 5.0  # how long to wait for the lock of another process
 
@@ -100,6 +101,8 @@ class SqliteSink:
         self._present: list[str] = []
         # The folded names of those that are.
         self._generated: set[str] = set()
+        # Columns with a default.
+        self._defaulted: set[str] = set()
         # Columns that would convert a text like "1" to a number.
         self._numeric: set[str] = set()
         # Columns created without a type, because a table needs at least one column.
@@ -256,10 +259,9 @@ class SqliteSink:
         columns = columns_of(self._connection, self._target)
         self._present = [column.name for column in columns if not column.is_generated]
         self._generated = {fold(column.name) for column in columns if column.is_generated}
+        self._defaulted = {column.name for column in columns if column.has_default}
         self._numeric = {column.name for column in columns if column.affinity == "numeric"}
-        feature = fixing_feature(self._connection, self._target)
-        reason = f"SQLite cannot change the types of a table that has {feature} in its definition"
-        self._columns.fix(dict.fromkeys(self._present, reason) if feature else {})
+        self._columns.fix(fixed_columns(self._connection, self._target, columns))
         kinds = {column.name: column.kind for column in columns}
         self._columns.refresh(kinds | dict.fromkeys(self._untyped & kinds.keys(), "null"))
 
@@ -327,8 +329,9 @@ class SqliteSink:
             return
         typed = {name: TYPES[kind] for name, kind in changes.items() if kind != "null"}
         if not self._present:
-            self._untyped, self._is_new = set() if typed else set(changes), True
-            create(self._connection, self._target, typed or dict.fromkeys(changes, ""), self.key)
+            untyped = {} if typed else dict.fromkeys(list(changes)[:1], "")
+            self._untyped, self._is_new = set(untyped), True
+            create(self._connection, self._target, typed or untyped, self.key)
         elif retyped := {name: typed[name] for name in self._present if name in typed}:
             self._retype(retyped)
             self._untyped -= retyped.keys()
@@ -361,7 +364,7 @@ class SqliteSink:
 
         SQLite has no negative zero. So it is 0 in a column of texts too.
         """
-        values = list(map(_without_negative_zero, block.kinds, block.values))
+        values = list(map(without_negative_zero, block.kinds, block.values))
         block = ColumnBlock(block.names, block.kinds, values, block.count)
         return [
             _native(values) if self._columns.kinds[name] == "any" else values
@@ -375,16 +378,29 @@ class SqliteSink:
         replaced = [name for name in self._present if fold(name) not in key_names]
         fields = zip(block.names, self._cells(block), strict=True)
         columns = {name: values for name, values in fields if name in self._present}
-        statement = insertion(self._target, list(columns), key, replaced)
         connection = self._connection
+        # A field that a row lacks gets the default of its column: the statement does not name it.
+        defaulted = {name: block.present[name] for name in self._defaulted & block.present.keys()}
+
+        def edges(start: int, stop: int) -> Iterator[int]:
+            """Yield the rows that have other fields than the row before."""
+            rows = zip(*(present[start:stop] for present in defaulted.values()), strict=True)
+            for row, (one, other) in enumerate(pairwise(rows), start + 1):
+                if one != other:
+                    yield row
+
+        def insert_rows(start: int, stop: int) -> None:
+            names = [name for name in columns if name not in defaulted or defaulted[name][start]]
+            parts = [columns[name][start:stop] for name in names]
+            rows = zip(*parts, strict=True) if parts else [()] * (stop - start)
+            connection.executemany(insertion(self._target, names, key, replaced), rows)
 
         def insert(start: int, stop: int) -> str | None:
-            parts = [values[start:stop] for values in columns.values()]
-            rows = zip(*parts, strict=True) if parts else [()] * (stop - start)
             connection.execute("SAVEPOINT attempt")
             reason = None
             try:
-                connection.executemany(statement, rows)
+                for first, end in pairwise((start, *edges(start, stop), stop)):
+                    insert_rows(first, end)
             except sqlite3.IntegrityError as error:
                 if not connection.in_transaction:  # a constraint or trigger may roll it back
                     raise
@@ -396,15 +412,12 @@ class SqliteSink:
         return insert
 
     def _complete(self, *, ended: bool) -> None:
-        """Add columns without values as text, and put a replacement in place."""
-        kinds = self._columns.kinds.items() if ended and self._present else ()
-        untyped: dict[str, ColumnKind] = {name: "text" for name, kind in kinds if kind == "null"}
-        sorts = self._sorts_columns and self._is_new and ended
-        if not untyped and self.mode != "replace" and not sorts:
+        """Put the columns of a new table in order, and a replacement in place."""
+        sorts = self._sorts_columns and self._is_new and ended and bool(self._present)
+        if self.mode != "replace" and not sorts:
             return
         with self._transaction():
             self._read_schema()
-            self._reshape(untyped)
             if sorts and self._present != sorted(self._present):
                 retype(self._connection, self._target, {}, by_name=True)
             if self.mode == "replace":
@@ -441,14 +454,6 @@ class SqliteSink:
 
 def _name_flaw(name: str) -> str | None:
     return "SQLite does not allow a NUL character in a name" if "\0" in name else None
-
-
-def _without_negative_zero(kind: Kind, values: list[Any]) -> list[Any]:
-    if kind in ("real", "number"):
-        return [0.0 if type(value) is float and value == 0 else value for value in values]
-    if kind in ("numeric", "mixed"):
-        return ["0.0" if value == "-0.0" else value for value in values]
-    return values
 
 
 def _native(values: list[Json]) -> list[Any]:

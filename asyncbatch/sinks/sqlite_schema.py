@@ -49,6 +49,7 @@ class SqliteColumn(NamedTuple):
     declared: str  # its declared type
     key_place: int  # its position in the primary key, from 1; 0: not in the key
     is_generated: bool
+    has_default: bool
 
     @property
     def affinity(self) -> Affinity:
@@ -75,7 +76,8 @@ def relation_kind(connection: sqlite3.Connection, name: str) -> str | None:
 
 def columns_of(connection: sqlite3.Connection, table: str) -> list[SqliteColumn]:
     """Return the columns of a table; an empty list if there is no table."""
-    query = "SELECT name, type, pk, hidden <> 0 FROM pragma_table_xinfo(?) WHERE hidden <> 1"
+    fields = "name, type, pk, hidden <> 0, dflt_value NOTNULL"
+    query = f"SELECT {fields} FROM pragma_table_xinfo(?) WHERE hidden <> 1"  # noqa: S608 - constants
     return [SqliteColumn(*row) for row in connection.execute(query, (table,))]
 
 
@@ -146,14 +148,31 @@ _SPECIAL = re.compile(
     r"|STRICT|UNIQUE|VIRTUAL|WITHOUT)\b",
     re.IGNORECASE,
 )
+# Those of them that a definition with another name and other types would change, or not copy.
+_UNCOPIED = re.compile(
+    r"\b(AS|AUTOINCREMENT|FOREIGN|GENERATED|REFERENCES|STRICT|VIRTUAL|WITHOUT)\b", re.IGNORECASE
+)
 _ROWID_NAMES = ("rowid", "oid", "_rowid_")
 
 
-def fixing_feature(connection: sqlite3.Connection, table: str) -> str | None:
-    """Return the word in the definition of a table that forbids `retype`, or None."""
+def fixed_columns(
+    connection: sqlite3.Connection, table: str, columns: Iterable[SqliteColumn]
+) -> dict[str, str]:
+    """Return the columns of a table whose types `retype` cannot change, with the reasons."""
     query = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND lower(name) = lower(?)"
     found = connection.execute(query, (table,)).fetchone()
-    special = found and _SPECIAL.search(_QUOTED.sub(" ", found[0]))
+    feature = found and _special_feature(found[0])
+    if not feature:
+        return {}
+    reason = f"SQLite cannot change the types of a table that has {feature} in its definition"
+    kept = {one.name: (one.declared, one.declared) for one in columns}
+    fixed = [name for name, types in kept.items() if not _edited(found[0], "", {name: types})]
+    return dict.fromkeys(fixed, reason)
+
+
+def _special_feature(sql: str) -> str | None:
+    """Return the first word of a table's definition that `retype` cannot copy, or None."""
+    special = _SPECIAL.search(_QUOTED.sub(" ", sql))
     if not special:
         return None
     word: str = special[0].upper()
@@ -177,14 +196,19 @@ def retype(
     """
     query = "SELECT type, sql FROM sqlite_schema WHERE lower(tbl_name) = lower(?) AND sql NOTNULL"
     definitions = connection.execute(query, (table,)).fetchall()
-    if feature := fixing_feature(connection, table):
-        raise NotRetypableError(feature)
+    sql = next(sql for kind, sql in definitions if kind == "table")
     columns = columns_of(connection, table)
     if by_name:
         columns.sort(key=lambda column: column.name)
     key = [column.name for column in sorted(columns, key=_key_place) if column.key_place]
     new = f"{table}.asyncbatch-rebuilt"
-    create(connection, new, {c.name: types.get(c.name, c.declared) for c in columns}, key)
+    feature = _special_feature(sql)
+    if feature is None:
+        create(connection, new, {c.name: types.get(c.name, c.declared) for c in columns}, key)
+    elif edited := _edited(sql, new, {c.name: (c.declared, types.get(c.name)) for c in columns}):
+        connection.execute(edited)
+    else:
+        raise NotRetypableError(feature)
     connection.create_function("asyncbatch_text", 2, _as_text, deterministic=True)
     targets = [quote(column.name) for column in columns]
     values = [
@@ -206,6 +230,29 @@ def retype(
     for kind, sql in definitions:
         if kind != "table":
             connection.execute(sql)
+
+
+def _edited(sql: str, name: str, types: Mapping[str, tuple[str, str | None]]) -> str | None:
+    """Return the definition of a table with another name and other types, or None.
+
+    `types` has the old type of each column and the new one. Only columns that have a name in
+    quotes, a type and nothing else, as those that a sink has added, get new types.
+    """
+    bare = _QUOTED.sub(lambda found: " " * len(found[0]), sql)
+    if _UNCOPIED.search(bare):
+        return None
+    places = {found[0]: found.end() for found in _QUOTED.finditer(sql)}
+    edits: list[tuple[int, str, str]] = []
+    for column, (old, new) in types.items():
+        at = places.get(quote(column), len(sql)) + 1
+        if new is None:
+            continue
+        if not re.fullmatch(rf"{re.escape(old)}\s*[,)]", re.split(r"(?<=[,)])", bare[at:])[0]):
+            return None
+        edits.append((at, old, new))
+    for at, old, new in sorted(edits, reverse=True):
+        sql = sql[:at] + new + sql[at + len(old) :]
+    return f"CREATE TABLE {quote(name)} {sql[bare.index('(') :]}"
 
 
 def _key_place(column: SqliteColumn) -> int:

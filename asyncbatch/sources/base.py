@@ -99,11 +99,11 @@ class LiveChunk(Struct, frozen=True):
     ends_file: bool = False  # the last line of the file is then complete
     position: Any = None  # resumes after the chunk, as JSON; None if the source cannot be replayed
     begins_file: bool = False  # true for a new file, even if it has the same name
-    # Whether the data is the beginning of a file that does not grow, enough to know its format.
-    is_head: bool = False
     loss: Failure | None = None  # the failure to read the data before this chunk
     # The reason why a record is invalid. `data` is then the repr of that record. Empty otherwise.
     line_error: str = ""
+    # Whether the data is the beginning of a file that does not grow, enough to know its format.
+    is_head: bool = False
 
 
 class LiveSource(Protocol):

@@ -17,7 +17,7 @@ from asyncbatch.sinks import shapes as shapes_module
 from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.parquet import ParquetSink
 from asyncbatch.sinks.shapes import MAX_DEPTH
-from tests.torture import is_nested_held
+from tests.torture.values import is_nested_held
 
 TEXT = "VARCHAR"
 # By column: the type that DuckDB tells, and values of as many records. MISSING: no such field.
@@ -204,6 +204,16 @@ def test_depth(tmp_path):
         rows = [{"v": nested(1, depth)}]
         write(tmp_path / "x.parquet", rows, 1)
         assert_held(read(tmp_path / "x.parquet")[1], rows)
+
+
+def test_the_columns_with_the_most_parts_are_text(tmp_path, monkeypatch):
+    rows = [{"many": {"a": 1, "b": 2, "c": 3}, "few": {"a": 1}, "list": [1]}]
+    monkeypatch.setattr(shapes_module, "MAX_PARTS", 5)
+    schema, found = write(tmp_path / "x.parquet", rows, 1)
+    assert [str(one) for one in schema.types] == [
+        "string", "struct<a: int64>", "list<element: int64>"
+    ]  # fmt: skip
+    assert_held(found, rows)
 
 
 def test_row_groups_are_bounded_by_their_size(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.sinks.postgres.server import TableName
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class PostgresLoad:
     """The load of a block into a table.
 
-    `types` has the types of its columns. Columns without a field are null. With a `key`, a row
+    `types` has the types of its columns. Columns without a field get their defaults; so does the
+    column of a field that a row lacks, if `defaults` has its SQL expression. With a `key`, a row
     replaces earlier rows of the block with the same key. It replaces a row of the table only if
     `replaces` is true, which takes twice as long: the columns `replaced` of that row then get the
     values of the new one. If `is_staged` is true, rows are copied into a temporary table first.
@@ -37,6 +39,7 @@ class PostgresLoad:
         *,
         key: Sequence[str] = (),
         replaced: Collection[str] = (),
+        defaults: Mapping[str, str] = MappingProxyType({}),
         overrides: bool = False,
     ) -> None:
         self._connection, self._table = connection, table
@@ -53,10 +56,21 @@ class PostgresLoad:
         self._types = [column for column, _ in fields]
         self._values = [values for _, values in fields]
         self._places = [self._names.index(name) for name in key if name in self._names]
-        stage = ", ".join(
+        staged = [
             f"c{place} {column.declared if column.is_known else 'text'}"
             for place, column in enumerate(self._types)
-        )
+        ]
+        self._selected = [f"c{place}{column.cast}" for place, column in enumerate(self._types)]
+        for place, name in enumerate(self._names):
+            if name in defaults and name in block.present:
+                flag = f"c{len(staged)}"
+                staged.append(f"{flag} boolean")
+                self._values.append(list(map(bool, block.present[name])))
+                selected = f"CASE WHEN {flag} THEN {self._selected[place]}"
+                self._selected[place] = f"{selected} ELSE {defaults[name]} END"
+        # The columns of the stage: those of the fields, then whether rows have fields.
+        self._staged = [f"c{place}" for place in range(len(staged))]
+        stage = ", ".join(staged)
         digest = hashlib.blake2b(stage.encode(), digest_size=8).hexdigest()
         # A temporary table for rows of these types. All loads of the session use it.
         self._stage = TableName("pg_temp", f"asyncbatch: {digest}")
@@ -70,6 +84,8 @@ class PostgresLoad:
     def _needs_stage(self) -> bool:
         if not self._names or self.is_staged:
             return bool(self._names)
+        if len(self._staged) > len(self._names):
+            return True
         return (bool(self._key) and self.replaces) or not all(
             column.is_known for column in self._types
         )
@@ -77,7 +93,7 @@ class PostgresLoad:
     def misfits(self) -> dict[int, str]:
         """Return reasons against rows with values that the server would change silently."""
         reasons: dict[int, str] = {}
-        for name, column, values in zip(self._names, self._types, self._values, strict=True):
+        for name, column, values in zip(self._names, self._types, self._values, strict=False):
             if (loss := column.loss) is None:
                 continue
             for row, value in enumerate(values):
@@ -107,14 +123,13 @@ class PostgresLoad:
         if not self._needs_stage:
             self._connection.copy(self._table, self._names, rows)
             return
-        self._connection.copy(self._stage, [f"c{place}" for place in range(len(self._names))], rows)
+        self._connection.copy(self._stage, self._staged, rows)
         self._connection.execute(f"{self._move}; TRUNCATE {self._stage.sql}")
 
     def remove(self) -> None:
         """Delete the rows of the table that have the key of a row of the block."""
         self._connection.execute(self._create)
-        columns = [f"c{place}" for place in range(len(self._names))]
-        self._connection.copy(self._stage, columns, zip(*self._values, strict=True))
+        self._connection.copy(self._stage, self._staged, zip(*self._values, strict=True))
         same = " AND ".join(
             f"t.{quote(self._names[place])} = s.c{place}::{self._types[place].declared}"
             for place in self._places
@@ -145,11 +160,10 @@ class PostgresLoad:
     @property
     def _move(self) -> str:
         """Return the statement that moves the staged rows into the table."""
-        selected = ", ".join(f"c{place}{column.cast}" for place, column in enumerate(self._types))
         statement = f"INSERT INTO {self._table.sql} ({quoted(self._names)})"
         if self._overrides:  # COPY always does
             statement += " OVERRIDING SYSTEM VALUE"
-        statement += f" SELECT {selected} FROM {self._stage.sql}"  # noqa: S608 - quoted
+        statement += f" SELECT {', '.join(self._selected)} FROM {self._stage.sql}"  # noqa: S608 - quoted
         if not self._key:
             return statement
         update = ", ".join(f"{name} = excluded.{name}" for name in map(quote, self._replaced))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.settings import ServerSettings
     from asyncbatch.sinks.base import Mode
-    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
+    from asyncbatch.sinks.column_block import ColumnBlock
     from asyncbatch.sinks.columns import Admitted
     from asyncbatch.sinks.postgres.server import PostgresConnection
     from asyncbatch.sinks.schema_contract import SchemaContractCheck
@@ -187,7 +187,7 @@ class PostgresSink:
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
         """End the run; put a replacement in place if the run succeeded. Raises SinkError."""
-        is_lost = self._transactions.is_lost
+        is_lost, sorts = self._transactions.is_lost, self._sorts_columns
         stands = self.mode != "replace" or (succeeded and not is_lost)
         try:
             if self._loads:
@@ -196,10 +196,8 @@ class PostgresSink:
             if not stands and not (self._job and (self._job.is_resuming or not ended)):
                 with suppress(Exception):  # the next run does it first
                     self._transactions.execute_once(self._drop_replacement)
-            elif stands and not is_lost:
-                untyped = self._shape.untyped() if ended else {}
-                if untyped or self.mode == "replace" or (ended and self._sorts_columns):
-                    self._transactions.commit(lambda found: self._complete(found, untyped))
+            elif stands and not is_lost and (self.mode == "replace" or (ended and sorts)):
+                self._transactions.commit(lambda found: self._complete(found, ended=ended))
         finally:
             if self._file_ledger is not None:
                 self._file_ledger.close()
@@ -211,7 +209,9 @@ class PostgresSink:
     def _column_types(self) -> dict[str, ColumnType]:
         bases = self._shape.bases
         return {
-            name: ColumnType(declared, bases.get(name, declared), name in self._times)
+            name: ColumnType(
+                declared, bases.get(name, declared), name in self._times, name in self._shape.made
+            )
             for name, declared in self._shape.types.items()
         }
 
@@ -401,6 +401,7 @@ class PostgresSink:
             block,
             key=key,
             replaced=self._fields | self._shape.made,
+            defaults=self._shape.defaults,
             overrides=not self._shape.identities.isdisjoint(self._shape.types),
         )
         load.replaces, load.is_staged = self._replaces, self._is_guarded
@@ -447,12 +448,9 @@ class PostgresSink:
             reason += "; PostgreSQL does not allow a NUL character in a text"
         return reason
 
-    def _complete(self, connection: PostgresConnection, untyped: Mapping[str, ColumnKind]) -> None:
-        """Add columns without values as text, and put a replacement in place."""
-        if untyped:
-            with suppress(FixedTableError):  # null needs no column
-                self._shape.alter(connection, untyped)
-        if self._sorts_columns and self._shape.is_new:
+    def _complete(self, connection: PostgresConnection, *, ended: bool) -> None:
+        """Put the columns of a new table in order, and a replacement in place."""
+        if ended and self._sorts_columns and self._shape.is_new:
             self._shape.sort_columns(connection)
         if self.mode != "replace":
             return

@@ -120,6 +120,7 @@ class PostgresColumn(NamedTuple):
     is_identity: bool  # whether it is GENERATED ALWAYS AS IDENTITY
     is_made: bool  # whether a sink created it
     base: str  # the server's name of its base type, if its type is a domain
+    default: str | None  # the SQL expression of its default
 
 
 def column_flaw(name: str) -> str | None:
@@ -182,12 +183,17 @@ def columns_of(
         " (WITH RECURSIVE base(id, modifier, depth) AS (SELECT atttypid, atttypmod, 0 UNION ALL"
         " SELECT typbasetype, CASE WHEN typtypmod < 0 THEN modifier ELSE typtypmod END, depth + 1"
         " FROM base JOIN pg_type t ON t.oid = id WHERE typtype = 'd')"
-        " SELECT format_type(id, modifier) FROM base ORDER BY depth DESC LIMIT 1)"
+        " SELECT format_type(id, modifier) FROM base ORDER BY depth DESC LIMIT 1),"
+        " CASE WHEN attidentity = 'd' THEN format('nextval(%L::regclass)',"
+        " pg_get_serial_sequence(attrelid::regclass::text, attname)) WHEN attgenerated = ''"
+        " THEN coalesce((SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef"
+        " WHERE adrelid = attrelid AND adnum = attnum),"
+        " (SELECT typdefault FROM pg_type WHERE pg_type.oid = atttypid AND typtype = 'd')) END"
         " FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 ORDER BY attnum"
     )
     rows = connection.fetch(query, name.sql, TIME_COMMENT, MADE_COMMENT)
     there = [
-        PostgresColumn(row[1], TIME if row[5] else row[2], row[3], row[6], row[7], row[8])
+        PostgresColumn(row[1], TIME if row[5] else row[2], row[3], *row[6:])
         for row in rows
         if not row[4]
     ]
@@ -248,13 +254,15 @@ def conversion(column: str, have: ColumnKind, kind: ColumnKind) -> str:
     value, declared = quote(column), TYPES[kind]
     if have == "null":
         return "NULL"
+    if have == "json":
+        return f"{value} #>> '{{}}'"  # a string without quotes, as earlier versions stored
     if have == "real" and kind == "numeric":
         return f"{value}::text::numeric"  # a direct cast keeps only 15 digits
     if have == "real":  # as `plain_texts` writes numbers; PostgreSQL has other limits for exponents
         short = f"replace(replace({value}::text, 'e+', 'e'), 'e-0', 'e-')"
         size = f"abs({value})"
         return (
-            f"CASE WHEN {value} = 0 THEN {value}::text"
+            f"CASE WHEN {value} = 0 THEN '0'"
             f" WHEN {size} >= 1e16 OR {size} < 1e-5 THEN {short}"
             f" WHEN {size} >= 1e15 OR {size} < 1e-4 THEN {value}::text::numeric::text"
             f" ELSE {value}::text END"
@@ -270,10 +278,11 @@ class TableShape:
     """The columns of the table `name`, and their changes. A new table gets this `key`.
 
     A sink owns it. Call `read` in each transaction, then `fit` for each block. `number` is the OID
-    of the table, or None. `types` has the declared types of the columns that can be written, and
-    `bases` the types below their domains. `made` are the columns that a sink created, `identities`
-    those that are GENERATED ALWAYS AS IDENTITY, and `generated` has the reason against values for
-    columns that cannot be written. `overridden` returns whether an identity can be written.
+    of the table, or None. `types` has the declared types of the columns that can be written,
+    `bases` the types below their domains, `defaults` the SQL expressions of their defaults. `made`
+    are the columns that a sink created, `identities` those that are GENERATED ALWAYS AS IDENTITY,
+    and `generated` has the reason against values for columns that cannot be written. `overridden`
+    returns whether an identity can be written.
     `columns` also has fields without a column yet, because all their values were null.
     """
 
@@ -293,6 +302,7 @@ class TableShape:
         self.fixed: str | None = None  # the reason why the table cannot be changed
         self.types: dict[str, str] = {}
         self.bases: dict[str, str] = {}
+        self.defaults: dict[str, str] = {}
         self.made: set[str] = set()
         self.identities: set[str] = set()
         self.generated: dict[str, str] = {}
@@ -313,6 +323,9 @@ class TableShape:
         self.number, columns, dropped = seen
         connection.forget_types()
         self.bases = {column.name: column.base for column in columns}
+        self.defaults = {
+            column.name: column.default for column in columns if column.default is not None
+        }
         self.made = {column.name for column in columns if column.is_made}
         self.identities = {column.name for column in columns if column.is_identity}
         self.generated = {
@@ -329,7 +342,7 @@ class TableShape:
             for name, kind in self.columns.kinds.items()
             if kind == "null" and self.fixed is None
         }
-        kinds |= {column.name: self._kind(column.declared) for column in columns}
+        kinds |= {column.name: self._kind(column) for column in columns}
         kinds |= dict.fromkeys(self._untyped & self.types.keys(), "null")
 
         def unfit(name: str) -> str | None:
@@ -356,9 +369,10 @@ class TableShape:
                 return NO_FIELDS
             if missing := [name for name in self._key if name not in typed]:
                 return f"no value for {', '.join(missing)}, which the key needs"
-            self._untyped = set() if typed else set(changes)
+            self._untyped = set() if typed else {next(iter(changes))}
             made = self._made_for_times(block, typed)
-            types = {name: TYPES[kind] for name, kind in (typed or changes).items()}
+            types = {name: TYPES[kind] for name, kind in typed.items()}
+            types |= dict.fromkeys(self._untyped, TYPES["null"])
             made = [column for column in made if column not in self._times]
             times = dict.fromkeys((*made, *(name for name in self._times if name in types)), TIME)
             create(connection, self._name, types | times, self._key)
@@ -404,13 +418,6 @@ class TableShape:
         self.columns.restore(columns_state)
         connection.forget_types()
 
-    def untyped(self) -> dict[str, ColumnKind]:
-        """Return the columns to add at the end, because no values came: all as text."""
-        if not self.types:
-            return {}
-        kinds = self.columns.kinds.items()
-        return {name: "text" for name, kind in kinds if kind == "null" and name not in self.types}
-
     def alter(
         self,
         connection: PostgresConnection,
@@ -453,9 +460,16 @@ class TableShape:
         self._seen = (None, [], 0)
         self.read(connection)
 
-    def _kind(self, declared: str) -> ColumnKind:
-        """Return the kind of a column. With `evolve`, a time column may become text."""
-        return "any" if self._holds and declared == TIME else KINDS.get(declared, "any")
+    def _kind(self, column: PostgresColumn) -> ColumnKind:
+        """Return the kind of a column.
+
+        With `evolve`, columns that a sink created for times or nested values may become text.
+        """
+        if column.declared == "jsonb":
+            return "json" if column.is_made and not self._holds else "any"
+        return (
+            "any" if self._holds and column.declared == TIME else KINDS.get(column.declared, "any")
+        )
 
     def _alters(self, name: str, value: Json) -> bool:
         """Whether a value would make a time column become text."""

@@ -6,8 +6,8 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.formats.decoder import decode
-from asyncbatch.sinks.column_block import json_texts
+from asyncbatch.formats.decoder import decode, encode
+from asyncbatch.sinks.column_block import json_texts, without_negative_zero
 from asyncbatch.sinks.columns import cells
 from asyncbatch.sinks.exactness import TimeType, is_changed_by_float32, is_rounded
 from asyncbatch.sinks.postgres.table import KINDS, TIME, times
@@ -15,6 +15,7 @@ from asyncbatch.sinks.postgres.table import KINDS, TIME, times
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asyncbatch.core.records import Json
     from asyncbatch.sinks.column_block import Kind
 
     # A function that returns the loss ("would round"), or None if a type keeps the value of a text.
@@ -52,6 +53,7 @@ class ColumnType(NamedTuple):
     declared: str
     base: str
     is_utc: bool = False  # whether it holds times in UTC, also without their Z
+    is_made: bool = False  # whether a sink created it
 
     @classmethod
     def of(cls, declared: str) -> ColumnType:
@@ -98,11 +100,32 @@ def _sent(kind: Kind, values: list[Any], column: ColumnType) -> list[Any]:
     if column.declared == "jsonb" or column.base == "json":
         return json_texts(values, kind)
     if have := KINDS.get(column.declared):
+        if have == "text":  # numeric has no negative zero, and the column may have been numeric
+            values = without_negative_zero(kind, values)
         found = cells(values, kind, have)
+        if column.is_made and kind in ("json", "mixed"):  # a column that may have been jsonb
+            found = [
+                jsonb_text(decode(json.encode())) if json and json[0] in "[{" else text
+                for json, text in zip(values, found, strict=True)
+            ]
         return list(map(_decimal, found)) if have == "numeric" else found
     if kind == "text":
         return values
     return [None if text is None else _text(text, column.base) for text in json_texts(values, kind)]
+
+
+def jsonb_text(value: Json) -> str:
+    """Return a JSON value as PostgreSQL shows it in a column of type jsonb."""
+    if isinstance(value, dict):
+        names = sorted((len(data := name.encode()), data, name) for name in value)
+        fields = (f"{encode(name).decode()}: {jsonb_text(value[name])}" for *_, name in names)
+        return f"{{{', '.join(fields)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(jsonb_text, value))}]"
+    text = encode(value).decode()
+    if isinstance(value, float):  # without an exponent, and without negative zero
+        return f"{Decimal(text):f}" if value else "0.0"
+    return text
 
 
 def _text(json: str, base: str) -> str:
