@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOUND := sample_data/users sample_data/orders sample_data/events sample_data/archives
 
-.PHONY: demo demo-etl demo-stream test lint types bench torture chaos chaos-stream soak clean
+.PHONY: demo demo-etl demo-stream test lint types bench reference torture chaos chaos-stream soak clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -58,6 +58,9 @@ lint: .venv/.tested
 
 types: .venv/.tested
 	$(BIN)/mypy
+
+reference: .venv/.tested  ## write docs/options.md from the declarations
+	$(BIN)/python -m tests.reference
 
 torture: .venv/.tested  ## many random cases: the same values, however the records come
 	$(BIN)/python -m tests.torture --cases $(or $(CASES),100)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import shutil
 import subprocess
 import sys
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
-import typer
 
-from asyncbatch.cli.app import app
-from asyncbatch.cli.etl import run_etl
-from asyncbatch.cli.generate import EventFlags
-from asyncbatch.cli.merge_reports import MergeFlags
 from asyncbatch.cli.parameters import flags
-from asyncbatch.cli.run import run_files
-from asyncbatch.cli.stream import stream_events
-from asyncbatch.cli.validate import validate_files
-from asyncbatch.config.options.declare import Options
-from asyncbatch.config.options.streams import SimulatorOptions
 from asyncbatch.config.pipeline_file.check import pipeline_schema, stream_schema
 from tests.commands import ROOT, environment, run_command
+from tests.reference import PATH, groups, reference
 
 DECLARATION = """\
     lateness: Annotated[
@@ -84,17 +74,6 @@ def test_an_option_that_is_declared_once_is_everywhere(changed, tmp_path):
     assert changed("stream", "e.jsonl", "--made-up", "2m").returncode == 0
 
 
-def groups():
-    """Yield each command and group of options, as its function takes them."""
-    for function in (run_files, run_etl, stream_events, validate_files):
-        for kind in get_type_hints(function).values():
-            if isinstance(kind, type) and issubclass(kind, Options):
-                yield function.__name__, kind
-    yield "events", EventFlags
-    yield "events", SimulatorOptions
-    yield "merge_reports", MergeFlags
-
-
 # Names with two meanings, and the reason.
 TWO_MEANINGS = {
     "--limit": "files of a run, records of each source of a pipeline: both are its inputs",
@@ -146,8 +125,6 @@ def test_no_command_has_two_options_of_one_name():
             for name in flag.names:
                 assert (command, name) not in seen
                 seen.add((command, name))
-    assert inspect.signature(run_files).parameters
-    assert typer.main.get_command(app)
 
 
 def test_a_duration_has_one_form_in_all_commands(tmp_path):
@@ -200,3 +177,7 @@ def test_help_shows_the_main_options_and_how_to_see_all(tmp_path):
         assert shown - {"--help-all"} < named
         assert f"{len(named - shown)} more" in few
         assert max(map(len, few.splitlines())) <= 91  # the examples are as they are written
+
+
+def test_the_reference_is_that_of_the_declarations():
+    assert PATH.read_text() == reference(), "write it again: make reference"
