@@ -16,7 +16,7 @@ from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +51,15 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm", "XDG_STATE_HOME": state, **more}
 
 
+class Surroundings(NamedTuple):
+    """The state that a process has from its parent."""
+
+    folder: str
+    variables: dict[str, str]
+    search_path: list[str]
+    umask: int
+
+
 def run_command(
     *arguments: str | bytes | Path,
     cwd: Path | str,
@@ -66,10 +75,8 @@ def run_command(
         )  # fmt: skip
     pipes = [os.pipe() for _ in range(3)]
     theirs = [Connection(pipe[0 if number == 0 else 1]) for number, pipe in enumerate(pipes)]
-    process = _fork_server.Process(
-        target=_become_command,
-        args=(words, os.fspath(cwd), environment(**(env or {})), _search_path(), theirs),
-    )
+    place = Surroundings(os.fspath(cwd), environment(**(env or {})), _search_path(), _umask())
+    process = _fork_server.Process(target=_become_command, args=(words, place, theirs))
     process.start()
     for connection in theirs:
         connection.close()
@@ -131,6 +138,13 @@ def _write(descriptor: int, text: bytes) -> None:
             return
 
 
+def _umask() -> int:
+    """Return the umask of this process, which a test may have changed."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
 @cache
 def _search_path() -> list[str]:
     """Return the search path of a cold start, without the current folder."""
@@ -142,22 +156,17 @@ def _search_path() -> list[str]:
     return found.stdout.splitlines()
 
 
-def _become_command(
-    arguments: list[str],
-    folder: str,
-    variables: dict[str, str],
-    search_path: list[str],
-    streams: list[Connection],
-) -> None:
+def _become_command(arguments: list[str], place: Surroundings, streams: list[Connection]) -> None:
     """Turn this process, a new fork, into the command."""
     for descriptor, stream in enumerate(streams):
         os.dup2(stream.fileno(), descriptor)
         stream.close()
-    os.chdir(folder)
+    os.chdir(place.folder)
+    os.umask(place.umask)
     os.environ.clear()
-    os.environ.update(variables)
+    os.environ.update(place.variables)
     sys.argv = ["asyncbatch", *arguments]
-    sys.path[:] = [folder, *search_path]  # as `python -m` has it
+    sys.path[:] = [place.folder, *place.search_path]  # as `python -m` has it
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115 - they stay open
     sys.stderr = open(2, "w", closefd=False, buffering=1, errors="backslashreplace")  # noqa: SIM115 - as above
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]  # a new interpreter's

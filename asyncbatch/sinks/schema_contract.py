@@ -138,7 +138,8 @@ def fit_fixed(
                 reasons.setdefault(row, []).append(f"{misfit}, and {reason}")
         fields.append(field)
     names, kinds = [field.name for field in fields], [field.kind for field in fields]
-    return ColumnBlock(names, kinds, [field.values for field in fields], block.count), reasons
+    columns = [field.values for field in fields]
+    return ColumnBlock(names, kinds, columns, block.count, block.present), reasons
 
 
 def _misfit_reason(name: str, value: Json, have: ColumnKind) -> str:

@@ -214,4 +214,4 @@ def test_a_field_with_the_whole_name_comes_before_a_nested_one_in_a_run(run, etl
 def test_a_path_in_place_of_a_pointer_gets_the_pointer_as_advice(run, folder):
     outcome = run("in", "--records", "score.ft")
     assert outcome.code == 2
-    assert "as '/score/ft' does" in " ".join(outcome.stderr.split())
+    assert 'write "/score/ft"' in " ".join(outcome.stderr.split())

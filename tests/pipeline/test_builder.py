@@ -138,11 +138,10 @@ async def test_all_kinds_of_transforms_into_sqlite(tmp_path, kind):
     report = await asyncbatch.Pipeline(
         source.records(), steps, target, table="people", key="id"
     ).run()
-    numbers = [None] * 4 if kind == "plain" else [2, 2, 4]
-    expected = [(-2, "-1"), (2, "3"), (4, "5")]
-    assert rows(tmp_path / "x.db") == [
-        (*row, number) for row, number in zip(expected, numbers, strict=False)
-    ]
+    expected: list[tuple[Any, ...]] = [(-2, "-1"), (2, "3"), (4, "5")]
+    if kind == "async":  # else no record has a number, and so the table no column
+        expected = [(*row, number) for row, number in zip(expected, (2, 2, 4), strict=True)]
+    assert rows(tmp_path / "x.db") == expected
     assert report.status == "success"
     tally = report.tally
     assert (tally.files, tally.read, tally.written) == (1, 1200, 3)

@@ -422,7 +422,8 @@ def test_rows_come_back_however_they_are_split(tmp_path_factory, rows, size):
     ]
     path = str(tmp_path_factory.mktemp("rows") / "out.duckdb")
     assert write(path, *(rows[start : start + size] for start in range(0, len(rows), size))) == []
-    names = make_block(rows).names
+    # A field gets its column with its first value.
+    names = [n for n in make_block(rows).names if any(row.get(n) is not None for row in rows)]
     found = read(path, "SELECT * FROM t ORDER BY _") if rows else []
     for row, values in zip(rows, found, strict=True):
         for name, value in zip(names, values, strict=True):

@@ -305,4 +305,4 @@ def test_a_path_that_is_none(run, files):
     files({"in.json": "{}"})
     outcome = run("in.json", "--dedupe", "a..b", "--to", "o.jsonl")
     assert outcome.code == 2
-    assert "'a..b' is not a path" in outcome.stderr
+    assert '"a..b" is not the path of a field' in outcome.stderr

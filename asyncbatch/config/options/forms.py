@@ -11,7 +11,7 @@ from asyncbatch.config.options.declare import RATE_PATTERN
 from asyncbatch.core.secrets import Secret, secret_url
 from asyncbatch.core.units import parse_duration, parse_size, printable
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.positions import parse_pointer
+from asyncbatch.formats.positions import format_pointer, parse_pointer
 from asyncbatch.sources.selection import Shard
 from asyncbatch.transforms.fields import parse_path
 from asyncbatch.windows.aggregates import parse_aggregate
@@ -62,7 +62,9 @@ def _require_text(value: Any, expected: str) -> str:
 
 def _pointer(value: Any) -> str:
     text = _require_text(value, "a JSON Pointer, in quotes")
-    return _check_text(parse_pointer, value, text, 'a JSON Pointer: write "/items" or ""')
+    is_secret = isinstance(value, FromEnvironment)
+    near = "/items" if text[:1] == "/" or is_secret else format_pointer(text.split("."))
+    return _check_text(parse_pointer, value, text, f'a JSON Pointer: write "{near}" or ""')
 
 
 def _path(value: Any) -> str:
