@@ -67,7 +67,8 @@ def run_command(
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `asyncbatch` with arguments to its end."""
-    words = [os.fsdecode(argument) for argument in arguments]
+    # Plain texts: those of a subclass may not be pickled.
+    words = [os.fsdecode(os.fsencode(argument)) for argument in arguments]
     if any(name.startswith(_START_VARIABLES) for name in env or ()):
         return subprocess.run(
             [*COMMAND, *words], check=False, capture_output=True, input=stdin, cwd=cwd,
