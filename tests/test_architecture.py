@@ -158,9 +158,13 @@ def test_rooms_say_what_they_hold():
 def test_every_option_has_help():
     from typer.main import get_command
 
-    from asyncbatch.cli.app import app
+    from asyncbatch.cli.app import COMMANDS, app
 
-    for command in cast("TyperGroup", get_command(app)).commands.values():
-        assert command.help
+    group = cast("TyperGroup", get_command(app))
+    context = group.make_context("asyncbatch", ["run"], resilient_parsing=True)
+    for name, line in COMMANDS.items():
+        command = group.get_command(context, name)
+        assert command is not None
+        assert " ".join((command.help or "").split()).startswith(line)
         for parameter in command.params:
             assert getattr(parameter, "help", None), parameter.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,23 +13,83 @@ from asyncbatch.cli.command import (
     ReportingCommand,
     SectionedCommand,
 )
-from asyncbatch.cli.etl import EPILOG as ETL_EPILOG
-from asyncbatch.cli.etl import run_etl
-from asyncbatch.cli.generate import generate
-from asyncbatch.cli.init import EPILOG as INIT_EPILOG
-from asyncbatch.cli.init import write_pipeline
-from asyncbatch.cli.ledger import ledger
-from asyncbatch.cli.merge_reports import EPILOG as MERGE_EPILOG
-from asyncbatch.cli.merge_reports import merge_reports
-from asyncbatch.cli.parameters import with_options
-from asyncbatch.cli.run import EPILOG, run_files
-from asyncbatch.cli.stream import EPILOG as STREAM_EPILOG
-from asyncbatch.cli.stream import stream_events
-from asyncbatch.cli.validate import EPILOG as VALIDATE_EPILOG
-from asyncbatch.cli.validate import validate_files
+
+# The commands, and their lines in the help of the program.
+COMMANDS = {
+    "run": "Process JSON files in bounded, concurrent batches and report each failure.",
+    "validate": "Check JSON documents against a JSON Schema, each as a whole.",
+    "etl": "Run a pipeline file: load records from APIs and files into a target.",
+    "stream": "Aggregate events in time windows: counts, sums, averages, percentiles.",
+    "init": "Write a commented pipeline file, to edit and run with `asyncbatch etl`.",
+    "ledger": "Show or clear the ledgers: the records of which inputs are done.",
+    "merge-reports": "Merge the reports of several runs, for instance of the shards of one job.",
+    "generate": "Write example data.",
+}
+
+
+class Program(CommandGroup):
+    """The group of all commands. A command is loaded when it is asked for: start-up is quick."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # only the names are read
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
+        """Return a command, or None for an unknown name."""
+        return _load(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
+        """Write the names of the commands and their lines of help."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _load(name: str) -> Any:  # noqa: PLR0911 - one case a command
+    """Import a command, and return it as Typer makes it."""
+    match name:
+        case "run":
+            from asyncbatch.cli.run import EPILOG, run_files
+
+            return _make(name, run_files, LockableCommand, EPILOG)
+        case "validate":
+            from asyncbatch.cli.validate import EPILOG, validate_files
+
+            return _make(name, validate_files, SectionedCommand, EPILOG)
+        case "etl":
+            from asyncbatch.cli.etl import EPILOG, run_etl
+
+            return _make(name, run_etl, LockableCommand, EPILOG)
+        case "stream":
+            from asyncbatch.cli.stream import EPILOG, stream_events
+
+            return _make(name, stream_events, ReportingCommand, EPILOG)
+        case "init":
+            from asyncbatch.cli.init import EPILOG, write_pipeline
+
+            return _make(name, write_pipeline, SectionedCommand, EPILOG)
+        case "merge-reports":
+            from asyncbatch.cli.merge_reports import EPILOG, merge_reports
+
+            return _make(name, merge_reports, SectionedCommand, EPILOG)
+        case "ledger":
+            from asyncbatch.cli.ledger import ledger as group
+        case _:
+            from asyncbatch.cli.generate import generate as group
+    return typer.main.get_group(group)
+
+
+def _make(name: str, function: Any, kind: type[SectionedCommand], epilog: str) -> Any:
+    from asyncbatch.cli.parameters import with_options
+
+    program = typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
+    program.command(name, cls=kind, epilog=epilog)(with_options(function))
+    return typer.main.get_command(program)
+
 
 app = typer.Typer(
-    cls=CommandGroup,
+    cls=Program,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -55,13 +115,3 @@ def asyncbatch(
     ] = False,
 ) -> None:
     """Process folders of JSON files: fast, in bounded memory, with exact failure positions."""
-
-
-app.add_typer(ledger, name="ledger")
-app.command("run", cls=LockableCommand, epilog=EPILOG)(with_options(run_files))
-app.command("validate", cls=SectionedCommand, epilog=VALIDATE_EPILOG)(with_options(validate_files))
-app.command("etl", cls=LockableCommand, epilog=ETL_EPILOG)(with_options(run_etl))
-app.command("stream", cls=ReportingCommand, epilog=STREAM_EPILOG)(with_options(stream_events))
-app.add_typer(generate, name="generate")
-app.command("init", cls=SectionedCommand, epilog=INIT_EPILOG)(write_pipeline)
-app.command("merge-reports", cls=SectionedCommand, epilog=MERGE_EPILOG)(with_options(merge_reports))

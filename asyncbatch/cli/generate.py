@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
     from asyncbatch.sources.live.simulator import Simulator
 
-generate = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Write example data.")
+generate = typer.Typer(
+    name="generate",
+    cls=CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Write example data.",
+)
 
 _EVENTS_PER_WRITE = 1000
 EPILOG = """\

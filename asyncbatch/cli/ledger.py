@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.resume.inspection import Database, Inspection
 
 ledger = typer.Typer(
+    name="ledger",
     cls=CommandGroup,
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
     help="Show or clear the ledgers: the records of which inputs are done.",
 )
 

@@ -26,7 +26,8 @@ def all_options():
         words, command, context = commands.pop()
         options = command.get_params(context)
         yield words, context, [one for one in options if one.param_type_name == "option"]
-        for name, inner in getattr(command, "commands", {}).items():
+        for name in getattr(command, "commands", {}):
+            inner = command.get_command(context, name)
             inside = type(context)(inner, parent=context, info_name=name)
             commands.append(((*words, name), inner, inside))
 
