@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from asyncbatch.core.system import usable_cpus
+from asyncbatch.formats.decoder import allow_deep_nesting
 from tests.commands import (
     COMMAND,
     PATIENCE,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 settings.register_profile("anywhere", deadline=None)  # no test depends on a machine's speed
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
+
+allow_deep_nesting()  # Hypothesis warns of a test that raises the limit of recursion itself
 
 SAMPLE_DATA = ROOT / "sample_data"
 # A parent may ignore signals (nohup, cron, `&` in a script). Commands inherit that, and would
