@@ -155,8 +155,8 @@ def contains(now, before):
 
 def flags(command, name=""):
     """Yield each command's name, and its flags."""
-    for inner, below in getattr(command, "commands", {}).items():
-        yield from flags(below, f"{name} {inner}".strip())
+    for inner in getattr(command, "commands", {}):  # each is loaded when it is asked for
+        yield from flags(command.get_command(None, inner), f"{name} {inner}".strip())
     if not hasattr(command, "commands"):
         texts = (text for one in command.params for text in (*one.opts, *one.secondary_opts))
         yield name, {text for text in texts if text.startswith("-")}
