@@ -42,7 +42,7 @@ _fork_server.set_forkserver_preload([*_PRELOADED, __name__])
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment for a command: ours, less what would change its looks."""
+    """Return the environment for a command: ours, less the variables that change its looks."""
     changing = {"CI", "NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS"}
     changing.add("PYTHONUNBUFFERED")  # users' output has buffers, which hide faults
     changing.add("PYTEST_CURRENT_TEST")  # with a long parameter, it is too long for a command

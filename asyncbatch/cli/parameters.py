@@ -64,7 +64,7 @@ class Flag(Struct, frozen=True):
     def value(self, given: Any) -> Any:
         """Return the value of the field. Raises BadParameter."""
         if not (self.is_many or self.splits):
-            return given if self.form is None else self._parse(given)
+            return self._checked(given) if self.form is None else self._parse(given)
         texts = [name for text in given for name in split_names(text)] if self.splits else given
         if self.splits and not all(texts):
             raise typer.BadParameter(
@@ -75,16 +75,23 @@ class Flag(Struct, frozen=True):
     def _parse(self, text: str) -> Any:
         from asyncbatch.config.options.forms import PARSERS
 
-        hint = f"'{self.names[0]}'"
         try:
-            found = PARSERS[self.form or ""](text)
+            return self._checked(PARSERS[self.form or ""](text))
         except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint=hint) from None
-        if self.least is not None and found < self.least:
-            raise typer.BadParameter(f"{text} is less than {self.least:g}", param_hint=hint)
-        if self.above is not None and found <= self.above:
-            raise typer.BadParameter(f"{text} is not more than {self.above:g}", param_hint=hint)
-        return found
+            raise typer.BadParameter(str(error), param_hint=f"'{self.names[0]}'") from None
+
+    def _checked(self, number: Any) -> Any:
+        """Return a number within its bounds, or any other value. Raises BadParameter."""
+        reason = None
+        if self.least is not None and not number >= self.least:
+            reason = f"must be at least {self.least:g}"
+        elif self.above is not None and not number > self.above:
+            reason = f"must be more than {self.above:g}"
+        if reason is not None:
+            raise typer.BadParameter(
+                f"is {number:g}, but {reason}", param_hint=f"'{self.names[0]}'"
+            )
+        return number
 
 
 def _show_all(context: typer.Context, is_asked: bool) -> None:

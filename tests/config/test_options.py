@@ -142,6 +142,24 @@ def test_a_duration_has_one_form_in_all_commands(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("stream", "simulate:", "--rate", "0"), "must be more than 0"),
+        (("stream", "simulate:", "--rate", "nan"), "must be more than 0"),
+        (("stream", "simulate:", "--users", "0"), "--users"),
+        (("run", ".", "--timeout", "0"), "must be more than 0"),
+        (("run", ".", "--max-file-size", "0"), "must be at least 1"),
+        (("run", ".", "--workers", "-1"), "--workers"),
+        (("run", ".", "--key", "a,,b"), "has an empty name"),
+    ],
+)
+def test_numbers_and_names_have_bounds(tmp_path, arguments, told):
+    ran = run_command(*arguments, cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert told in ran.stderr.decode()
+
+
+@pytest.mark.parametrize(
     ("arguments", "hint"),
     [
         (("run", ".", "--jobs", "2"), "--workers"),

@@ -159,7 +159,7 @@ class FailureFlags(Options, frozen=True, kw_only=True):
 
 
 class RetryFlags(Options, frozen=True, kw_only=True):
-    """The retries of a command, and the file for what fails."""
+    """The retries of a command, and the file for its failures."""
 
     panel: ClassVar[str] = "Failures"
 

@@ -38,7 +38,7 @@ class CheckFlags(Options, frozen=True, kw_only=True):
 
 
 class EtlFlags(Options, frozen=True, kw_only=True):
-    """The sources of a pipeline, and what is done with them."""
+    """The sources of a pipeline, and the part of them that is read."""
 
     panel: ClassVar[str] = "Input"
 

@@ -90,7 +90,7 @@ class SchemaFlags(SchemaOptions, frozen=True, kw_only=True):
     ref: Annotated[
         tuple[Name, ...],
         option(
-            "Read what the schema refers to at URI, or below it, from a file or folder.",
+            "Read references of the schema to URI, or below it, from a file or folder.",
             metavar="URI=FILE|DIR",
         ),
     ] = ()
@@ -112,7 +112,7 @@ class ValidateFlags(Options, frozen=True, kw_only=True):
     ref: Annotated[
         tuple[Name, ...],
         option(
-            "Read what the schema refers to at URI, or below it, from a file or folder.",
+            "Read references of the schema to URI, or below it, from a file or folder.",
             metavar="URI=FILE|DIR",
             main=True,
         ),
