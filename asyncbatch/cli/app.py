@@ -10,7 +10,6 @@ from asyncbatch._version import __version__
 from asyncbatch.cli.command import (
     CommandGroup,
     LockableCommand,
-    ReportingCommand,
     SectionedCommand,
 )
 
@@ -62,7 +61,7 @@ def _load(name: str) -> Any:  # noqa: PLR0911 - one case a command
         case "stream":
             from asyncbatch.cli.stream import EPILOG, stream_events
 
-            return _make(name, stream_events, ReportingCommand, EPILOG)
+            return _make(name, stream_events, LockableCommand, EPILOG)
         case "init":
             from asyncbatch.cli.init import EPILOG, write_pipeline
 

@@ -186,7 +186,7 @@ def with_lock_file(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_input(word: str) -> bool:
-    """Whether a word names an input: a folder, a glob, a JSON or TOML file."""
+    """Whether a word names an input: a folder, a glob, a JSON or TOML file, `simulate:`."""
     from asyncbatch.sources.selection import (
         DEFAULT_PATTERNS,
         Patterns,
@@ -195,7 +195,7 @@ def _is_input(word: str) -> bool:
 
     name = os.path.basename(word)
     return (
-        word.endswith(("/", ".toml"))
+        word.endswith(("/", ".toml", "simulate:"))
         or os.path.isdir(word)
         or has_magic(word)
         or Patterns(DEFAULT_PATTERNS).matches(name, "")

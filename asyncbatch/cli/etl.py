@@ -11,6 +11,7 @@ from asyncbatch.config.options.control import (
     FailureFlags,
     LockFlags,
     OutputFlags,
+    StopFlags,
     WorkerFlags,
 )
 from asyncbatch.config.options.pipelines import CheckFlags, EtlFlags, OverrideFlags
@@ -57,6 +58,7 @@ def run_etl(
     sources: EtlFlags,
     check: CheckFlags,
     processes: WorkerFlags,
+    stop: StopFlags,
     cluster: ClusterFlags,
     lock: LockFlags,
     failures: FailureFlags,
@@ -111,7 +113,7 @@ def run_etl(
         report_files = open_reports(output.report, job.stores)
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
-    raise typer.Exit(_run(job, pipeline, sources, output, report_files, grace=processes.grace))
+    raise typer.Exit(_run(job, pipeline, sources, output, report_files, grace=stop.grace))
 
 
 def _run(

@@ -216,7 +216,7 @@ def _etl_ledger_settings(
 _ALLOWED_PARAMETERS = frozenset(
     {
         *("source", "set", "check", "max_failures", "workers", "call_concurrency", "timeout"),
-        *("duration", "max_events", "report", "quiet"),
+        *("duration", "max_events", "report", "quiet", "grace", "lock", "lock_wait"),
     }
 )
 

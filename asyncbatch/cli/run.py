@@ -14,6 +14,7 @@ from asyncbatch.config.options.control import (
     LockFlags,
     OutputFlags,
     RetryFlags,
+    StopFlags,
     WorkerFlags,
 )
 from asyncbatch.config.options.inputs import InputOptions, ReplayOptions
@@ -59,6 +60,7 @@ def run_files(
     ledger: LedgerFlags,
     batches: BatchFlags,
     processes: WorkerFlags,
+    stop: StopFlags,
     cluster: ClusterFlags,
     lock: LockFlags,
     retries: RetryFlags,
@@ -190,7 +192,7 @@ def run_files(
         command="run",
         budget=job.budget,
         report_files=report_files,
-        grace=processes.grace,
+        grace=stop.grace,
     )
     raise typer.Exit(session.carry_out())
 

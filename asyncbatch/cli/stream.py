@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from asyncbatch.cli.command import take_lock
 from asyncbatch.cli.terminal import to_stderr
+from asyncbatch.config.options.control import LockFlags, StopFlags
 from asyncbatch.config.options.pipelines import CheckFlags, OverrideFlags
 from asyncbatch.config.options.streams import (
     PatternOptions,
@@ -17,6 +19,7 @@ from asyncbatch.config.options.streams import (
     WindowFlags,
 )
 from asyncbatch.config.options.transforms import CallFlags, JqFlags, SchemaFlags
+from asyncbatch.core.secrets import redact_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +96,8 @@ def stream_events(
     schema: SchemaFlags,
     failures: StreamFailureFlags,
     control: StreamControlFlags,
+    stop: StopFlags,
+    lock: LockFlags,
     check: CheckFlags,
     simulator: SimulatorOptions,
     target: StreamTargetFlags,
@@ -115,11 +120,25 @@ def stream_events(
         "failures": failures,
         "output": output,
         "call_concurrency": call.call_concurrency,
+        "grace": stop.grace,
     }
     is_file = any(one.endswith(".toml") for one in source)
     if not is_file and (overrides.set or check.check):
         raise typer.BadParameter("--set and --check need a pipeline file: FILE.toml")
+    if lock.lock_wait is not None and lock.lock is None:
+        raise typer.BadParameter("--lock-wait needs --lock")
     try:
+        if lock.lock is not None and not check.check:
+            outputs = (target.to, failures.late, failures.dead_letter, control.checkpoint)
+            take_lock(
+                lock.lock,
+                lock.lock_wait or 0.0,
+                inputs=source,
+                target=None if target.to is None else redact_address(target.to),
+                outputs=[path for path in (*outputs, *output.report) if path],
+                options={"set": overrides.set, "window": windows.window, "by": windows.by},
+                quiet=output.quiet,
+            )
         if is_file:
             session = _file_session(context, source, overrides, check, session_options)
         else:

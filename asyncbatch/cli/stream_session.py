@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from asyncbatch.windows.events import Window
 
 _SNAPSHOT_SECONDS = 0.25
-_GRACE_SECONDS = 8.0  # time to flush the open windows after a stop signal
 
 
 class _Output:
@@ -71,7 +70,8 @@ class StreamSession:
     """One run of a stream in the main process, until its end, a limit or a signal.
 
     Call `carry_out` once. The first stop signal ends the stream cleanly. The second ends the
-    process at once, as does a reader of our output that does not read the open windows in time.
+    process at once, as does a reader of our output that does not read the open windows within
+    `grace` seconds.
     Raises UsageError, LockHeldError.
     """
 
@@ -87,6 +87,7 @@ class StreamSession:
         failures: StreamFailureFlags,
         output: StreamOutputFlags,
         call_concurrency: int,
+        grace: float,
     ) -> None:
         self._reports = [_open_report(path) for path in output.report]
         late_file, dead_file = (
@@ -117,6 +118,7 @@ class StreamSession:
             timeout=failures.timeout,
         )
         self._signal: int | None = None
+        self._grace = grace
         self._logged_losses = 0
         try:
             self._open()
@@ -237,11 +239,11 @@ class StreamSession:
             self._leave(exit_codes.of_signal(self._signal))
         self._signal = number
         self._run.stop()
-        asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._abandon, number)
+        asyncio.get_running_loop().call_later(self._grace, self._abandon, number)
 
     def _abandon(self, number: int) -> NoReturn:
         self._display.log(
-            f"Error: the stream did not end within {_GRACE_SECONDS:g} s of the signal: its open "
+            f"Error: the stream did not end within {self._grace:g} s of the signal: its open "
             "windows are not written"
         )
         self._leave(exit_codes.of_signal(number))

@@ -5,7 +5,13 @@ import typer
 from asyncbatch.cli.arguments import Paths
 from asyncbatch.cli.command import open_reports
 from asyncbatch.cli.values import failure_budget, memory_plan
-from asyncbatch.config.options.control import FailureFlags, OutputFlags, RetryFlags, WorkerFlags
+from asyncbatch.config.options.control import (
+    FailureFlags,
+    OutputFlags,
+    RetryFlags,
+    StopFlags,
+    WorkerFlags,
+)
 from asyncbatch.config.options.inputs import FileOptions
 from asyncbatch.config.options.transforms import ValidateFlags
 
@@ -28,6 +34,7 @@ def validate_files(
     check: ValidateFlags,
     inputs: FileOptions,
     processes: WorkerFlags,
+    stop: StopFlags,
     retries: RetryFlags,
     failures: FailureFlags,
     output: OutputFlags,
@@ -100,6 +107,6 @@ def validate_files(
         command="validate",
         budget=job.budget,
         report_files=report_files,
-        grace=processes.grace,
+        grace=stop.grace,
     )
     raise typer.Exit(session.carry_out())

@@ -42,6 +42,13 @@ class WorkerFlags(Options, frozen=True, kw_only=True):
             main=True,
         ),
     ] = None
+
+
+class StopFlags(Options, frozen=True, kw_only=True):
+    """The end of a command after a stop signal."""
+
+    panel: ClassVar[str] = "Control"
+
     grace: Annotated[
         Delay,
         option(

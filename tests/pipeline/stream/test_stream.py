@@ -22,7 +22,7 @@ from asyncbatch.sources.base import LiveChunk
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from tests.commands import COMMAND, PATIENCE, environment
-from tests.processes import wait_until
+from tests.processes import wait_until, waiting_bytes
 
 SECOND = 1_000_000
 BY_KIND = ("--time", "t", "--by", "k")
@@ -694,3 +694,32 @@ def test_nothing_is_imported_that_is_not_needed():
         [COMMAND[0], "-c", program], check=True, capture_output=True, text=True, env=environment()
     )
     assert finished.stdout == "[]\n"
+
+
+# Locks and stops, as of the other commands
+
+
+def test_a_stream_that_has_the_lock_keeps_others_out(live, stream):
+    first = live("-", "--time", "t", "--lock", "--window", "tumbling:1s", "-q")
+    first.stdin.write(b'{"t": 1}\n{"t": 100}\n')
+    first.stdin.flush()
+    assert json.loads(first.stdout.readline())["aggregates"] == {"count": 1}
+    code, windows, errors = stream("-", "--time", "t", "--lock", "--window", "tumbling:1s")
+    assert (code, windows) == (75, [])
+    assert f"process {first.pid}" in errors
+    # Another job has another lock.
+    assert stream("-", "--time", "t", "--lock", "--window", "tumbling:2s")[0] == 0
+    first.stdin.close()
+    assert first.wait(PATIENCE) == 0
+    assert stream("-", "--time", "t", "--lock", "--window", "tumbling:1s")[0] == 0
+
+
+def test_a_reader_that_does_not_read_is_left_after_the_grace(live):
+    process = live("-", "--time", "t", "--by", "k", "--window", "tumbling:1h", "--grace", "0.2")
+    lines = [f'{{"t": 1, "k": "{number:060}"}}\n' for number in range(3000)]
+    process.stdin.write("".join(lines).encode())
+    process.stdin.flush()
+    wait_until(lambda: not waiting_bytes(process.stdin), running=process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 143  # nobody reads its windows, which fill the pipe
+    assert b"the stream did not end within 0.2 s of the signal" in process.stderr.read()
