@@ -52,7 +52,7 @@ from asyncbatch.sinks.target import Target
 from asyncbatch.sinks.windows import make_target
 from asyncbatch.sources.live.open import SIMULATE, LiveOptions, open_path
 from asyncbatch.sources.live.simulator import SimulatedSource
-from asyncbatch.sources.selection import Selection
+from asyncbatch.sources.selection import DEFAULT_PATTERNS, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -317,8 +317,9 @@ def _named_tables(tables: Sequence[EventSourceTable]) -> Iterator[tuple[str, Eve
 
 def _open_source(name: str, table: EventSourceTable) -> LiveSource:
     if isinstance(table, EventFileTable | EventFolderTable):
-        pattern = table.pattern if isinstance(table, EventFolderTable) else None
-        selection = Selection(pattern) if pattern else Selection()
+        selection = Selection()
+        if isinstance(table, EventFolderTable):
+            selection = Selection(table.pattern or DEFAULT_PATTERNS, table.exclude)
         return open_path(name, LiveOptions(table.follow, table.from_end, selection))
     if not isinstance(table, SimulatedTable):
         return open_path(STDIN)

@@ -262,14 +262,19 @@ def _live_options(sources: "Sequence[str]", reading: PatternOptions) -> "LiveOpt
     """
     from asyncbatch.errors import UsageError
     from asyncbatch.sources.live.open import LiveOptions
-    from asyncbatch.sources.selection import Selection
+    from asyncbatch.sources.selection import DEFAULT_PATTERNS, Selection
 
     if reading.follow and not any(one not in ("-", SIMULATE) for one in sources):
         raise UsageError("--follow works only with files and folders")
-    if reading.pattern and not any(map(os.path.isdir, sources)):
-        raise UsageError("--pattern works only with folders")
-    selection = Selection(reading.pattern) if reading.pattern else Selection()
-    return LiveOptions(reading.follow, reading.from_end, selection)
+    if not any(map(os.path.isdir, sources)):
+        for option, values in (("--pattern", reading.pattern), ("--exclude", reading.exclude)):
+            if values:
+                raise UsageError(f"{option} works only with folders")
+    return LiveOptions(
+        reading.follow,
+        reading.from_end,
+        Selection(reading.pattern or DEFAULT_PATTERNS, reading.exclude),
+    )
 
 
 def _open_source(source: str, options: "LiveOptions", simulator: SimulatorOptions) -> "LiveSource":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from asyncbatch.config.options.declare import (
     Bytes,
@@ -18,30 +18,33 @@ from asyncbatch.config.options.declare import (
 
 MAX_DECOMPRESSED_SIZE = 100 * 1024**3  # bytes
 
+Patterns: TypeAlias = Annotated[
+    Names | None,
+    option(
+        "Of files in folders, only read those whose name matches GLOB (with '/': whose path "
+        "below the folder).",
+        short="-p",
+        metavar="GLOB",
+        default="*.json, *.jsonl, *.ndjson, and each with .gz, .bz2, .xz, .zst",
+        main=True,
+    ),
+]
+Excluded: TypeAlias = Annotated[
+    tuple[Name, ...],
+    option(
+        "Skip files and folders that match GLOB.",
+        metavar="GLOB",
+    ),
+]
+
 
 class FileOptions(Options, frozen=True, kw_only=True):
     """Files: where they are, which are read, and how."""
 
     panel: ClassVar[str] = "Input"
 
-    pattern: Annotated[
-        Names | None,
-        option(
-            "Of files in folders, only read those whose name matches GLOB (with '/': whose path "
-            "below the folder).",
-            short="-p",
-            metavar="GLOB",
-            default="*.json, *.jsonl, *.ndjson, and each with .gz, .bz2, .xz, .zst",
-            main=True,
-        ),
-    ] = None
-    exclude: Annotated[
-        tuple[Name, ...],
-        option(
-            "Skip files and folders that match GLOB.",
-            metavar="GLOB",
-        ),
-    ] = ()
+    pattern: Patterns = None
+    exclude: Excluded = ()
     files_from: Annotated[
         Name | None,
         option(

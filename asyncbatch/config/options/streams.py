@@ -19,6 +19,8 @@ from asyncbatch.config.options.declare import (
     WindowText,
     option,
 )
+from asyncbatch.config.options.inputs import Excluded, Patterns  # noqa: TC001 - msgspec reads them
+from asyncbatch.config.options.target import CsvSafe, TableName  # noqa: TC001 - as above
 
 ARRIVAL = "arrival"  # in place of the field of an event's time
 DEFAULT_MAX_KEYS = 100_000
@@ -133,17 +135,8 @@ class FollowOptions(Options, frozen=True, kw_only=True):
 class PatternOptions(FollowOptions, frozen=True, kw_only=True):
     """The reading of folders."""
 
-    pattern: Annotated[
-        Names | None,
-        option(
-            "Of files in folders, only read those whose name matches GLOB (with '/': whose path "
-            "below the folder).",
-            short="-p",
-            metavar="GLOB",
-            default="*.json, *.jsonl, *.ndjson, and each with .gz, .bz2, .xz, .zst",
-            main=True,
-        ),
-    ] = None
+    exclude: Excluded = ()
+    pattern: Patterns = None
 
 
 class SimulatorOptions(Options, frozen=True, kw_only=True):
@@ -176,18 +169,8 @@ class StreamSinkOptions(Options, frozen=True, kw_only=True):
 
     panel: ClassVar[str] = "Output"
 
-    table: Annotated[
-        Name | None,
-        option(
-            "The table in the database.",
-            metavar="NAME",
-            main=True,
-        ),
-    ] = None
-    csv_safe: Annotated[
-        bool,
-        option("Put ' before the cells of a CSV file that a spreadsheet would take for formulas."),
-    ] = False
+    table: TableName = None
+    csv_safe: CsvSafe = False
 
 
 class StreamTargetFlags(StreamSinkOptions, frozen=True, kw_only=True):

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from asyncbatch.config.options.declare import Count, Name, Names, Options, option
+
+TableName: TypeAlias = Annotated[
+    Name | None,
+    option(
+        "The table in the database.",
+        metavar="NAME",
+        main=True,
+    ),
+]
+CsvSafe: TypeAlias = Annotated[
+    bool,
+    option("Put ' before the cells of a CSV file that a spreadsheet would take for formulas."),
+]
+AllowDuplicates: TypeAlias = Annotated[
+    bool,
+    option("Load inputs again whose rows are in the table already, or were before they changed."),
+]
 
 
 class SinkOptions(Options, frozen=True, kw_only=True):
@@ -12,14 +29,7 @@ class SinkOptions(Options, frozen=True, kw_only=True):
 
     panel: ClassVar[str] = "Target"
 
-    table: Annotated[
-        Name | None,
-        option(
-            "The table in the database.",
-            metavar="NAME",
-            main=True,
-        ),
-    ] = None
+    table: TableName = None
     key: Annotated[
         Names,
         option(
@@ -60,10 +70,7 @@ class SinkOptions(Options, frozen=True, kw_only=True):
             commas=True,
         ),
     ] = None
-    csv_safe: Annotated[
-        bool,
-        option("Put ' before the cells of a CSV file that a spreadsheet would take for formulas."),
-    ] = False
+    csv_safe: CsvSafe = False
     null_value: Annotated[
         str | None,
         option(
@@ -138,12 +145,7 @@ class LedgerFlags(Options, frozen=True, kw_only=True):
     ] = False
     retry_failed: Annotated[bool, option("Process only inputs that failed before.")] = False
     force: Annotated[bool, option("Process all inputs again.")] = False
-    allow_duplicates: Annotated[
-        bool,
-        option(
-            "Load inputs again whose rows are in the table already, or were before they changed."
-        ),
-    ] = False
+    allow_duplicates: AllowDuplicates = False
     ledger: Annotated[
         Name | None,
         option(

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
 from asyncbatch.config.options.declare import Count, Name, Options, Path, option
 
 _PANEL = "Records, transformed in this order: --jq, then --call, then --schema, then --dedupe"
+
+CheckContent: TypeAlias = Annotated[
+    bool,
+    option("Also check contentEncoding and contentMediaType of the schema (base64, JSON)."),
+]
+References: TypeAlias = Annotated[
+    tuple[Name, ...],
+    option(
+        "Read references of the schema to URI, or below it, from a file or folder.",
+        metavar="URI=FILE|DIR",
+    ),
+]
 
 
 class JqOptions(Options, frozen=True, kw_only=True):
@@ -70,10 +82,7 @@ class SchemaOptions(Options, frozen=True, kw_only=True):
     check_formats: Annotated[
         bool, option("Also check the formats of the schema (email, date).")
     ] = False
-    check_content: Annotated[
-        bool,
-        option("Also check contentEncoding and contentMediaType of the schema (base64, JSON)."),
-    ] = False
+    check_content: CheckContent = False
 
 
 class SchemaFlags(SchemaOptions, frozen=True, kw_only=True):
@@ -87,13 +96,7 @@ class SchemaFlags(SchemaOptions, frozen=True, kw_only=True):
             main=True,
         ),
     ] = None
-    ref: Annotated[
-        tuple[Name, ...],
-        option(
-            "Read references of the schema to URI, or below it, from a file or folder.",
-            metavar="URI=FILE|DIR",
-        ),
-    ] = ()
+    ref: References = ()
 
 
 class ValidateFlags(Options, frozen=True, kw_only=True):
@@ -109,14 +112,7 @@ class ValidateFlags(Options, frozen=True, kw_only=True):
             main=True,
         ),
     ]
-    ref: Annotated[
-        tuple[Name, ...],
-        option(
-            "Read references of the schema to URI, or below it, from a file or folder.",
-            metavar="URI=FILE|DIR",
-            main=True,
-        ),
-    ] = ()
+    ref: References = ()
     check_formats: Annotated[
         bool,
         option(
@@ -124,10 +120,7 @@ class ValidateFlags(Options, frozen=True, kw_only=True):
             name="--check-formats/--no-check-formats",
         ),
     ] = True
-    check_content: Annotated[
-        bool,
-        option("Also check contentEncoding and contentMediaType of the schema (base64, JSON)."),
-    ] = False
+    check_content: CheckContent = False
 
 
 class DedupeFlags(Options, frozen=True, kw_only=True):

@@ -723,3 +723,26 @@ def test_a_reader_that_does_not_read_is_left_after_the_grace(live):
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 143  # nobody reads its windows, which fill the pipe
     assert b"the stream did not end within 0.2 s of the signal" in process.stderr.read()
+
+
+def test_a_folder_is_read_but_for_what_is_excluded(stream, tmp_path):
+    for name in ("in/a.jsonl", "in/b.jsonl", "in/old/c.jsonl", "in/d.log"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'{{"t": 1, "k": "{path.stem}"}}\n')
+    options = ("--time", "t", "--by", "k", "--window", "tumbling:1s")
+
+    def keys(*more):
+        return sorted(one["key"]["k"] for one in stream("in", *options, *more)[1])
+
+    assert keys() == ["a", "b", "c"]
+    assert keys("--exclude", "old") == ["a", "b"]
+    assert keys("--exclude", "old", "--exclude", "b.*") == ["a"]
+    assert keys("--pattern", "*.log", "--pattern", "*.jsonl", "--exclude", "a*") == ["b", "c", "d"]
+    assert stream("in/a.jsonl", *options, "--exclude", "x")[0] == 2
+    (tmp_path / "s.toml").write_text(
+        'source = {type = "folder", path = "in", exclude = ["old", "b.*"]}\n'
+        '[window]\nspec = "tumbling:1s"\ntime = "t"\nby = ["k"]\n'
+    )
+    code, windows, _ = stream("s.toml")
+    assert (code, [one["key"]["k"] for one in windows]) == (0, ["a"])
