@@ -217,6 +217,7 @@ _ALLOWED_PARAMETERS = frozenset(
     {
         *("source", "set", "check", "max_failures", "workers", "call_concurrency", "timeout"),
         *("duration", "max_events", "report", "quiet", "grace", "lock", "lock_wait"),
+        "signal_exit",
     }
 )
 

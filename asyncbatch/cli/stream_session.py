@@ -118,7 +118,7 @@ class StreamSession:
             timeout=failures.timeout,
         )
         self._signal: int | None = None
-        self._grace = grace
+        self._grace, self._signal_exit = grace, control.signal_exit
         self._logged_losses = 0
         try:
             self._open()
@@ -210,7 +210,10 @@ class StreamSession:
             failed = f"Error: all {tally.rejected:,} events were rejected{''.join(reasons)}"
             to_stderr(failed)
         is_good = not over_budget and not tally.refused and not is_lost
-        return self._write_reports(exit_codes.SUCCESS if is_good else exit_codes.FAILURES)
+        code = exit_codes.SUCCESS if is_good else exit_codes.FAILURES
+        if self._signal is not None and self._signal_exit:
+            code = code or exit_codes.of_signal(self._signal)
+        return self._write_reports(code)
 
     def _write_reports(self, code: int, error: str | None = None) -> int:
         """Write the reports with this exit code, and why the stream failed.

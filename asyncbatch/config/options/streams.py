@@ -213,6 +213,10 @@ class StreamControlFlags(Options, frozen=True, kw_only=True):
         ),
     ] = None
     max_events: Annotated[Count | None, option("Stop after N events.", metavar="N")] = None
+    signal_exit: Annotated[
+        bool,
+        option("After Ctrl-C or SIGTERM exit 130 or 143, as the other commands do, and not 0."),
+    ] = False
     checkpoint: Annotated[
         Name | None,
         option(

@@ -746,3 +746,23 @@ def test_a_folder_is_read_but_for_what_is_excluded(stream, tmp_path):
     )
     code, windows, _ = stream("s.toml")
     assert (code, [one["key"]["k"] for one in windows]) == (0, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("number", "options", "code"),
+    [
+        (signal.SIGTERM, (), 0), (signal.SIGTERM, ("--signal-exit",), 143),
+        (signal.SIGINT, ("--signal-exit",), 130),
+    ],
+)  # fmt: skip
+def test_the_exit_status_of_a_stream_that_is_stopped(live, tmp_path, number, options, code):
+    report = ("--report", str(tmp_path / "r.json"))
+    process = live("-", "--time", "t", "--window", "tumbling:1s", *report, *options)
+    process.stdin.write(b'{"t": 1}\n{"t": 9}\n')
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["aggregates"] == {"count": 1}
+    process.send_signal(number)
+    assert process.wait(PATIENCE) == code
+    [last] = [json.loads(line) for line in process.stdout]
+    assert (last["aggregates"], last["partial"]) == ({"count": 1}, True)
+    assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == code
