@@ -17,6 +17,14 @@ from asyncbatch.config.options.declare import Options
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+Paths = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="PATH...",
+        help="Folders, files, quoted globs, URLs (s3, gs, az, https), or '-' for standard input.",
+    ),
+]
+
 
 class Flag(Struct, frozen=True):
     """One option of a command line."""

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from asyncbatch.cli.arguments import Paths
 from asyncbatch.cli.command import open_reports, take_lock
+from asyncbatch.cli.parameters import Paths
 from asyncbatch.cli.values import dask_settings, failure_budget, has_library, memory_plan
 from asyncbatch.config.options.control import (
     BatchFlags,

@@ -2,8 +2,8 @@
 
 import typer
 
-from asyncbatch.cli.arguments import Paths
 from asyncbatch.cli.command import open_reports
+from asyncbatch.cli.parameters import Paths
 from asyncbatch.cli.values import failure_budget, memory_plan
 from asyncbatch.config.options.control import (
     FailureFlags,
