@@ -643,6 +643,7 @@ def test_sessions_that_are_ended_cost_nothing(server, sql, url, tmp_path):
     (tmp_path / "hold").write_text("5000")
     process = _started(tmp_path, url, "--load-batch", "150", "-w", "1")
     ours = "FROM pg_stat_activity WHERE application_name = 'asyncbatch'"
+    _wait_for_rows(sql, process)  # a session that ends before is no usable server
     ended = 0
     while process.poll() is None:
         ended += len(server.execute(f"SELECT pg_terminate_backend(pid) {ours}"))
