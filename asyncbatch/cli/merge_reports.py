@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.config.options.control import OutputFlags
+from asyncbatch.config.options.control import OutputFlags, Quiet, ShowFailures
 from asyncbatch.config.options.declare import Options, option
 
 if TYPE_CHECKING:
@@ -38,15 +38,7 @@ class MergeFlags(Options, frozen=True, kw_only=True):
 
     panel: ClassVar[str] = "Output"
 
-    show_failures: Annotated[
-        float,
-        option(
-            "The number of failures in the summary.",
-            metavar="N|all",
-            form="count",
-            panel="Failures",
-        ),
-    ] = 20
+    show_failures: ShowFailures = 20
     output: Annotated[
         Literal["text", "json", "github"],
         option("Print a text summary, one JSON object, or annotations for GitHub.", short="-o"),
@@ -58,7 +50,7 @@ class MergeFlags(Options, frozen=True, kw_only=True):
             metavar="FILE",
         ),
     ] = ()
-    quiet: Annotated[bool, option("Print only failures, on stderr.", short="-q")] = False
+    quiet: Quiet = False
 
 
 def merge_reports(

@@ -47,6 +47,8 @@ class StoreSettings(Struct, frozen=True):
 Format = Literal["auto", "json", "jsonl", "concat", "seq"]
 
 
+EVENT_TYPES = ("login", "logout", "purchase", "view")  # of simulated events, by default
+
 MIB = 1024 * 1024
 MAX_BATCH_SECONDS = 0.5  # default time after which a worker returns the rest of a batch
 MAX_UNPACKED_BYTES = (

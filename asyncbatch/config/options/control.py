@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from asyncbatch.config.options.declare import (
     Bytes,
@@ -16,6 +16,16 @@ from asyncbatch.config.options.declare import (
 )
 
 OutputFormat = Literal["text", "json", "jsonl", "junit", "github"]
+ShowFailures: TypeAlias = Annotated[
+    float,
+    option(
+        "The number of failures in the summary.",
+        metavar="N|all",
+        form="count",
+        panel="Failures",
+    ),
+]
+Quiet: TypeAlias = Annotated[bool, option("Print only failures, on stderr.", short="-q", main=True)]
 
 
 class WorkerFlags(Options, frozen=True, kw_only=True):
@@ -216,24 +226,9 @@ class OutputFlags(Options, frozen=True, kw_only=True):
             main=True,
         ),
     ] = ()
-    quiet: Annotated[
-        bool,
-        option(
-            "Print only failures, on stderr.",
-            short="-q",
-            main=True,
-        ),
-    ] = False
+    quiet: Quiet = False
     verbose: Annotated[bool, option("Print a line for each input, on stderr.", short="-v")] = False
-    show_failures: Annotated[
-        float,
-        option(
-            "The number of failures in the summary.",
-            metavar="N|all",
-            form="count",
-            panel="Failures",
-        ),
-    ] = 20
+    show_failures: ShowFailures = 20
     progress: Annotated[
         bool,
         option(

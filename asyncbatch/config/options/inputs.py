@@ -15,8 +15,7 @@ from asyncbatch.config.options.declare import (
     ShardText,
     option,
 )
-
-MAX_DECOMPRESSED_SIZE = 100 * 1024**3  # bytes
+from asyncbatch.core.settings import MAX_UNPACKED_BYTES
 
 Patterns: TypeAlias = Annotated[
     Names | None,
@@ -97,7 +96,7 @@ class FileOptions(Options, frozen=True, kw_only=True):
             metavar="SIZE",
             default="100GiB",
         ),
-    ] = MAX_DECOMPRESSED_SIZE
+    ] = MAX_UNPACKED_BYTES
     max_window: Annotated[
         Bytes | None,
         option(

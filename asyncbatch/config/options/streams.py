@@ -21,10 +21,10 @@ from asyncbatch.config.options.declare import (
 )
 from asyncbatch.config.options.inputs import Excluded, Patterns  # noqa: TC001 - msgspec reads them
 from asyncbatch.config.options.target import CsvSafe, TableName  # noqa: TC001 - as above
+from asyncbatch.core.settings import EVENT_TYPES
 
 ARRIVAL = "arrival"  # in place of the field of an event's time
 DEFAULT_MAX_KEYS = 100_000
-DEFAULT_TYPES = ("login", "logout", "purchase", "view")
 
 
 class WindowOptions(Options, frozen=True, kw_only=True):
@@ -154,7 +154,7 @@ class SimulatorOptions(Options, frozen=True, kw_only=True):
             metavar="NAMES",
             commas=True,
         ),
-    ] = DEFAULT_TYPES
+    ] = EVENT_TYPES
     disorder: Annotated[
         Span,
         option(

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from asyncbatch.core.aio import Wakeup
+from asyncbatch.core.settings import EVENT_TYPES
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.base import LiveChunk
 from asyncbatch.windows.times import utc_text
@@ -17,7 +18,6 @@ from asyncbatch.windows.times import utc_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-DEFAULT_TYPES = ("login", "logout", "purchase", "view")
 _MICROSECONDS = 1_000_000  # of a second
 _POLL_SECONDS = 0.02  # simulated events that are due within this time come in one chunk
 _MAX_EVENTS_AT_ONCE = 1_000  # events of one chunk, after a pause or at a high rate
@@ -45,7 +45,7 @@ class Simulator:
         rate: float = 10.0,
         seed: int | None = None,
         users: int = 1000,
-        types: Sequence[str] = DEFAULT_TYPES,
+        types: Sequence[str] = EVENT_TYPES,
         disorder: int = 0,
     ) -> None:
         self._seed = random.SystemRandom().getrandbits(48) if seed is None else seed
