@@ -25,7 +25,10 @@ MAX_INTEGER_DIGITS = 4300
 
 # Possessive quantifiers (++, *+) never backtrack, so no input can make a match slow.
 _SPACE = re.compile(rb"[ \t\n\r]*+")
-_PLAIN = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+')
+# Not possessive as a whole: up to 3.11.4, Python does not go back to the end of the last repetition
+# if the next one fails midway, as a bad escape does (gh-106052). The limit bounds the memory of a
+# match, 250 bytes a repetition.
+_PLAIN = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){0,10000}')
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _HEX = re.compile(rb"[0-9a-fA-F]{0,4}+")
 _BLANK = b" \t\n\r"
@@ -186,7 +189,9 @@ class _Scanner:
 
     def _string(self) -> None:
         start = self.at
-        self.at = _end_of(_PLAIN, self.text, start + 1)
+        end = start + 1
+        while end > self.at:
+            self.at, end = end, _end_of(_PLAIN, self.text, end)
         found = self.text[self.at : self.at + 1]
         if found == b'"':
             self._surrogates(start + 1, self.at)

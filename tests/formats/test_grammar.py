@@ -128,6 +128,9 @@ def test_bad_text_gives_its_first_fault(validator, text):
         (b"[NaN]", "NaN"),
         (b"[1, // x\n2]", "comments"),
         (b"[1,]", "trailing comma"),
+        (b'["a\\x"]', "\\ before 'x' is no JSON escape"),
+        (b'["a\\u12g4"]', "needs four hexadecimal digits, not 'g'"),
+        (b'["\\u000]', "needs four hexadecimal digits, not ']'"),
         (b"007", "leading zeros"),
         (b'{"a": True}', "true"),
         (b"{}\n{}\n", "--format jsonl"),
@@ -199,6 +202,15 @@ def mutated(draw):
 def test_verdict_and_count_equal_the_standard_library(validator, text):
     verdict = validator(text)
     assert (None if isinstance(verdict, Fault) else verdict) == strict_count(text)
+
+
+@pytest.mark.parametrize("ending", [b'"]', b'\\x"]', b"\n"])
+def test_strings_of_many_escapes(ending):
+    text = b'["' + rb"a\n\u00e9" * 30_000 + ending
+    at = text.index(ending)
+    expected = {b'"]': 1, b'\\x"]': at + 1, b"\n": at}[ending]
+    found = examine(text)
+    assert (found.byte if isinstance(found, Fault) else found) == expected
 
 
 LIMITS = ("surrogate", "double precision", "digits; the limit")
