@@ -62,6 +62,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "simdjson": ("formats",),
     "tenacity": ("core.retry",),
     "typer": ("cli",),
+    "urllib3": ("storage.web",),
     "watchfiles": ("sources.live.watch",),
     "yarl": ("sources.http",),
 }

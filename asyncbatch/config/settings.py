@@ -39,7 +39,12 @@ def inputs_of(options: FileOptions, paths: Sequence[str], retries: Retries | Non
         options.limit,
         options.root,
         None if options.shard is None else Shard.parse(options.shard),
-        stores_of(options.endpoint, retries, anonymous=options.anonymous),
+        stores_of(
+            options.endpoint,
+            retries,
+            anonymous=options.anonymous,
+            allow_origins=options.allow_origins,
+        ),
         options.max_decompressed_size,
         options.max_window,
     )
@@ -61,16 +66,27 @@ def file_settings(
         options.max_window,
         sizes,
         retries or Retries(),
-        stores_of(options.endpoint, retries, anonymous=options.anonymous),
+        stores_of(
+            options.endpoint,
+            retries,
+            anonymous=options.anonymous,
+            allow_origins=options.allow_origins,
+        ),
     )
 
 
 def stores_of(
-    endpoint: Secret | None, retries: Retries | None = None, *, anonymous: bool
+    endpoint: Secret | None,
+    retries: Retries | None = None,
+    *,
+    anonymous: bool,
+    allow_origins: tuple[str, ...] = (),
 ) -> StoreSettings:
     """Return the settings of connections to object stores. Raises UsageError."""
     address = None if endpoint is None else endpoint.reveal()
-    return StoreSettings.from_options(address, retries, anonymous=anonymous)
+    return StoreSettings.from_options(
+        address, retries, anonymous=anonymous, allow_origins=allow_origins
+    )
 
 
 def target_of(options: SinkOptions, to: str, root: str | None, **connection: Any) -> Target:

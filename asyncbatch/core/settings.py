@@ -18,10 +18,17 @@ class StoreSettings(Struct, frozen=True):
     anonymous: bool = False
     retries: Retries = Retries(5, 0.2)  # after transient errors, for instance 500 and SlowDown
     timeout: float = 60.0  # seconds without a byte from the server
+    # origins that the URL of a web server may redirect to, besides its own
+    allow_origins: tuple[str, ...] = ()
 
     @classmethod
     def from_options(
-        cls, endpoint: str | None, retries: Retries | None = None, *, anonymous: bool = False
+        cls,
+        endpoint: str | None,
+        retries: Retries | None = None,
+        *,
+        anonymous: bool = False,
+        allow_origins: tuple[str, ...] = (),
     ) -> StoreSettings:
         """Return the user's settings, with at least the default number of retries.
 
@@ -29,7 +36,12 @@ class StoreSettings(Struct, frozen=True):
         """
         default = cls().retries
         wanted = default if retries is None else retries
-        settings = cls(endpoint, anonymous, max(wanted, default, key=lambda one: one.count))
+        settings = cls(
+            endpoint,
+            anonymous,
+            max(wanted, default, key=lambda one: one.count),
+            allow_origins=allow_origins,
+        )
         settings.check()
         return settings
 

@@ -1,4 +1,4 @@
-"""CPUs and memory of this process, within the limits of its cgroup."""
+"""CPUs and memory of this process, within the limits of its cgroup, and the proxies."""
 
 from __future__ import annotations
 
@@ -140,3 +140,13 @@ def paused_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def proxy_for(scheme: str, authority: str) -> str | None:
+    """Return the URL of the proxy that the environment names for a server, or None."""
+    from urllib.request import getproxies, proxy_bypass
+
+    proxy = getproxies().get(scheme)
+    if proxy is None or proxy_bypass(authority):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"

@@ -43,6 +43,7 @@ async def process_files(
     retry_delay: float = 0.2,
     endpoint: str | None = None,
     anonymous: bool = False,
+    allow_origins: Sequence[str] = (),
 ) -> AsyncGenerator[FileResult, None]:
     """Process folders, files, globs and URLs of JSON; yield a result for each file.
 
@@ -55,7 +56,9 @@ async def process_files(
     """
     selection = Selection(tuple(patterns), tuple(exclude), hidden, follow_symlinks)
     retrying = Retries(retries, retry_delay)
-    stores = StoreSettings.from_options(endpoint, retrying, anonymous=anonymous)
+    stores = StoreSettings.from_options(
+        endpoint, retrying, anonymous=anonymous, allow_origins=tuple(allow_origins)
+    )
     inputs = Inputs(
         tuple(os.fspath(path) for path in paths),
         selection=selection,

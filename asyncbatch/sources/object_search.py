@@ -40,7 +40,7 @@ class ObjectSearch:
         address = parse_address(url)
         if has_magic(address.bucket) and not address.is_web:
             raise UsageError(f"{redact_url(url)}: the name of a bucket cannot contain wildcards")
-        self._objects.stores.location(url)
+        self._objects.check(url)
         found = self._find_argument(url, address)
         first = next(found, None)
         if first is None:

@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.core.paths import ObjectPath, parse_address
-from asyncbatch.storage.objects import object_path_from_metadata, translated_errors
+from asyncbatch.storage.object_access import object_path_from_metadata, translated_errors
 from asyncbatch.storage.store_errors import ObjectError, object_error
 
 if TYPE_CHECKING:

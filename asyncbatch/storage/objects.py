@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import threading
 from collections import deque
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from asyncbatch.core.paths import ObjectPath
+from asyncbatch.core.paths import ObjectPath, parse_address
 from asyncbatch.core.retry import Retrier
 from asyncbatch.errors import UsageError
 from asyncbatch.storage.local import Content, TooLargeError
-from asyncbatch.storage.store_errors import CHANGED_MESSAGE, ChangedError, ObjectError, object_error
+from asyncbatch.storage.object_access import (
+    RANGE_BYTES,
+    ObjectData,
+    RangesRefusedError,
+    StoreAccess,
+    StreamedResponse,
+)
+from asyncbatch.storage.store_errors import ChangedError, ObjectError
 from asyncbatch.storage.stores import Stores
 
 if TYPE_CHECKING:
@@ -20,23 +26,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from asyncbatch.core.settings import StoreSettings
-    from asyncbatch.storage.stores import StoreLocation
+    from asyncbatch.storage.object_access import ObjectAccess
 
-RANGE_BYTES = 1024 * 1024  # bytes of one range request for a large object
 RANGES_IN_FLIGHT = 8  # range requests at a time, and the ranges that a reader holds in memory
 REQUESTS_IN_FLIGHT = 64  # requests that one reader makes at a time
-
-
-class ObjectData(NamedTuple):
-    """Bytes of an object, with the size and the ETag of the whole object."""
-
-    data: bytes
-    size: int
-    etag: str | None
-
-
-class RangesRefusedError(Exception):
-    """A web server does not support range requests."""
 
 
 class ObjectReader:
@@ -46,8 +39,10 @@ class ObjectReader:
     """
 
     def __init__(self, settings: StoreSettings) -> None:
-        self.stores = Stores(settings)
+        self.stores, self._settings = Stores(settings), settings
         self.retrier = Retrier(settings.retries)
+        self._store_access = StoreAccess(self.stores)
+        self._lazy_web_access: ObjectAccess | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
@@ -64,7 +59,7 @@ class ObjectReader:
     def head(self, url: str) -> ObjectPath:
         """Return the object's path with its size and ETag, or with its `problem`."""
         try:
-            return self.retrier.call(lambda: self._head(url))
+            return self.retrier.call(lambda: self._access(url).head(url))
         except ObjectError as error:
             return ObjectPath(url, problem=(error.errno or errno.EINVAL, str(error)))
 
@@ -74,14 +69,14 @@ class ObjectReader:
 
     def read_whole(self, url: str, limit: int | None = None) -> ObjectData | StreamedResponse:
         """Return a whole object, or the open response if it exceeds `limit` bytes."""
-        return self.retrier.call(lambda: self._whole(url, limit))
+        return self.retrier.call(lambda: self._access(url).whole(url, limit))
 
     def read_range(self, url: str, start: int, end: int, etag: str | None = None) -> ObjectData:
         """Return the bytes from `start` up to `end`, or to the end of the object.
 
         With `etag`, the object must have it. Raises ChangedError, RangesRefusedError.
         """
-        return self.retrier.call(lambda: self._range(url, start, end, etag))
+        return self.retrier.call(lambda: self._access(url).range(url, start, end, etag))
 
     def read_ranges(self, url: str, start: int, end: int, etag: str | None) -> Generator[bytes]:
         """Yield the bytes from `start` up to `end` in ranges, and prefetch the next ranges.
@@ -109,94 +104,34 @@ class ObjectReader:
             for _, future in in_flight:
                 future.cancel()
 
-    def _location(self, url: str) -> StoreLocation:
+    def check(self, url: str) -> None:
+        """Raise UsageError if objects like the one at `url` cannot be requested."""
+        if parse_address(url).is_web:
+            self._web_access()
+        else:
+            self.stores.location(url)
+
+    def _access(self, url: str) -> ObjectAccess:
+        """Return the access to the object at `url`. Raises ObjectError."""
+        if not url.startswith(("http:", "https:")):
+            return self._store_access
         try:
-            return self.stores.location(url)
+            return self._web_access()
         except UsageError as error:  # one bad URL of a list must not end the run
             raise ObjectError(errno.EINVAL, str(error)) from None
 
-    def _head(self, url: str) -> ObjectPath:
-        import obstore
-
-        store, key = self._location(url)
-        with translated_errors(url):
-            return object_path_from_metadata(url, obstore.head(store, key))
-
-    def _whole(self, url: str, limit: int | None) -> ObjectData | StreamedResponse:
-        import obstore
-
-        store, key = self._location(url)
-        with translated_errors(url):
-            result = obstore.get(store, key)
-            meta = result.meta
-            if limit is not None and meta["size"] > limit:
-                return StreamedResponse(result, meta["size"])
-            data = bytes(result.bytes())
-        _check_length(data, meta["size"])
-        return ObjectData(data, meta["size"], meta["e_tag"])
-
-    def _range(self, url: str, start: int, end: int, etag: str | None) -> ObjectData:
-        import obstore
-        from obstore.exceptions import NotSupportedError
-
-        options: dict[str, Any] = {"range": (start, end)}
-        if etag is not None and not etag.startswith("W/"):  # servers do not compare weak ETags
-            options["if_match"] = etag
-        store, key = self._location(url)
-        with translated_errors(url, RangesRefusedError):
-            try:
-                result = obstore.get(store, key, options=options)  # type: ignore[arg-type]  # obstore declares a TypedDict
-            except NotSupportedError:
-                raise RangesRefusedError from None
-            meta = result.meta
-            if etag is not None and meta["e_tag"] not in (None, etag):
-                raise ChangedError
-            data = bytes(result.bytes())
-        _check_length(data, max(0, min(end, meta["size"]) - start))
-        return ObjectData(data, meta["size"], meta["e_tag"])
-
-
-class StreamedResponse:
-    """The open response of a web server without range requests.
-
-    It is read once, from the start.
-    """
-
-    def __init__(self, result: Any, size: int) -> None:
-        self.size = size
-        self._chunks = iter(result.stream(min_chunk_size=RANGE_BYTES))
-
-    def read(self, url: str) -> bytes:
-        """Return the next bytes, empty at the end."""
-        with translated_errors(url):
-            return bytes(next(self._chunks, b""))
-
-
-def object_path_from_metadata(url: str, meta: Any) -> ObjectPath:
-    """Return the path of an object from the library's metadata."""
-    changed_ns = int(meta["last_modified"].timestamp() * 1000) * 1_000_000
-    return ObjectPath(url, meta["size"], meta["e_tag"], changed_ns)
-
-
-@contextmanager
-def translated_errors(url: str, *ours: type[Exception]) -> Iterator[None]:
-    """Translate the library's errors about the object at `url` into ObjectErrors.
-
-    ObjectErrors and the exceptions in `ours` pass unchanged.
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, (ObjectError, *ours)):
-            raise
-        raise object_error(error, url) from None
-
-
-def _check_length(data: bytes, wanted: int) -> None:
-    if len(data) < wanted:
-        raise ObjectError(errno.ECONNRESET, "the response ended early")
-    if len(data) > wanted:
-        raise ObjectError(errno.EINVAL, CHANGED_MESSAGE)
+    def _web_access(self) -> ObjectAccess:
+        with self._lock:
+            if self._lazy_web_access is None:
+                try:
+                    from asyncbatch.storage.web import WebAccess
+                except ImportError:
+                    raise UsageError(
+                        "http:// and https:// URLs need an extra package: "
+                        "pip install 'asyncbatch[cloud]'"
+                    ) from None
+                self._lazy_web_access = WebAccess(self._settings)
+            return self._lazy_web_access
 
 
 # bytes of the first request: it reads most objects whole
@@ -221,7 +156,7 @@ def open_object(
         answer = objects.read_whole(path, ahead)
     _check_limit(answer.size, limit)
     if isinstance(answer, StreamedResponse):
-        return StreamedContent(answer, path, limit)
+        return StreamedContent(answer, limit)
     if len(answer.data) == answer.size:
         return answer.data
     return ObjectContent(answer, objects, path, limit)
@@ -291,10 +226,10 @@ class ObjectContent(Content):
 class StreamedContent(Content):
     """A large object of a web server without range requests; it is read once."""
 
-    def __init__(self, answer: StreamedResponse, path: ObjectPath, limit: int | None) -> None:
-        super().__init__(answer.read(path), None, 0, limit)
+    def __init__(self, answer: StreamedResponse, limit: int | None) -> None:
+        super().__init__(answer.read(), None, 0, limit)
         self.is_whole = False
-        self._answer, self._path = answer, path
+        self._answer = answer
         self._rest = b""
 
     def read_into(self, buffer: memoryview) -> int:
@@ -311,7 +246,7 @@ class StreamedContent(Content):
             yield chunk
 
     def _read(self) -> bytes:
-        chunk = self._answer.read(self._path)
+        chunk = self._answer.read()
         self._add_count(len(chunk))
         if not chunk and self.size != self._answer.size:
             raise ChangedError

@@ -67,7 +67,7 @@ def object_error(error: BaseException, url: str) -> ObjectError:
         return ObjectError(errno.EACCES, _no_credentials(url))
     status = status or _STATUS_OF_TYPE.get(name)
     if status is not None:
-        return _answer_error(status, _code(text), url)
+        return answer_error(status, _code(text), url)
     if kind := _KIND.search(text):
         return ObjectError(errno.ECONNRESET, _connection_error(kind[1], text))
     has_no_length = "Content-Length Header missing" in text
@@ -75,7 +75,8 @@ def object_error(error: BaseException, url: str) -> ObjectError:
     return ObjectError(errno.EINVAL, reason)
 
 
-def _answer_error(status: int, code: str | None, url: str) -> ObjectError:
+def answer_error(status: int, code: str | None, url: str) -> ObjectError:
+    """Return an ObjectError for an answer with an error status, and the store's error code."""
     answer = f"{status} {code}" if code else str(status)
     if code in ("NoSuchBucket", "ContainerNotFound"):
         return ObjectError(errno.ENOENT, _no_bucket(url))

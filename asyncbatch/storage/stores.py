@@ -75,10 +75,8 @@ class Stores:
                     return store.S3Store(address.bucket, **options)
                 case "gs":
                     return store.GCSStore(address.bucket, **options)
-                case "az":
-                    return store.AzureStore(address.bucket, **options)
                 case _:
-                    return store.HTTPStore(_without_user_info(address), **options)
+                    return store.AzureStore(address.bucket, **options)
         except (exceptions.BaseError, ValueError) as error:
             reason = library_reason(error)
             raise UsageError(f"{redact_url(str(address))} cannot be opened: {reason}") from None
@@ -98,11 +96,6 @@ class Stores:
             "client_options": client,
             "retry_config": self._retry_config(),
         }
-        if address.is_web:
-            client["allow_http"] = scheme == "http"
-            if user := _basic_auth_header(address):
-                client["default_headers"] = {"authorization": user}
-            return options
         endpoints = (os.environ.get(name) for name in _ENDPOINT_VARIABLES[scheme])
         endpoint = settings.endpoint or next(filter(None, endpoints), None)
         if endpoint is not None:
@@ -124,18 +117,3 @@ class Stores:
             config["max_retries"] = max(retries.count, _UPLOAD_RETRIES)
             config["backoff"] = {"init_backoff": first, "max_backoff": longest, "base": 2}
         return config | {"retry_timeout": timedelta(seconds=_REQUEST_SECONDS)}
-
-
-def _without_user_info(address: Address) -> str:
-    """Return the URL of a web server's object without user name and password."""
-    host, slash, rest = address.bucket.partition("/")
-    return f"{address.scheme}://{host.rpartition('@')[2]}{slash}{rest}"
-
-
-def _basic_auth_header(address: Address) -> str | None:
-    """Return the Authorization header for the user and password in a URL, or None."""
-    from base64 import b64encode
-    from urllib.parse import unquote_to_bytes
-
-    user, at, _ = address.bucket.partition("/")[0].rpartition("@")
-    return f"Basic {b64encode(unquote_to_bytes(user)).decode()}" if at else None

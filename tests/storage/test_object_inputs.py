@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import itertools
 import json
@@ -392,9 +393,9 @@ class TestBig:
     def test_are_worked_on_by_several_workers_as_files_are(self, cloud, bucket, s3, tmp_path, key):
         name = bucket({key: huge()[key]})
         (tmp_path / key).write_bytes(huge()[key])
-        # The main process and two workers read at once. Each reader begins with one range, so no
-        # larger number is certain to be reached.
-        s3.hold(3, "GET", skip=10)
+        # Two workers read at once, each with one range at first. The main process may have read
+        # as far ahead as it may, so no larger number is certain to be reached.
+        s3.hold(2, "GET", skip=10)
         for source, to in ((f"s3://{name}/{key}", "cloud.jsonl"), (key, "file.jsonl")):
             outcome = cloud(source, "--workers", "2", "--to", to, "-o", "json")
             assert outcome.code == 0, outcome.stderr
@@ -402,7 +403,7 @@ class TestBig:
         assert (tmp_path / "cloud.jsonl").read_bytes() == (tmp_path / "file.jsonl").read_bytes()
         ranges = [one.headers["Range"] for one in s3.asked("GET", key) if "Range" in one.headers]
         assert len(ranges) > 30
-        assert s3.most_at_once > 2
+        assert s3.most_at_once >= 2
 
     def test_tell_the_places_of_what_is_bad(self, cloud, bucket):
         name = bucket({"l.jsonl": huge()["l.jsonl"].replace(b'{"id": 99777,', b'{"id" 99777,')})
@@ -543,9 +544,20 @@ class Web(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     texts: ClassVar[dict[str, bytes]] = {}
+    redirects: ClassVar[dict[str, str]] = {}
+    asked: ClassVar[list[tuple[str, str, dict[str, str]]]] = []
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
+        self.asked.append(
+            (self.command, self.path, {k.title(): v for k, v in self.headers.items()})
+        )
+        if (target := self.redirects.get(path)) is not None:
+            self.send_response(302)
+            self.send_header("Location", target)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         text = self.texts.get(path)
         if text is None:
             self.send_response(404)
@@ -586,8 +598,9 @@ def web():
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
 
-    def serve(texts: Mapping[str, bytes]) -> str:
-        Web.texts = dict(texts)
+    def serve(texts: Mapping[str, bytes], redirects: Mapping[str, str] | None = None) -> str:
+        Web.texts, Web.redirects = dict(texts), dict(redirects or {})
+        Web.asked.clear()
         return f"http://127.0.0.1:{server.server_address[1]}"
 
     yield serve
@@ -618,6 +631,54 @@ class TestWeb:
         outcome = run(f"{url}/chunked/a.json", "-o", "json")
         ((_, told),) = failures(outcome).items()
         assert told == ("read_error", "the server does not report its length")
+
+    def test_redirects_within_the_origin_are_followed(self, run, web):
+        url = web({"/new/a.json": b"[1, 2]"}, {"/old": "new/a.json", "/older": "/old?v=1"})
+        outcome = run(url.replace("//", "//me:geheim@") + "/older", "-o", "json")
+        assert outcome.json["records"]["passed"] == 2
+        basic = "Basic " + base64.b64encode(b"me:geheim").decode()
+        assert {headers["Authorization"] for _, _, headers in Web.asked} == {basic}
+        assert "geheim" not in outcome.stdout + outcome.stderr
+
+    @pytest.mark.parametrize(
+        ("target", "message"),
+        [
+            ("http://localhost:{port}/a.json?s=1", "redirects to another origin, {other}"),
+            ("//localhost:{port}/a.json", "redirects to another origin, {other}"),
+            ("http://169.254.169.254/latest/", "another origin, http://169.254.169.254 ("),
+            ("https://127.0.0.1:{port}/a.json", "another origin, https://127.0.0.1:{port} ("),
+            ("ftp://127.0.0.1/a.json", "redirects to ftp:, which is neither http nor https"),
+            ("http://[::1:8/", "redirects to a URL that is not valid"),
+            ("/loop", "redirected more than 10 times"),
+        ],
+    )
+    def test_redirects_to_other_origins_are_failures(self, run, web, target, message):
+        url = web({"/a.json": b"[1, 2]", "/b.json": b"3"})
+        names = {"port": url.rpartition(":")[2], "other": url.replace("127.0.0.1", "localhost")}
+        Web.redirects["/loop"] = target.format(**names)
+        outcome = run(f"{url}/loop", f"{url}/b.json", "-o", "json")
+        ((file, (kind, told)),) = failures(outcome).items()
+        assert (file, kind) == (f"{url}/loop", "read_error")
+        assert message.format(**names) in told
+        assert "s=1" not in told
+        assert outcome.json["records"]["passed"] == 1
+        assert {path for _, path, _ in Web.asked} == {"/loop", "/b.json"}
+
+    @pytest.mark.parametrize("path", ["/a.json", "/plain/a.json"])
+    def test_redirects_to_allowed_origins_send_no_secrets(self, run, web, path):
+        url = web({path: lines(50_000) if path == "/a.json" else b"1"})
+        other = url.replace("127.0.0.1", "localhost")
+        Web.redirects["/home"] = other.replace("//", "//you:theirs@") + path
+        address = url.replace("//", "//me:geheim@") + "/home?token=abc"
+        options = ("--format", "jsonl", "-o", "json")
+        outcome = run(address, "--allow-origins", f"https://h,{other}", *options)
+        assert outcome.json["records"]["passed"] == (50_000 if path == "/a.json" else 1)
+        assert outcome.code == 0
+        theirs = [headers for _, asked, headers in Web.asked if asked == path]
+        assert theirs
+        for headers in theirs:
+            assert not {"Authorization", "Referer", "Cookie"} & set(headers)
+            assert headers["Host"] == other.partition("//")[2]
 
 
 class TestOtherStores:

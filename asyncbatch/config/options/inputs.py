@@ -11,6 +11,7 @@ from asyncbatch.config.options.declare import (
     Name,
     Names,
     Options,
+    Origin,
     Pointer,
     ShardText,
     option,
@@ -74,6 +75,14 @@ class FileOptions(Options, frozen=True, kw_only=True):
         ),
     ] = None
     anonymous: Annotated[bool, option("Access object stores without credentials.")] = False
+    allow_origins: Annotated[
+        tuple[Origin, ...],
+        option(
+            "Let http(s) URLs redirect to these other origins: https://cdn.example.com.",
+            metavar="ORIGINS",
+            commas=True,
+        ),
+    ] = ()
     allow_empty: Annotated[bool, option("Succeed even if no file is found.")] = False
     format: Annotated[
         Literal["auto", "json", "jsonl", "concat", "seq"],

@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
 import asyncbatch
 from asyncbatch.core.retry import Retrier, Retries
+from asyncbatch.core.system import proxy_for
 from asyncbatch.core.units import parse_rate
 from asyncbatch.formats.compression import accepted_encodings
 from asyncbatch.formats.validator import make_validator
@@ -73,20 +73,6 @@ def open_session() -> aiohttp.ClientSession:
     )
 
 
-class Proxies:
-    """The proxies that the environment variables name."""
-
-    def __init__(self) -> None:
-        self._proxies = getproxies()
-
-    def proxy_for(self, url: URL) -> str | None:
-        """Return the proxy for `url`, or None."""
-        proxy = self._proxies.get(url.scheme)
-        if proxy is None or proxy_bypass(url.authority):
-            return None
-        return proxy if "://" in proxy else f"http://{proxy}"
-
-
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 10
 _QUOTED_BYTES = 4096  # of a body, redacted before `EXCERPT_CHARACTERS` of it are quoted
@@ -105,7 +91,7 @@ class HttpClient:
         self.request_count = 0  # the requests made, including redirects and retries
         self.notes: list[str] = []  # warnings for the user, without secrets
         self._session, self._sleep = session, sleep
-        self._validator, self._proxies = make_validator(), Proxies()
+        self._validator = make_validator()
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None
         self._rate_limiters: defaultdict[str, RateLimiter] = defaultdict(
             lambda: RateLimiter(rate, settings.concurrency, clock, sleep)
@@ -207,7 +193,7 @@ class HttpClient:
 
     async def _send(self, url: URL, home_origin: URL) -> ClientResponse:
         target, headers = self.policy.allowed_request(url, home_origin)
-        proxy = self._proxies.proxy_for(target)
+        proxy = proxy_for(target.scheme, target.authority)
         self.request_count += 1
         return await self._session.get(target, headers=headers, proxy=proxy, allow_redirects=False)
 
