@@ -22,6 +22,7 @@ from asyncbatch.config.job import (
     StreamSettings,
     checked_settings,
 )
+from asyncbatch.config.options.streams import FollowOptions, PatternOptions
 from asyncbatch.config.options.target import LedgerFlags
 from asyncbatch.config.pipeline_file.build import (
     dedupe_key,
@@ -33,12 +34,10 @@ from asyncbatch.config.pipeline_file.build import (
 )
 from asyncbatch.config.pipeline_file.load import load_stream_file
 from asyncbatch.config.pipeline_file.sources import (
-    EventFileTable,
-    EventFolderTable,
-    EventStdinTable,
     FilesSourceTable,
     HttpSourceTable,
     SimulatedTable,
+    event_paths,
 )
 from asyncbatch.config.settings import simulator_of, stream_settings
 from asyncbatch.core.records import STDIN
@@ -254,8 +253,9 @@ class FileJob(Struct, frozen=True):
         return [_open_source(name, table) for name, table in _named_tables(self.file.sources)]
 
     def __str__(self) -> str:
-        names = ", ".join(name for name, _ in _named_tables(self.file.sources))
-        sources = f"{format_count(len(self.file.sources), 'source')} ({names})"
+        tables = list(_named_tables(self.file.sources))
+        names = ", ".join(name for name, _ in tables)
+        sources = f"{format_count(len(tables), 'source')} ({names})"
         transforms = format_count(len(self.file.transforms), "transform")
         sink = self.file.sink
         to = "" if sink is None else f", into {f'{sink.table} of ' if sink.table else ''}{sink.to}"
@@ -303,7 +303,7 @@ def _stream_settings(file: StreamFile) -> StreamSettings:
 
 
 def _named_tables(tables: Sequence[EventSourceTable]) -> Iterator[tuple[str, EventSourceTable]]:
-    """Yield the name and the table of each source.
+    """Yield the name and the table of each source; a table may have several.
 
     The second simulated source and later ones have a number in their names.
     """
@@ -313,13 +313,13 @@ def _named_tables(tables: Sequence[EventSourceTable]) -> Iterator[tuple[str, Eve
             simulated += 1
             yield SIMULATE if simulated == 1 else f"{SIMULATE}{simulated}", table
         else:
-            yield STDIN if isinstance(table, EventStdinTable) else table.path, table
+            yield from ((path, table) for path in event_paths(table))
 
 
 def _open_source(name: str, table: EventSourceTable) -> LiveSource:
-    if isinstance(table, EventFileTable | EventFolderTable):
+    if isinstance(table, FollowOptions):
         selection = Selection()
-        if isinstance(table, EventFolderTable):
+        if isinstance(table, PatternOptions):
             selection = Selection(table.pattern or DEFAULT_PATTERNS, table.exclude)
         return open_path(name, LiveOptions(table.follow, table.from_end, selection))
     if not isinstance(table, SimulatedTable):

@@ -43,7 +43,6 @@ _OTHER_NAMES = {
     "--unique": "--dedupe",
     "--where": "--jq",
     "--write": "--to",
-    "-V": "--version",
     "-i": "--pattern",
     "-j": "--workers",
     "-n": "--limit",

@@ -134,3 +134,9 @@ def test_the_settings_of_a_pipeline_file_may_stand_in_a_variable(place):
     finished = command(place, "etl", "job.toml", "-q", **env)
     assert (finished.returncode, finished.stderr) == (0, "")
     assert json.loads((place / "other one.jsonl").read_text()) == json.loads(RECORD)
+
+
+def test_the_short_name_shows_the_version_too(tmp_path):
+    short, long = (run_command_text(name, cwd=tmp_path).stdout for name in ("-V", "--version"))
+    assert short == long
+    assert short.startswith("asyncbatch ")

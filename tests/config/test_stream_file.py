@@ -186,6 +186,18 @@ def test_a_folder(stream, tmp_path):
     assert short(stream(text)) == [(0, 12)]
 
 
+def test_files_and_folders_as_on_the_command_line(stream, tmp_path):
+    events = (tmp_path / "events.jsonl").read_bytes()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_bytes(events)
+    (tmp_path / "in" / "b.log").write_text("oops\n")
+    text = '[source]\npaths = ["in", "events.jsonl", "-"]\npattern = ["*.jsonl"]\n'
+    text += '[window]\nspec = "tumbling:1m"\ntime = "t"\n'
+    single = short(stream(text.replace('"in", ', "").replace(', "-"', "")))
+    assert single == [(0, 12)]
+    assert short(stream(text, stdin=events.decode())) == [(0, 36)]
+
+
 def test_parts_of_a_window():
     def windows(**more):
         return str(parsed(with_window(**more)).window.windows)
@@ -201,6 +213,9 @@ def test_a_single_source_or_several():
     assert [type(one).__name__ for one in parsed(document).sources] == [
         *("EventFileTable", "SimulatedTable")
     ]
+    assert type(parsed({**SMALL, "source": {"paths": ["a"]}}).sources[0]).__name__ == (
+        "EventFilesTable"
+    )
     assert parsed(SMALL, "source.path=b.jsonl").sources[0].path == "b.jsonl"
     assert parsed(SMALL, "source.path=${P}", P="c").sources[0].path == "c"
 
@@ -222,7 +237,7 @@ def test_a_single_source_or_several():
         ),
         (
             {**SMALL, "source": {"type": "fil", "path": "x"}},
-            ['source.type: must be one of file, folder, stdin, simulate, not "fi'],
+            ['source.type: must be one of files, file, folder, stdin, simulate, not "fi'],
         ),
         (
             {**SMALL, "source": {"path": "-"}},
@@ -239,6 +254,18 @@ def test_a_single_source_or_several():
         (
             {**SMALL, "source": [{"path": "x"}, {"path": "x"}]},
             ["source[1]: is listed twice: each source is read once"],
+        ),
+        (
+            {**SMALL, "source": [{"paths": ["x", "y"]}, {"path": "y"}]},
+            ["source[1]: is listed twice: each source is read once"],
+        ),
+        (
+            {**SMALL, "source": {"paths": ["x", "y", "x"]}},
+            ["source.paths[2]: is listed twice: each source is read once"],
+        ),
+        (
+            {**SMALL, "source": {"type": "files", "paths": []}},
+            ["source.paths: is empty"],
         ),
         (
             {**SMALL, "source": {"type": "simulate", "rate": 0}},

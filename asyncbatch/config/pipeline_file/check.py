@@ -222,8 +222,8 @@ def stream_schema() -> dict[str, Any]:
         "description": several.pop("description"),
         "anyOf": [several["items"], several],
     }
-    file = schema["$defs"]["EventFileTable"]
-    file["required"].remove("type")  # a source with a path is a file
+    for name in ("EventFilesTable", "EventFileTable"):  # `paths` or `path` tells them
+        schema["$defs"][name]["required"].remove("type")
     return schema
 
 

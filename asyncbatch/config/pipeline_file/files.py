@@ -20,12 +20,10 @@ from asyncbatch.config.pipeline_file.sinks import (
     form_of,
 )
 from asyncbatch.config.pipeline_file.sources import (
-    EventFileTable,
-    EventFolderTable,
-    EventStdinTable,
+    EventSourceTable,
     FilesSourceTable,
     HttpSourceTable,
-    SimulatedTable,
+    event_paths,
 )
 from asyncbatch.config.pipeline_file.transforms import (
     CallTable,
@@ -147,7 +145,7 @@ class StreamFile(Options, frozen=True):
     """A pipeline of `asyncbatch stream`: events of sources, in windows, into a sink."""
 
     sources: Annotated[
-        tuple[EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable, ...],
+        tuple[EventSourceTable, ...],
         Meta(min_length=1, description="The sources of events, read concurrently."),
     ] = field(name="source")
     window: Annotated[WindowTable, Meta(description="The windows of the events.")]
@@ -163,11 +161,12 @@ class StreamFile(Options, frozen=True):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        seen: list[Any] = []
+        seen: set[str] = set()
         for index, source in enumerate(given.get("source") or ()):
-            if source is not None and source in seen and not isinstance(source, SimulatedTable):
+            paths = () if source is None else event_paths(source)
+            if not seen.isdisjoint(paths):
                 yield ("source", index), "is listed twice: each source is read once"
-            seen.append(source)
+            seen.update(paths)
         window = given.get("window")
         if window is None:
             return

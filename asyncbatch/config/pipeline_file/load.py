@@ -240,13 +240,13 @@ def _check_document(
 
 
 def _complete_sources(document: dict[str, Any]) -> None:
-    """Make a single source an array of one, and set the type of sources with a path."""
+    """Make a single source an array of one, and set the type of sources with paths."""
     source = document.get("source")
     if isinstance(source, dict):
         source = document["source"] = [source]
     for one in source if isinstance(source, list) else ():
-        if isinstance(one, dict) and "path" in one:
-            one.setdefault("type", "file")
+        if isinstance(one, dict) and ("path" in one or "paths" in one):
+            one.setdefault("type", "file" if "path" in one else "files")
 
 
 def _without_index(path: KeyPath) -> KeyPath:

@@ -15,6 +15,7 @@ from asyncbatch.config.options.declare import (
     Delay,
     HttpUrl,
     Name,
+    Names,
     Options,
     Origin,
     Path,
@@ -273,6 +274,20 @@ def _user(url: Secret) -> str:
 SourceTable: TypeAlias = HttpSourceTable | FilesSourceTable
 
 
+class EventFilesTable(PatternOptions, frozen=True, kw_only=True, tag_field="type", tag="files"):
+    """Files and folders of JSON Lines, as `asyncbatch stream` takes them."""
+
+    paths: Annotated[Names, Meta(description="Files, folders, or - for standard input.")]
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        paths = given.get("paths") or ()
+        for index, path in enumerate(paths):
+            if path is not None and path in paths[:index]:
+                yield ("paths", index), "is listed twice: each source is read once"
+        yield from _need_follow(given)
+
+
 class EventFileTable(FollowOptions, frozen=True, kw_only=True, tag_field="type", tag="file"):
     """A file of JSON Lines, read to its end or followed."""
 
@@ -314,4 +329,19 @@ class SimulatedTable(SimulatorOptions, frozen=True, kw_only=True, tag_field="typ
     """Example events, in real time."""
 
 
-EventSourceTable: TypeAlias = EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable
+EventSourceTable: TypeAlias = (
+    EventFilesTable | EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable
+)
+
+
+def event_paths(table: EventSourceTable) -> tuple[str, ...]:
+    """Return the paths of a source, with - for standard input."""
+    match table:
+        case EventFilesTable():
+            return table.paths
+        case EventFileTable() | EventFolderTable():
+            return (table.path,)
+        case EventStdinTable():
+            return (STDIN,)
+        case SimulatedTable():
+            return ()
