@@ -114,7 +114,10 @@ class SeenFiles:
         self, file: FoundFile, size: int, head: str, content: SeenContent | None = None
     ) -> None:
         """Add a file of which `size` bytes were read, and its content if all of it was read."""
-        self._files.pop(file.inode, None)
+        before = self._files.pop(file.inode, None)
+        # A new file may have the inode of a removed one, whose copies may not be read yet.
+        if before is not None and before.content is not None:
+            self._keep([before.content])
         self._files[file.inode] = SeenFile(file.inode, file.key, size, file.changed, head, content)
         if content is not None:
             self._know(content)
@@ -186,6 +189,7 @@ class SeenFiles:
                 return None
             content = SeenContent(grown, content.scanned)
         head = known.head if known.size >= DIGEST_BYTES else head_digest(path, DIGEST_BYTES)
+        del self._files[file.inode]  # it is this file, and not one with the inode of a removed file
         self.add(file, file.size, head, content)
         return file.size - known.size
 
@@ -225,14 +229,18 @@ class SeenFiles:
             del self._files[one.inode]
             self._floor = max(self._floor or one.key, one.key)
             self._floor_ctime = max(self._floor_ctime, one.changed)
-        contents = [*self._older, *(one.content for one in old if one.content)]
+        self._keep([one.content for one in old if one.content])
+        self._position = None
+
+    def _keep(self, contents: list[SeenContent]) -> None:
+        """Remember the contents of files that are dropped, and forget the oldest of these."""
+        contents = [*self._older, *contents]
         for content, _ in contents[:-_MAX_CONTENTS]:
             known = self._contents.get(content.head, {})
             known.pop(content, None)
             if not known:
                 self._contents.pop(content.head, None)
         self._older = contents[-_MAX_CONTENTS:]
-        self._position = None
 
 
 @contextmanager
