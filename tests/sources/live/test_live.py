@@ -1191,9 +1191,9 @@ def test_a_copy_is_known_after_its_file_is_removed_and_the_inode_used_again(tmp_
             path = tmp_path / copy
             path.write_bytes(data)
             file = found(copy, path.stat().st_ino, data)
-            content = later.copied_content(file, str(path))
-            assert content is not None
-            assert content.length == len(text)
+            known = later.copied_content(file, str(path))
+            assert known is not None
+            assert known.length == len(text)
 
 
 def test_nothing_is_read_while_nothing_happens(running, log):
