@@ -23,12 +23,14 @@ _SPACE = b" \t\n\r"
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]|"', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]|"', re.DOTALL)
 _ESCAPE = re.compile(rb'\\[\\"]')  # the other escapes change nothing
+_SAMPLE_BYTES = 4096  # bytes that tell whether a text has many escapes
 _SPARSE_ESCAPES = 16  # bytes for each backslash of a text with few of them
 _STRING_END = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _REST = bytes(set(range(256)) - set(b'"[]{}'))  # all but quotes and brackets
 # The change of the depth at each bracket, as signed bytes.
 _DEPTH_CHANGES = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 STEP_BYTES = 64 * 1024  # at least 2; they stay in the cache of the processor
+_PART_BYTES = 4 * 1024  # of a step with a boundary; they are searched token by token
 _SHAPE_BYTES = 16  # bytes after a boundary that distinguish it from other commas
 _MAX_MISSES = 2  # after this many wrong guesses in a row, no more guesses are made
 # white space after an element that counts as its end, so that it can be dropped
@@ -111,24 +113,15 @@ class ArrayCutter:
 
 
 def _as_array(text: bytes, at: int) -> bytes:
-    return b"[%b]" % text[1:at]
-
-
-class _Step(NamedTuple):
-    """A part of the text that may hold a boundary, with the state at its start."""
-
-    start: int
-    end: int
-    depth: int
-    in_string: bool
+    return b"".join((b"[", memoryview(text)[1:at], b"]"))
 
 
 class BoundaryScanner:
-    """Follows depth and strings through an array's text, and reads each byte once."""
+    """Finds the last boundary of an array's text, and reads each byte about once."""
 
     def __init__(self) -> None:
         self._byte = -1  # the offset in the stream up to which the text is scanned
-        self._depth, self._in_string = 0, False
+        self._follower = _Follower()
 
     def find(self, text: bytes, byte: int) -> int:
         """Return the offset of the array's end in `text`, else of its last comma, else 0.
@@ -137,31 +130,58 @@ class BoundaryScanner:
         `byte` of the stream, with a bracket or comma of the array.
         """
         if self._byte <= byte:
-            self._byte, self._depth, self._in_string = byte + 1, 0, False
-        at, steps = self._byte - byte, []
-        while at < len(text):
-            data = text[at : at + STEP_BYTES]
+            self._byte, self._follower = byte + 1, _Follower()
+        steps = self._follower.follow(text, self._byte - byte, len(text), STEP_BYTES)
+        self._byte = byte + self._follower.at
+        for step in reversed(steps):
+            inside = _Follower(step.depth, step.in_string)
+            for part in reversed(inside.follow(text, step.start, step.end, _PART_BYTES)):
+                if at := _find_boundary(text, part):
+                    return at
+        return 0
+
+
+class _Step(NamedTuple):
+    """A step that may hold a boundary, with the state at its start."""
+
+    start: int
+    end: int
+    depth: int
+    in_string: bool
+
+
+class _Follower:
+    """Follows depth and strings through a text, up to the offset `at`."""
+
+    def __init__(self, depth: int = 0, in_string: bool = False) -> None:
+        self.at = 0
+        self._depth, self._in_string = depth, in_string
+
+    def follow(self, text: bytes, start: int, end: int, size: int) -> list[_Step]:
+        """Return the steps of `size` bytes that may hold a boundary, up to the array's end."""
+        steps: list[_Step] = []
+        self.at = start
+        while self.at < end:
+            data = text[self.at : min(end, self.at + size)]
             if data.endswith(b"\\") and (len(data) - len(data.rstrip(b"\\"))) % 2:
                 data = data[:-1]  # the next step begins with the whole escape
                 if not data:
                     break
-            step = _Step(at, at + len(data), self._depth, self._in_string)
-            brackets = self._take_brackets(data)
-            lowest = self._follow(brackets)
-            at = step.end
-            self._byte = byte + at
-            if lowest < 0:
-                return _find_boundary(text, step)
-            if not lowest and b"," in data:
+            step = _Step(self.at, self.at + len(data), self._depth, self._in_string)
+            lowest = self._lowest_depth(self._brackets(data))
+            self.at = step.end
+            if lowest < 0 or (not lowest and b"," in data):
                 steps.append(step)
-        return next(filter(None, (_find_boundary(text, step) for step in reversed(steps))), 0)
+            if lowest < 0:
+                break
+        return steps
 
-    def _take_brackets(self, data: bytes) -> bytes:
-        """Return the brackets outside strings in the next bytes of the text."""
-        escapes = data.count(b"\\")
-        if escapes > len(data) // _SPARSE_ESCAPES:  # faster for many, and slower for few
+    def _brackets(self, data: bytes) -> bytes:
+        """Return the brackets outside strings, and follow the strings."""
+        # Of two ways, one is faster for many escapes, and one for few.
+        if data.count(b"\\", 0, _SAMPLE_BYTES) > _SAMPLE_BYTES // _SPARSE_ESCAPES:
             data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-        elif escapes:
+        else:
             data = _ESCAPE.sub(b"", data)
         # Two quotes without a bracket between them change nothing.
         brackets = data.translate(None, _REST).replace(b'""', b"")
@@ -171,8 +191,8 @@ class BoundaryScanner:
             self._in_string = (len(parts) - 1 + self._in_string) % 2 == 1
         return brackets
 
-    def _follow(self, brackets: bytes) -> int:
-        """Follow the depth through brackets. Return the lowest depth, also that at the start."""
+    def _lowest_depth(self, brackets: bytes) -> int:
+        """Return the lowest depth before and after each bracket, and follow the depth."""
         for _ in range(2):  # most brackets are those of small values, which leave the depth alone
             brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
         changes = memoryview(brackets.translate(_DEPTH_CHANGES)).cast("b")

@@ -69,6 +69,7 @@ def test_the_scanner_finds_the_last_boundary_of_each_beginning(array, step, ends
     scanner, start, byte = BoundaryScanner(), 0, data.draw(st.integers(0, 5))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(array_cutter, "STEP_BYTES", step)
+        patch.setattr(array_cutter, "_PART_BYTES", max(2, step // 3))
         seen = 1
         for end in [*sorted(ends), len(encoded)]:
             found = scanner.find(encoded[start:end], byte + start) + start
@@ -91,6 +92,7 @@ def test_windows_hold_every_element_once(array, split, step, chunk):
     sizes = Sizes(split_threshold=4, split=split, record=100_000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(array_cutter, "STEP_BYTES", step)
+        patch.setattr(array_cutter, "_PART_BYTES", max(2, step // 3))
         stream = ArrayStream(chunks, None, make_validator(), sizes)
         if not stream.begin():
             assert len(encoded) <= 5
@@ -132,13 +134,17 @@ def test_the_elements_before_an_error_are_read_and_its_place_is_told(array, spli
 def test_the_work_for_a_large_element_grows_with_its_length(monkeypatch):
     """Each byte is scanned once, in however many windows the element arrives."""
     scanned: list[int] = []
-    take = BoundaryScanner._take_brackets
+    follow = array_cutter._Follower.follow
 
-    def take_counted(self: BoundaryScanner, data: bytes) -> bytes:
-        scanned.append(len(data))
-        return take(self, data)
+    def follow_counted(
+        self: array_cutter._Follower, text: bytes, start: int, end: int, size: int
+    ) -> Any:
+        found = follow(self, text, start, end, size)
+        if size == array_cutter.STEP_BYTES:
+            scanned.append(self.at - start)
+        return found
 
-    monkeypatch.setattr(BoundaryScanner, "_take_brackets", take_counted)
+    monkeypatch.setattr(array_cutter._Follower, "follow", follow_counted)
     element = json.dumps({"a": ["},{" * 1000, {"b": [1, 2]}] * 300})
     text = f"[{element},{element},1]".encode()
     sizes = Sizes(split_threshold=1000, split=1000)
