@@ -121,6 +121,7 @@ def text_position_after(at: Position, text: bytes) -> TextPosition:
 _BRACKET = 0x5B
 # An error this close to the end of the text may disappear when more bytes follow.
 _EDGE_BYTES = 64
+_UNCHECKED_WINDOWS = 8  # windows that an element may fill before it is checked for errors
 _SEARCH_BYTES = 64 * 1024  # bytes that show the type of a value, or an error
 
 
@@ -292,11 +293,14 @@ class ArrayStream:
             reader.fill(size)
             # The text that was read to find the array may be many windows long.
             text = reader.text if len(reader.text) < 2 * size else reader.text[:size]
-            if cut := self._cutter.cut(text):
+            if cut := self._cutter.cut(text, reader.position.byte):
                 return cut, None
             is_all = len(text) == len(reader.text)
             last = size >= limit or (is_all and reader.is_ended)
-            if is_all and (last or not is_checked):
+            # The check is slow, and most windows without a boundary hold a part of a large element.
+            is_large = len(text) >= _UNCHECKED_WINDOWS * self._sizes.split
+            is_due = (is_large and not is_checked) or self._cutter.is_doubtful
+            if is_all and (last or is_due):
                 is_checked = True
                 if fault := self._fault():
                     position = text_position_after(reader.position, text[: fault.byte])
