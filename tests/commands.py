@@ -30,7 +30,7 @@ _START_VARIABLES = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
 _PRELOADED = (
     "asyncbatch.cli.app",
     "asyncbatch.cli.file_job",
-    "asyncbatch.cli.stream_session",
+    "asyncbatch.cli.stream_work",
     "asyncbatch.pipeline.run",
     "asyncbatch.workers.tasks.transform",
     "asyncbatch.sinks.text_files",

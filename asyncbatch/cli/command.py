@@ -251,13 +251,15 @@ def take_lock(
         raise typer.Exit(exit_codes.LOCKED) from None
 
 
-def open_reports(paths: Sequence[str], stores: StoreSettings) -> list[ReportFile]:
+def open_reports(
+    paths: Sequence[str], stores: StoreSettings | None = None, *, command: str = "run"
+) -> list[ReportFile]:
     """Open the report files. Raises UsageError, OSError."""
     if not paths:
         return []
     from asyncbatch.cli.report_files import ReportFile
 
-    return [ReportFile(path, stores) for path in paths]
+    return [ReportFile(path, stores, command=command) for path in paths]
 
 
 def print_note(text: str) -> None:

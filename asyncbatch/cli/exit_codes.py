@@ -8,7 +8,7 @@ TYPE_CHECKING = False  # not from `typing`: this module is loaded before signal 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asyncbatch.core.report import Report
+    from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
 
 SUCCESS = 0
@@ -18,11 +18,9 @@ LOCKED = 75  # Another run holds the lock; try again later: EX_TEMPFAIL of sysex
 CLOSED_OUTPUT = 141  # The reader closed our output: a shell's status for SIGPIPE, 128 + 13.
 
 
-def of_report(report: Report, budget: FailureBudget | None) -> int:
-    """Return the exit code of a run that was not interrupted."""
-    if report.over_budget or report.target_lost:
-        return FAILURES
-    return SUCCESS if budget or not report.tally.failures else FAILURES
+def of_report(report: AnyReport, budget: FailureBudget | None) -> int:
+    """Return the exit code of a run or stream that was not interrupted."""
+    return FAILURES if report.has_failed(budget) else SUCCESS
 
 
 def of_merged(codes: Iterable[int]) -> int:

@@ -216,7 +216,7 @@ _ALLOWED_PARAMETERS = frozenset(
     {
         *("source", "set", "check", "max_failures", "workers", "call_concurrency", "timeout"),
         *("duration", "max_events", "report", "quiet", "grace", "lock", "lock_wait"),
-        "signal_exit",
+        *("signal_exit", "output", "verbose", "show_failures", "progress"),
     }
 )
 
@@ -281,7 +281,7 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
     except PipelineFileError as error:
         to_stderr(f"Error: {error}")
         raise typer.Exit(exit_codes.USAGE) from None
-    settings = _stream_settings(file)
+    settings = _stream_settings(file, tracebacks=bool(context.params.get("verbose")))
     job = FileJob(file, settings)
     stream = StreamCore(settings)
     stream.check()
@@ -290,7 +290,7 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
     return job
 
 
-def _stream_settings(file: StreamFile) -> StreamSettings:
+def _stream_settings(file: StreamFile, *, tracebacks: bool) -> StreamSettings:
     window = file.window
     work = checked_settings(RecordWorkSettings(transforms=transform_specs(file.transforms)))
     return stream_settings(
@@ -299,6 +299,7 @@ def _stream_settings(file: StreamFile) -> StreamSettings:
         window.aggregate_columns,
         transforms=work.transforms,
         letters=file.dead_letter is not None,
+        tracebacks=tracebacks,
     )
 
 

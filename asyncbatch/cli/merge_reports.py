@@ -12,7 +12,7 @@ from asyncbatch.config.options.declare import Options, option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.cli.render.json import RunReport
+    from asyncbatch.cli.render.json import AnyFields
     from asyncbatch.cli.report_files import ReportFile
 
 EPILOG = """\
@@ -113,14 +113,14 @@ def _merge(paths: "Sequence[str]", options: MergeFlags) -> int:
     return code
 
 
-def _read_reports(paths: "Sequence[str]") -> "list[RunReport]":
+def _read_reports(paths: "Sequence[str]") -> "list[AnyFields]":
     """Read the reports. Raises UsageError with the file and the reason."""
     from asyncbatch.cli.render.json import read_report
     from asyncbatch.core.units import printable
     from asyncbatch.errors import UsageError
 
     seen: dict[tuple[int, int], str] = {}
-    found: list[RunReport] = []
+    found: list[AnyFields] = []
     for path in paths:
         name = printable(path)
         try:

@@ -1,10 +1,10 @@
-"""The output of a run. No other module chooses between stdout and stderr."""
+"""The output of commands. No other module chooses between stdout and stderr."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiofiles
 from aiofiles.threadpool import wrap
@@ -17,17 +17,16 @@ from asyncbatch.cli.render.markdown import Markdown
 from asyncbatch.cli.terminal import is_terminal, stdout, to_stderr, wants_style
 from asyncbatch.cli.text import budget_line
 from asyncbatch.core.records import Failure, FileResult
+from asyncbatch.core.report import Report
 from asyncbatch.core.units import format_count, format_location, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from asyncbatch.cli.render import Renderer
     from asyncbatch.config.options.control import OutputFlags, OutputFormat
-    from asyncbatch.core.batches import BatchPart
-    from asyncbatch.core.report import Report
+    from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
-    from asyncbatch.pipeline.run import Snapshot
 
 _RENDERER_TYPES: dict[OutputFormat, Callable[[], Renderer]] = {
     "json": JsonReport,
@@ -38,9 +37,9 @@ _RENDERER_TYPES: dict[OutputFormat, Callable[[], Renderer]] = {
 
 
 class ProgressDisplay(Protocol):
-    """A display of the progress of a run."""
+    """A display of the progress of a run or stream."""
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, snapshot: Any) -> None:
         """Show a snapshot. A display may skip snapshots that come too soon."""
         ...
 
@@ -88,15 +87,18 @@ class Output:
             return LiveProgress()
         return plain.PlainProgress(to_stderr)
 
-    async def part(self, found: BatchPart) -> None:
+    async def part(self, found: Any) -> None:
         """Print the outcome of some files in the chosen format."""
         if self._renderer is not None:
             await events_to_stdout(self._renderer.part(found))
         if self._verbose:
-            for outcome in found.outcomes():
-                self.log(_verbose_line(outcome))
+            for line in self._verbose_lines(found):
+                self.log(line)
 
-    def snapshot(self, snapshot: Snapshot) -> None:
+    def _verbose_lines(self, found: Any) -> Iterable[str]:
+        return map(verbose_line, found.outcomes())
+
+    def snapshot(self, snapshot: Any) -> None:
         """Update the progress display."""
         if self._progress:
             self._progress.show(snapshot)
@@ -110,6 +112,10 @@ class Output:
         else:
             to_stderr(line)
 
+    def log_overdue(self, grace: float) -> None:
+        """Write that the work was not done `grace` seconds after a stop signal."""
+        self.log(f"Stopped after {grace:g} s, before the work in flight was done")
+
     def close(self) -> None:
         """End the progress display."""
         if self._progress:
@@ -117,14 +123,14 @@ class Output:
             self._progress = None
 
     async def finish(
-        self, report: Report, budget: FailureBudget | None, command: str, exit_code: int
+        self, report: AnyReport, budget: FailureBudget | None, command: str, exit_code: int
     ) -> None:
         """Print the summary or the end of the document."""
         self.close()
         if self.form != "text" and report.over_budget:
             self.log(budget_line(report, budget) or "")
         if self.quiet:
-            for line in plain.failure_lines(report, self.show_failures):
+            for line in self._quiet_lines(report):
                 to_stderr(line)
         if self._renderer is not None:
             for data in self._renderer.finish(report, command, exit_code):
@@ -133,30 +139,38 @@ class Output:
         elif not self.quiet:
             await self._finish_text(report, budget)
 
-    async def _append_step_summary(self, report: Report, command: str, exit_code: int) -> None:
+    def _quiet_lines(self, report: AnyReport) -> Iterable[str]:
+        """Return the lines that are printed in spite of `quiet`."""
+        return plain.failure_lines(report, self.show_failures)
+
+    async def _append_step_summary(self, report: AnyReport, command: str, exit_code: int) -> None:
         """Append the report to the summary page of a GitHub job, if there is one."""
         page = os.environ.get("GITHUB_STEP_SUMMARY")
         if self.form == "github" and page:
             async with aiofiles.open(page, "ab") as stream:
                 await stream.writelines(Markdown().finish(report, command, exit_code))
 
-    async def _finish_text(self, report: Report, budget: FailureBudget | None) -> None:
+    async def _finish_text(self, report: AnyReport, budget: FailureBudget | None) -> None:
         stream = sys.stderr if self._stdout_is_taken else stdout()
-        if wants_style(stream.fileno()):
+        if isinstance(report, Report) and wants_style(stream.fileno()):
             from asyncbatch.cli.rich import summary_text
+
+            text = summary_text(report, budget, self.show_failures)
         else:
-            from asyncbatch.cli.text import summary_text
-        text = summary_text(report, budget, self.show_failures)
+            text = plain.summary_text(report, budget, self.show_failures)
         data = text.encode("utf-8", "backslashreplace")
         if self._stdout_is_taken:
             await aiofiles.stderr_bytes.write(data)
+            await aiofiles.stderr_bytes.flush()  # after a signal the process ends at once
         else:
             await to_stdout(data)
 
 
-def _verbose_line(outcome: Failure | FileResult) -> str:
+def verbose_line(outcome: Failure | FileResult) -> str:
+    """Return the line about a rejected record or a finished file, with any traceback."""
     if isinstance(outcome, Failure):
-        line = f"rejected  {printable(format_location(outcome))}  {printable(outcome.message)}"
+        word = "late" if outcome.kind == "late" else "rejected"
+        line = f"{word:8}  {printable(format_location(outcome))}  {printable(outcome.message)}"
         if isinstance(outcome.traceback, str):
             # The bar keeps a line of a user function's text from being a command of a CI runner.
             shown = map(printable, outcome.traceback.rstrip().splitlines())

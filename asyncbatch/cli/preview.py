@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.cli import text as plain
 from asyncbatch.cli.output import Output, events_to_stdout, to_stdout
-from asyncbatch.cli.render.json import encode, report_object
+from asyncbatch.cli.render.json import encode, run_object
 from asyncbatch.cli.terminal import stdout, wants_style
 from asyncbatch.cli.text import make_grid, plain_grid
+from asyncbatch.core.report import Report
 from asyncbatch.core.units import format_count, format_size, printable
 from asyncbatch.formats.decoder import decode
 from asyncbatch.formats.decoder import encode as encode_value
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.options.control import OutputFlags
     from asyncbatch.core.batches import BatchPart
-    from asyncbatch.core.report import Report, SourceReport
+    from asyncbatch.core.report import AnyReport, SourceReport
     from asyncbatch.core.tally import FailureBudget
 
 MAX_ROWS = 100  # rows kept per source, because one record may become any number of rows
@@ -57,22 +58,26 @@ class PreviewOutput(Output):
             await super().part(found)
 
     async def finish(
-        self, report: Report, budget: FailureBudget | None, command: str, exit_code: int
+        self, report: AnyReport, budget: FailureBudget | None, command: str, exit_code: int
     ) -> None:
         """Print the tables, or the report object with the rows."""
+        assert isinstance(report, Report)
         if self.form == "text":
             await super().finish(report, budget, command, exit_code)
             return
         self.close()
-        summary = {**report_object(report, command, exit_code), "dry_run": True}
-        if self.form == "json":
-            for number, source in enumerate(summary["sources"]):
-                source["rows"] = self._rows[number]
-                source["rows_omitted"] = self._row_counts[number] - len(self._rows[number])
-        event = {"event": "summary"} if self.form == "jsonl" else {}
-        await to_stdout(encode({**event, **summary}) + b"\n")
+        summary = run_object(report, command, exit_code)
+        summary.dry_run = True
+        if self.form == "jsonl":
+            summary.event = "summary"
+        elif self.form == "json":
+            for number, source in enumerate(summary.sources or ()):
+                source.rows = self._rows[number]
+                source.rows_omitted = self._row_counts[number] - len(self._rows[number])
+        await to_stdout(encode(summary) + b"\n")
 
-    async def _finish_text(self, report: Report, budget: FailureBudget | None) -> None:  # noqa: ARG002 - a dry run spends no budget
+    async def _finish_text(self, report: AnyReport, budget: FailureBudget | None) -> None:  # noqa: ARG002 - a dry run spends no budget
+        assert isinstance(report, Report)
         styled = wants_style(stdout().fileno())
         width = shutil.get_terminal_size().columns if stdout().isatty() else None
         lines: list[str] = []
@@ -147,16 +152,18 @@ class PlanOutput(Output):
 
     async def finish(
         self,
-        report: Report,
+        report: AnyReport,
         budget: FailureBudget | None,  # noqa: ARG002 - a dry run spends no budget
         command: str,
         exit_code: int,
     ) -> None:
         """Print the totals."""
+        assert isinstance(report, Report)
         if self.form != "text":
-            plan = {"dry_run": True, "batches": self._batches}
-            event = {"event": "summary"} if self.form == "jsonl" else {}
-            summary = {**event, **report_object(report, command, exit_code), **plan}
+            summary = run_object(report, command, exit_code)
+            summary.dry_run, summary.batches = True, self._batches
+            if self.form == "jsonl":
+                summary.event = "summary"
             await events_to_stdout(encode(summary) + b"\n")
             return
         failures = plain.failure_lines(report, self.show_failures)

@@ -1,4 +1,4 @@
-"""The report files of runs and streams."""
+"""The report files of all commands."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 import os
 import time
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiofiles
 import aiofiles.os
@@ -15,14 +14,11 @@ import aiofiles.os
 from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
-from asyncbatch.cli.render.prometheus import Gauges, read_last_success, set_last_success
+from asyncbatch.cli.render.prometheus import Metrics, read_last_success
 from asyncbatch.core.paths import is_store_url
 from asyncbatch.core.records import display_path
-from asyncbatch.core.report import SCHEMA_VERSION, Report
-from asyncbatch.core.system import Memory
-from asyncbatch.core.tally import StreamTally
-from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.formats.decoder import encode
+from asyncbatch.core.report import Report, StreamReport
+from asyncbatch.errors import AsyncbatchError, SinkError, UsageError
 from asyncbatch.storage.atomic import AtomicFile
 
 if TYPE_CHECKING:
@@ -30,16 +26,16 @@ if TYPE_CHECKING:
 
     from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
-    from asyncbatch.cli.render import Renderer
-    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.cli.render import Outcomes, Renderer
+    from asyncbatch.core.report import AnyReport
     from asyncbatch.core.settings import StoreSettings
-    from asyncbatch.pipeline.stream.run import StreamSnapshot
 
 # The beginnings of the files that this module writes.
 _BEGINNINGS = (
     b'{"schema_version":',
     b'{"event":"file"',
     b'{"event":"failure"',
+    b'{"event":"window"',
     b'{"event":"summary"',
     b'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="asyncbatch"',
     b"### asyncbatch ",
@@ -67,13 +63,11 @@ async def write_failed_reports(
     paths: Sequence[str], command: str, error: str, exit_code: int
 ) -> None:
     """Write reports of a run that could not begin, as far as they can be written."""
-    report = Report(error=display_path(error))
+    kind = StreamReport if command == "stream" else Report
+    report = kind(error=display_path(error))
     for path in filter(is_replaceable, paths):
         with suppress(SinkError, UsageError, OSError):
-            if command == "stream":
-                StreamReport(path).fail(error, exit_code)
-            else:
-                await ReportFile(path).finish(report, command, exit_code)
+            await ReportFile(path, command=command).finish(report, command, exit_code)
 
 
 _RENDERERS: dict[str, Callable[[], Renderer]] = {
@@ -83,16 +77,27 @@ _RENDERERS: dict[str, Callable[[], Renderer]] = {
 }
 
 
+_METRICS_SECONDS = 5.0  # between two writes of metrics while a stream runs
+
+
 class ReportFile:
-    """One report file of a run. It appears only when it is complete.
+    """One report file of a run or stream. It appears only when it is complete.
 
     Call `part` for each part, then `finish` or `abandon` once. A device is written directly.
     """
 
-    def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
-        """Check that `path` can be written. Raises UsageError."""
+    def __init__(
+        self, path: str, stores: StoreSettings | None = None, *, command: str = "run"
+    ) -> None:
+        """Check that `path` can be written, and its ending. Raises UsageError."""
+        if command == "stream" and path.endswith(".xml"):
+            raise UsageError(
+                f"--report {path}: a stream has no files to be test cases of JUnit: write .json, "
+                ".jsonl, .md or .prom"
+            )
         self._path = path
         self._renderer = _renderer(path)
+        self._last_update = -_METRICS_SECONDS
         self._stream: _LocalStream | _ObjectStream = (
             _ObjectStream(path, stores) if is_store_url(path) else _LocalStream(path)
         )
@@ -102,13 +107,31 @@ class ReportFile:
         """Whether there is no file yet, or an earlier report."""
         return is_replaceable(self._path)
 
-    async def part(self, found: BatchPart) -> None:
+    @property
+    def lists_events(self) -> bool:
+        """Whether the format has a line for each failure."""
+        return isinstance(self._renderer, JsonLines)
+
+    def update(self, report: AnyReport) -> None:
+        """Write the metrics of a stream that runs, if the last write is old enough."""
+        if not isinstance(self._renderer, Metrics) or not isinstance(report, StreamReport):
+            return
+        if is_store_url(self._path) or time.monotonic() - self._last_update < _METRICS_SECONDS:
+            return
+        self._last_update = time.monotonic()
+        file = AtomicFile(self._path)
+        with suppress(AsyncbatchError):  # if the error persists, `finish` raises it
+            file.open()
+            file.write(self._renderer.stream_metrics(report, None))
+            file.commit()
+
+    async def part(self, found: Outcomes) -> None:
         """Write the outcome of some files, if the format lists files. Raises SinkError."""
         async with self._discard_on_error():
             if data := self._renderer.part(found):
                 await self._stream.write(data)
 
-    async def finish(self, report: Report, command: str, exit_code: int) -> None:
+    async def finish(self, report: AnyReport, command: str, exit_code: int) -> None:
         """Write the rest and move the file to its path. Raises SinkError."""
         async with self._discard_on_error():
             for data in self._renderer.finish(report, command, exit_code):
@@ -193,127 +216,5 @@ def _renderer(path: str) -> Renderer:
     """Return the renderer for the ending of a file name. Raises UsageError."""
     name, suffix = os.path.splitext(os.path.basename(path))
     if suffix == ".prom":
-        from asyncbatch.cli.render.prometheus import Metrics
-
         return Metrics(name, read_last_success(path))
     return _RENDERERS.get(suffix, JsonReport)()
-
-
-_METRICS_SECONDS = 5.0  # between two writes of metrics while the stream runs
-
-
-class StreamReport:
-    """One report file of a stream: metrics (.prom) or the report object.
-
-    Each write replaces the whole file. Metrics are also written while the stream runs.
-    """
-
-    def __init__(self, path: str) -> None:
-        """Check that `path` can be written, and its ending. Raises UsageError."""
-        self._name, suffix = os.path.splitext(os.path.basename(path))
-        if suffix in (".xml", ".md", ".jsonl"):
-            raise UsageError(
-                f"--report {path}: a stream has no report of this format: write .json or .prom"
-            )
-        folder = os.path.dirname(path) or "."
-        if "://" in path or os.path.isdir(path) or not os.access(folder, os.W_OK):
-            raise UsageError(f"--report: cannot write {path}: no such folder, or not writable")
-        self._path, self._is_metrics = path, suffix == ".prom"
-        self._started = datetime.now(UTC)
-        self._written, self._last_success = 0.0, None
-        if self._is_metrics:
-            self._last_success = read_last_success(path)
-            Gauges("", self._name)  # raises UsageError now, not later, if the library is missing
-
-    def show(self, snapshot: StreamSnapshot) -> None:
-        """Write metrics if the last write is old enough. Raises SinkError, UsageError."""
-        if self._is_metrics and time.monotonic() - self._written >= _METRICS_SECONDS:
-            self._written = time.monotonic()
-            self._write(self._metrics(snapshot, None))
-
-    def finish(
-        self, snapshot: StreamSnapshot, exit_code: int, *, stopped: bool, error: str | None = None
-    ) -> None:
-        """Write the final report. Raises SinkError, UsageError.
-
-        `error` is the reason why the stream could not begin, or not go on.
-        """
-        if self._is_metrics:
-            self._write(self._metrics(snapshot, exit_code))
-        else:
-            report = self._report_object(snapshot, exit_code, stopped=stopped)
-            if error is not None:
-                report |= {"status": "failed", "error": display_path(error)}
-            self._write(encode(report) + b"\n")
-
-    def fail(self, error: str, exit_code: int) -> None:
-        """Write the report of a stream that could not begin. Raises SinkError, UsageError."""
-        from asyncbatch.pipeline.stream.run import StreamSnapshot
-
-        nothing = StreamSnapshot(StreamTally(), 0, 0, 0.0, None, Memory(0, 0))
-        self.finish(nothing, exit_code, stopped=False, error=error)
-
-    def _write(self, data: bytes) -> None:
-        file = AtomicFile(self._path)
-        file.open()
-        file.write(data)
-        file.commit()
-
-    def _metrics(self, snapshot: StreamSnapshot, exit_code: int | None) -> bytes:
-        gauges, tally = Gauges("asyncbatch_stream", self._name), snapshot.tally
-        gauge = gauges.set
-        gauge("running", "1 while the stream runs, else 0.", exit_code is None)
-        if exit_code is not None:
-            gauge("exit_code", "Exit status of the stream.", exit_code)
-        started = self._started.timestamp()
-        gauge("started_timestamp_seconds", "Time at which this run of the stream began.", started)
-        set_last_success(gauges, exit_code, self._last_success)
-        gauge("updated_timestamp_seconds", "Time at which these metrics were written.", time.time())
-        gauges.set_each("events", "Events read, by result.", _event_counts(snapshot))
-        gauge("losses", "Number of times that a source could not be read.", tally.lost)
-        gauge("windows", "Closed windows, counted once for each key.", tally.windows)
-        gauge("windows_refused", "Windows that the target refused.", tally.refused)
-        gauge("read_bytes", "Bytes read from all sources.", tally.bytes)
-        if snapshot.lag is not None:
-            lag_s = snapshot.lag / 1e6  # from microseconds
-            gauge("watermark_lag_seconds", "Distance of the watermark to the clock.", lag_s)
-        gauge("memory_bytes", "Memory of all processes.", snapshot.memory.current)
-        gauge("peak_memory_bytes", "Peak memory of all processes.", snapshot.memory.peak)
-        return gauges.text()
-
-    def _report_object(
-        self, snapshot: StreamSnapshot, exit_code: int, *, stopped: bool
-    ) -> dict[str, Any]:
-        tally, seconds = snapshot.tally, snapshot.elapsed_s
-        failures = [*tally.rejections, *tally.losses]
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "command": "stream",
-            "status": "stopped" if stopped else "ended",
-            "started_at": self._started.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "elapsed_s": round(seconds, 3),
-            "events": {
-                "read": tally.read, **_event_counts(snapshot), "late_in_part": tally.late_in_part,
-            },
-            "left": snapshot.left,
-            "losses": tally.lost,
-            "windows": {"over": tally.windows, "refused": tally.refused},
-            "rates": {
-                "events_per_s": round(snapshot.read / seconds, 1) if seconds else 0.0,
-                "bytes_per_s": round(snapshot.bytes / seconds, 1) if seconds else 0.0,
-            },
-            "peak_memory_bytes": snapshot.memory.peak,
-            "failures": failures,
-            "failures_omitted": tally.rejected + tally.lost - len(failures),
-            "failure_kinds": dict(sorted(tally.kinds.items())),
-            "exit_code": exit_code,
-            **({"notes": tally.notes} if tally.notes else {}),
-        }  # fmt: skip
-
-
-def _event_counts(snapshot: StreamSnapshot) -> dict[str, int]:
-    tally = snapshot.tally
-    return {
-        "in_windows": tally.events, "late": tally.late, "rejected": tally.rejected,
-        "dropped": tally.dropped,
-    }  # fmt: skip

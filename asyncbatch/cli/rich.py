@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from asyncbatch.cli.text import Grid
-    from asyncbatch.core.report import Report, SourceReport, StageProgress
+    from asyncbatch.core.report import Report, SourceReport, StageProgress, StreamReport
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.pipeline.run import Snapshot
     from asyncbatch.pipeline.stream.run import StreamSnapshot
@@ -180,12 +180,11 @@ class LiveWindows:
         self._live = Live(console=self._console, auto_refresh=False)
         self._live.start()
 
-    def add(self, windows: Sequence[Window]) -> bool:
-        """Add windows to the table. Return True: it is the only output."""
+    def add(self, windows: Sequence[Window]) -> None:
+        """Add closed windows to the table."""
         self._closed.extend(windows)
-        return True
 
-    def show(self, snapshot: StreamSnapshot, *, last: bool = False) -> None:  # noqa: ARG002 - a parameter of StreamDisplay
+    def show(self, snapshot: StreamSnapshot | StreamReport) -> None:
         """Redraw the table."""
         self._live.update(self._render(snapshot), refresh=True)
 
@@ -200,7 +199,7 @@ class LiveWindows:
     def _free_lines(self) -> int:
         return max(4, self._console.height - _RESERVED_LINES)
 
-    def _render(self, snapshot: StreamSnapshot) -> RenderableType:
+    def _render(self, snapshot: StreamSnapshot | StreamReport) -> RenderableType:
         stream, height = self._stream, self._free_lines()
         opened = stream.open_windows[: height // 2]
         over = list(self._closed)[-(height - len(opened)) :]

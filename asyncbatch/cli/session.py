@@ -1,55 +1,87 @@
-"""The session of a run: progress, signals, report files, summary, exit code."""
+"""The session of a command: progress, signals, report files, summary, exit code."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from contextlib import aclosing, contextmanager, suppress
-from typing import TYPE_CHECKING, NoReturn
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.errors import AsyncbatchError, NoWorkerError, SinkError, UsageError, WorkerBugError
+from asyncbatch.errors import (
+    AsyncbatchError,
+    SinkError,
+    TooManyKeysError,
+    UsageError,
+    WorkerBugError,
+)
 from asyncbatch.workers.wire import STOP_SIGNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
-    from asyncbatch.pipeline.run import Run
 
 _SNAPSHOT_SECONDS = 0.25
 _SUMMARY_SECONDS = 2.0
+_UNWINDING_SECONDS = 4.0  # for the end of cancelled work, which may wait for a stuck thread
+
+
+class SessionWork(Protocol):
+    """The work of a session: a run of batches, or a stream."""
+
+    @property
+    def report(self) -> AnyReport:
+        """The report, which `snapshot` updates."""
+        ...
+
+    async def deliver(self, take: Callable[[Any], Awaitable[None]]) -> None:
+        """Do the work, and hand each part of its outcome to `take`."""
+        ...
+
+    def stop(self) -> None:
+        """Read no more input; `deliver` ends when the work in flight is done."""
+        ...
+
+    def snapshot(self) -> Any:
+        """Return the progress."""
+        ...
 
 
 class Session:
-    """One run of a job in the main process, from start to exit code.
+    """One run of a command in the main process, from start to exit code.
 
     Call `carry_out` once. `command` is the name of the command in reports. After the first stop
     signal, the work in flight has `grace` seconds to finish. The second ends the process at once.
+    `signal_exit` is false if work that a signal has ended keeps its own exit status; None if its
+    failures count more than the signal.
     """
 
     def __init__(
         self,
-        run: Run,
+        work: SessionWork,
         output: Output,
         *,
         command: str,
         budget: FailureBudget | None = None,
         report_files: Sequence[ReportFile] = (),
         grace: float = 8.0,
+        signal_exit: bool | None = True,
     ) -> None:
-        self._run, self._output = run, output
+        self._work, self._output = work, output
         self._command, self._budget = command, budget
         self._report_files, self._grace = list(report_files), grace
         self._report_error: SinkError | None = None  # of the first report that failed
+        self._signal_exit = signal_exit
         self._signal: int | None = None
 
     def carry_out(self) -> int:
-        """Run the job and return the exit status.
+        """Do the work and return the exit status.
 
         After a signal, or if the reader closed our output, the process ends inside this call:
         a thread that is stuck in a read or a write would block a normal exit.
@@ -60,7 +92,11 @@ class Session:
             return self._fail(str(error), exit_codes.USAGE)
         except WorkerBugError as error:
             return self._fail(f"this is a bug in asyncbatch, please report it:\n{error}")
-        except (NoWorkerError, OSError) as error:
+        except TooManyKeysError as error:
+            return self._fail(
+                f"{error}: allow more with --max-keys, or combine the others with --overflow-key"
+            )
+        except (AsyncbatchError, OSError) as error:
             return self._fail(f"cannot continue: {error}")
 
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
@@ -71,14 +107,15 @@ class Session:
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
         ticker = loop.create_task(self._show_progress())
-        work = loop.create_task(self._consume())
+        work = loop.create_task(self._work.deliver(self._take))
         for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 loop.add_signal_handler(number, self._on_signal, number, work)
+        is_overdue = False
         try:
             await work
         except asyncio.CancelledError:
-            self._output.log(f"Stopped after {self._grace:g} s, before the work in flight was done")
+            is_overdue = True
         except BrokenPipeError:
             await self._abandon_reports()
             self._leave(exit_codes.CLOSED_OUTPUT)
@@ -87,31 +124,34 @@ class Session:
             raise
         finally:
             ticker.cancel()
-        self._run.snapshot()
+        self._work.snapshot()
+        code = exit_codes.of_report(self._work.report, self._budget)
         if self._signal is None:
-            return await self._conclude(exit_codes.of_report(self._run.report, self._budget))
-        return await self._conclude_interrupted(exit_codes.of_signal(self._signal))
+            return await self._conclude(code)
+        if is_overdue or self._signal_exit or (self._signal_exit is None and not code):
+            code = exit_codes.of_signal(self._signal)
+        return await self._conclude_interrupted(code)
 
     async def _conclude_interrupted(self, code: int) -> NoReturn:
         with suppress(TimeoutError):  # the reader of our output may have stopped reading
-            await asyncio.wait_for(self._conclude(code), _SUMMARY_SECONDS)
+            code = await asyncio.wait_for(self._conclude(code), _SUMMARY_SECONDS)
         self._leave(code)
 
-    async def _consume(self) -> None:
-        async with aclosing(self._run.parts()) as parts:
-            async for part in parts:
-                for file in tuple(self._report_files):
-                    with self._drop_if_unwritable(file):
-                        await file.part(part)
-                await self._output.part(part)
+    async def _take(self, part: Any) -> None:
+        for file in tuple(self._report_files):
+            with self._drop_if_unwritable(file):
+                await file.part(part)
+        await self._output.part(part)
 
     async def _show_progress(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
-            self._output.snapshot(self._run.snapshot())
+            self._output.snapshot(self._work.snapshot())
+            for file in self._report_files:
+                file.update(self._work.report)
 
     async def _conclude(self, code: int) -> int:
-        report = self._run.report
+        report = self._work.report
         for file in tuple(self._report_files):
             with self._drop_if_unwritable(file):
                 await file.finish(report, self._command, code)
@@ -125,11 +165,11 @@ class Session:
         return code
 
     async def _report_failure(self, error: Exception) -> None:
-        """Write the reports of a run that could not begin, or not go on."""
-        report = self._run.report
+        """Write the reports of work that could not begin, or not go on."""
+        report = self._work.report
         report.error = str(error)
         code = exit_codes.USAGE if isinstance(error, UsageError) else exit_codes.FAILURES
-        self._run.snapshot()
+        self._work.snapshot()
         for file in tuple(self._report_files):
             if file.is_replaceable:
                 with self._drop_if_unwritable(file):
@@ -158,8 +198,17 @@ class Session:
             f"Stopping: finishing the work in flight, for at most {self._grace:g} s "
             "(a second signal stops at once)"
         )
-        self._run.stop()
-        asyncio.get_running_loop().call_later(self._grace, work.cancel)
+        self._work.stop()
+        asyncio.get_running_loop().call_later(self._grace, self._abandon, number, work)
+
+    def _abandon(self, number: int, work: asyncio.Task[None]) -> None:
+        """End the work that is still in flight at the end of the grace."""
+        if work.done():
+            return
+        self._output.log_overdue(self._grace)
+        work.cancel()
+        code = exit_codes.of_signal(number)
+        asyncio.get_running_loop().call_later(_UNWINDING_SECONDS, self._leave, code)
 
     def _leave(self, code: int) -> NoReturn:
         """End the process now. The workers end with it."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncbatch.cli.command import take_lock
+from asyncbatch.cli.command import open_reports, take_lock
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.config.options.control import LockFlags, StopFlags
 from asyncbatch.config.options.pipelines import CheckFlags, OverrideFlags
@@ -24,7 +24,7 @@ from asyncbatch.core.secrets import redact_address
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.cli.stream_session import StreamSession
+    from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.pipeline.stream.delivery import DeliverySettings
     from asyncbatch.sources.base import LiveSource
@@ -110,18 +110,12 @@ def stream_events(
     events are counted, never lost silently.
     """
     from asyncbatch.cli import exit_codes
-    from asyncbatch.cli.stream_session import StreamSession
+    from asyncbatch.cli.session import Session
+    from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.config.settings import stream_settings
     from asyncbatch.errors import LockHeldError, UsageError
     from asyncbatch.windows.spec import parse_window
 
-    session_options: dict[str, Any] = {
-        "control": control,
-        "failures": failures,
-        "output": output,
-        "call_concurrency": call.call_concurrency,
-        "grace": stop.grace,
-    }
     is_file = any(one.endswith(".toml") for one in source)
     if not is_file and (overrides.set or check.check):
         raise typer.BadParameter("--set and --check need a pipeline file: FILE.toml")
@@ -139,8 +133,17 @@ def stream_events(
                 options={"set": overrides.set, "window": windows.window, "by": windows.by},
                 quiet=output.quiet,
             )
+        report_files = [] if check.check else open_reports(output.report, command="stream")
+        options: dict[str, Any] = {
+            "control": control,
+            "failures": failures,
+            "output": output,
+            "call_concurrency": call.call_concurrency,
+            "lists_failures": output.output == "jsonl"
+            or any(file.lists_events for file in report_files),
+        }
         if is_file:
-            session = _file_session(context, source, overrides, check, session_options)
+            work = _file_work(context, source, overrides, check, options)
         else:
             is_simulated = source == [SIMULATE]
             settings = stream_settings(
@@ -150,39 +153,52 @@ def stream_events(
                 by=windows.by or (("event_type",) if is_simulated else ()),
                 transforms=_transforms(jq, call, schema),
                 letters=failures.dead_letter is not None,
+                tracebacks=output.verbose,
             )
             _check_options(settings, source, failures.late)
-            options = _live_options(source, reading)
-            session = StreamSession(
+            live = _live_options(source, reading)
+            work = StreamWork(
                 settings,
-                [_open_source(one, options, simulator) for one in source],
+                [_open_source(one, live, simulator) for one in source],
                 _delivery_settings(target, control),
                 late=failures.late,
                 dead_letter=failures.dead_letter,
-                **session_options,
+                **options,
             )
+        if work is None:
+            raise typer.Exit(exit_codes.SUCCESS)
+        work.open()
     except LockHeldError as error:
         to_stderr(f"Error: {error}")
         raise typer.Exit(exit_codes.LOCKED) from None
     except (UsageError, ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
-    raise typer.Exit(session.carry_out() if session is not None else exit_codes.SUCCESS)
+    session = Session(
+        work,
+        work.output,
+        command="stream",
+        budget=work.budget,
+        report_files=report_files,
+        grace=stop.grace,
+        signal_exit=None if control.signal_exit else False,
+    )
+    raise typer.Exit(session.carry_out())
 
 
-def _file_session(
+def _file_work(
     context: typer.Context,
     sources: "Sequence[str]",
     overrides: OverrideFlags,
     check: CheckFlags,
     options: "dict[str, Any]",
-) -> "StreamSession | None":
-    """Return the session of the pipeline file that is the only source.
+) -> "StreamWork | None":
+    """Return the stream of the pipeline file that is the only source.
 
     None if the file is only checked. Raises UsageError, LockHeldError.
     """
     from asyncbatch.cli.command import print_note
     from asyncbatch.cli.file_job import file_job
-    from asyncbatch.cli.stream_session import StreamSession
+    from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.errors import UsageError
 
     if len(sources) > 1:
@@ -193,7 +209,7 @@ def _file_session(
         if not options["output"].quiet:
             print_note(f"{path} is valid: {job}")
         return None
-    return StreamSession(
+    return StreamWork(
         job.settings,
         job.sources(),
         job.delivery,

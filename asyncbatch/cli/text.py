@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asyncbatch.core.report import StreamReport
 from asyncbatch.core.units import (
     format_count,
     format_location,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import Failure
     from asyncbatch.core.report import (
+        AnyReport,
         ClusterStatus,
         Report,
         SinkReport,
@@ -171,7 +173,7 @@ def failure_place(group: FailureGroup) -> str:
 
 
 def failures_by_kind(
-    report: Report, max_failures: float
+    report: AnyReport, max_failures: float
 ) -> Iterator[tuple[str, int, list[FailureGroup]]]:
     """Yield each kind, sorted, with the number of its failures and the groups to show.
 
@@ -183,11 +185,11 @@ def failures_by_kind(
             yield kind, count, [one for one in shown if one.first.kind == kind]
 
 
-def _shown_groups(report: Report, max_failures: float) -> list[FailureGroup]:
+def _shown_groups(report: AnyReport, max_failures: float) -> list[FailureGroup]:
     return report.first_groups[: int(min(max_failures, len(report.groups)))]
 
 
-def hidden_failures(report: Report, max_failures: float) -> str | None:
+def hidden_failures(report: AnyReport, max_failures: float) -> str | None:
     """Return the line about hidden failures, or None if all are shown."""
     shown = _shown_groups(report, max_failures)
     omitted = report.failure_count - sum(one.count for one in shown)
@@ -207,7 +209,7 @@ def closing_lines(report: Report, budget: FailureBudget | None) -> Iterator[str]
         yield line
 
 
-def budget_line(report: Report, budget: FailureBudget | None) -> str | None:
+def budget_line(report: AnyReport, budget: FailureBudget | None) -> str | None:
     """Return the line about the failure budget, or None without budget or failures."""
     if budget is None or not report.tally.failures:
         return None
@@ -215,34 +217,6 @@ def budget_line(report: Report, budget: FailureBudget | None) -> str | None:
     if report.over_budget:
         return f"Stopped: {failures}, more than the {budget} that --max-failures allows"
     return f"Within the failure budget: {failures} of at most {budget}"
-
-
-LINE_EVERY_SECONDS = 5.0
-
-
-class PlainProgress:
-    """A display that writes a progress line every few seconds.
-
-    A run that ends before the first line is due gets none.
-    """
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-        self._last = time.monotonic()
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Write a progress line if the last one is old enough."""
-        now = time.monotonic()
-        if now - self._last >= LINE_EVERY_SECONDS:
-            self._last = now
-            self._write(progress_line(snapshot))
-
-    def log(self, line: str) -> None:
-        """Write a line at once."""
-        self._write(line)
-
-    def close(self) -> None:
-        """Do nothing: the lines stay on the screen."""
 
 
 def progress_line(snapshot: Snapshot) -> str:
@@ -293,8 +267,40 @@ def seconds_left(snapshot: Snapshot) -> float | None:
     return (snapshot.total - done) * snapshot.elapsed_s / done
 
 
-def summary_text(report: Report, budget: FailureBudget | None, max_failures: float) -> str:
+LINE_EVERY_SECONDS = 5.0
+
+
+class PlainProgress:
+    """A display that writes a progress line, as `line` returns it, every few seconds.
+
+    A run that ends before the first line is due gets none.
+    """
+
+    def __init__(
+        self, write: Callable[[str], None], line: Callable[[Any], str] = progress_line
+    ) -> None:
+        self._write, self._line = write, line
+        self._last = time.monotonic()
+
+    def show(self, snapshot: Any) -> None:
+        """Write a progress line if the last one is old enough."""
+        now = time.monotonic()
+        if now - self._last >= LINE_EVERY_SECONDS:
+            self._last = now
+            self._write(self._line(snapshot))
+
+    def log(self, line: str) -> None:
+        """Write a line at once."""
+        self._write(line)
+
+    def close(self) -> None:
+        """Do nothing: the lines stay on the screen."""
+
+
+def summary_text(report: AnyReport, budget: FailureBudget | None, max_failures: float) -> str:
     """Return the failures by kind and the summary."""
+    if isinstance(report, StreamReport):
+        return "".join(f"{line}\n" for line in stream_summary_lines(report, budget, max_failures))
     lines = failure_lines(report, max_failures)
     lines += [""] if lines else []
     lines.append(headline(report))
@@ -303,7 +309,7 @@ def summary_text(report: Report, budget: FailureBudget | None, max_failures: flo
     return "\n".join(lines) + "\n"
 
 
-def failure_lines(report: Report, max_failures: float) -> list[str]:
+def failure_lines(report: AnyReport, max_failures: float) -> list[str]:
     """Return lines for the first `max_failures` failures, grouped by kind."""
     lines = []
     for kind, count, groups in failures_by_kind(report, max_failures):
@@ -367,7 +373,12 @@ def _truncate(text: str) -> str:
     return text if len(text) <= _MAX_CELL_CHARACTERS else text[: _MAX_CELL_CHARACTERS - 1] + "…"
 
 
-def stream_facts(snapshot: StreamSnapshot) -> Iterator[str]:
+def stream_line(snapshot: StreamSnapshot) -> str:
+    """Return the progress of a stream in one line."""
+    return ", ".join(stream_facts(snapshot))
+
+
+def stream_facts(snapshot: StreamSnapshot | StreamReport) -> Iterator[str]:
     """Yield the progress of a stream as short texts: counts, rate, lag, memory."""
     tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
     yield format_count(tally.read, "event")
@@ -395,41 +406,41 @@ def format_lag(micros: int) -> str:
 
 
 def stream_summary_lines(
-    snapshot: StreamSnapshot, *, stopped: bool, budget: FailureBudget | None
+    report: StreamReport, budget: FailureBudget | None, max_failures: float
 ) -> Iterator[str]:
-    """Yield the summary lines. `budget` is given only if it was exceeded."""
-    tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
-    for group in tally.groups:
+    """Yield the summary lines of a stream."""
+    tally, seconds = report.tally, report.elapsed_s or 1e-9
+    shown = _shown_groups(report, max_failures)
+    for group in shown:
         first = group.first
         yield f"rejected  {failure_place(group)}: {first.kind}: {printable(first.message)}"
-    if more := tally.rejected - sum(group.count for group in tally.groups):
+    if (more := tally.rejected - sum(group.count for group in shown)) > 0:
         yield f"... and {more:,} more (--dead-letter keeps them all)"
     for reason in tally.refusals:
         yield f"refused  {printable(reason)}"
     if more := tally.refused - len(tally.refusals):
         yield f"... and {more:,} more"
-    if more := tally.lost - len(tally.losses):
+    if tally.losses and (more := tally.lost - len(tally.losses)):
         yield f"... and {more:,} more read errors"
-    verdict = "Stopped after" if stopped else "Processed"
-    since = f", {tally.read:,} since the stream began" if tally.read != snapshot.read else ""
-    events = format_count(snapshot.read, "event")
-    yield f"{verdict} {events} in {format_seconds(snapshot.elapsed_s)}{since}"
+    verdict = "Stopped after" if report.stopped else "Processed"
+    since = f", {tally.read:,} since the stream began" if tally.read != report.read else ""
+    events = format_count(report.read, "event")
+    yield f"{verdict} {events} in {format_seconds(report.elapsed_s)}{since}"
     parts = {"in windows": tally.events, "dropped": tally.dropped, "late": tally.late}
     parts["rejected"] = tally.rejected
     split = [f"{number:,} {word}" for word, number in parts.items() if number]
     if tally.late_in_part:
         split.append(f"{tally.late_in_part:,} late for some of their windows")
     yield f"  events   {', '.join(split) or 'none'}"
-    if snapshot.left:
-        yield f"  left     {format_count(snapshot.left, 'event')} that arrived, not processed"
+    if report.left:
+        yield f"  left     {format_count(report.left, 'event')} that arrived, not processed"
     if tally.lost:
         yield f"  lost     {format_count(tally.lost, 'time')} (unreadable events, see above)"
     refused = f", {tally.refused:,} refused by the target" if tally.refused else ""
     yield f"  windows  {tally.windows:,} (one for each key){refused}"
-    rate = format_size(snapshot.bytes / seconds)
-    yield f"  rate     {snapshot.read / seconds:,.0f} events/s, {rate}/s"
-    yield f"  memory   {format_size(snapshot.memory.peak)} at the peak"
-    yield from map(printable, tally.notes)
-    if budget is not None:
-        failures = format_count(tally.failures, "failure")
-        yield f"Stopped: {failures}, more than the {budget} that --max-failures allows"
+    rate = format_size(report.bytes / seconds)
+    yield f"  rate     {report.read / seconds:,.0f} events/s, {rate}/s"
+    yield f"  memory   {format_size(report.memory.peak)} at the peak"
+    yield from map(printable, report.notes)
+    if report.over_budget and (line := budget_line(report, budget)):
+        yield line

@@ -34,6 +34,7 @@ FailureKind = Literal[
     "transform",
     "http",
     "sink",
+    "late",
 ]
 
 # A value of JSON: None, bool, int, float, str, a list of values, or a dict of values by name.

@@ -1,21 +1,23 @@
-"""The report of a run and its sections."""
+"""The reports of a run and of a stream, and their sections."""
 
 from __future__ import annotations
 
 import heapq
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct, field, structs
 
 from asyncbatch.core.batches import SOURCE_SPAN
 from asyncbatch.core.records import Failure, MissingNames
-from asyncbatch.core.tally import FailureGroup, Tally, tally_of
+from asyncbatch.core.system import Memory
+from asyncbatch.core.tally import FailureGroup, StreamTally, Tally, tally_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from asyncbatch.core.batches import BatchPart
+    from asyncbatch.core.tally import FailureBudget
 
 # done: all inputs have ended; failed: no input could be used; limited: the limit of records was
 # reached; interrupted: the run ended first.
@@ -205,6 +207,12 @@ class Report(Struct):
         """The kept failures, in input order."""
         return [failure for *_, failure in sorted(self.kept, key=_input_order, reverse=True)]
 
+    def has_failed(self, budget: FailureBudget | None) -> bool:
+        """Whether the run failed, in the eyes of its user."""
+        if self.over_budget or self.target_lost:
+            return True
+        return not budget and bool(self.tally.failures)
+
     def add(self, found: BatchPart) -> None:
         """Add the counts and failures of a part."""
         part, tally = found.part, tally_of(found.part)
@@ -304,3 +312,70 @@ class Report(Struct):
 
 def _input_order(entry: tuple[int, int, int, Failure]) -> tuple[int, int, int]:
     return entry[:3]
+
+
+StreamStatus = Literal["ended", "stopped", "failed"]
+
+
+class StreamReport(Struct):
+    """The report of a stream, updated while it runs. Its tally counts all runs of the stream."""
+
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    elapsed_s: float = 0.0
+    tally: StreamTally = field(default_factory=StreamTally)
+    read: int = 0  # events that this run has read
+    bytes: int = 0  # bytes that this run has read
+    lag: int | None = None  # microseconds that the watermark is behind the clock
+    memory: Memory = Memory(0, 0)
+    left: int = 0  # events that had arrived before a stop, and were not processed
+    stopped: bool = False  # whether more events might have come
+    over_budget: bool = False
+    error: str | None = None  # the reason why the stream could not begin, or not go on
+    notes: list[str] = field(default_factory=list)  # remarks for the user
+
+    @property
+    def status(self) -> StreamStatus:
+        """The status of the stream."""
+        if self.error is not None:
+            return "failed"
+        return "stopped" if self.stopped else "ended"
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The peak memory of all processes."""
+        return self.memory.peak
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The kept rejections, then the kept losses."""
+        return [*self.tally.rejections, *self.tally.losses]
+
+    @property
+    def failure_count(self) -> int:
+        """The number of rejections and losses."""
+        return self.tally.rejected + self.tally.lost
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """The number of failures of each kind."""
+        return self.tally.kinds
+
+    @property
+    def groups(self) -> list[FailureGroup]:
+        """The kept groups of equal rejections."""
+        return self.tally.groups
+
+    first_groups = groups
+
+    def has_failed(self, budget: FailureBudget | None) -> bool:
+        """Whether the stream failed, in the eyes of its user."""
+        if self.over_budget or self.error is not None or self.tally.refused:
+            return True
+        return not budget and self.tally.all_rejected
+
+    def lose_target(self, message: str, file: str | None = None) -> None:  # noqa: ARG002 - as of `Report`
+        """Record that an output can no longer be written."""
+        self.error = self.error or message
+
+
+AnyReport: TypeAlias = Report | StreamReport

@@ -130,6 +130,7 @@ class FailureGroup(Struct):
 
 
 _MAX_KEPT = 20
+MAX_STREAM_GROUPS = 1000  # each rejection is compared with the groups
 
 
 class StreamTally(Struct):
@@ -168,14 +169,14 @@ class StreamTally(Struct):
         note = self.missing.note if self.all_rejected else None
         return [] if note is None else [note]
 
-    def reject(self, failure: Failure) -> None:
-        """Count a rejected record."""
+    def reject(self, failure: Failure, most_groups: float = _MAX_KEPT) -> None:
+        """Count a rejected record; keep up to `most_groups` groups of equal ones."""
         self.rejected += 1
         self.kinds[failure.kind] = self.kinds.get(failure.kind, 0) + 1
         group = next((one for one in self.groups if one.has(failure)), None)
         if group is not None:
             group.count += 1
-        elif len(self.groups) < _MAX_KEPT:
+        elif len(self.groups) < min(max(most_groups, _MAX_KEPT), MAX_STREAM_GROUPS):
             self.groups.append(FailureGroup(failure))
         if len(self.rejections) < _MAX_KEPT:
             self.rejections.append(failure)

@@ -32,7 +32,14 @@ from asyncbatch.workers.crashes import CrashPolicy, Decision
 from asyncbatch.workers.engine import BatchEnd, bounded_map
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterator,
+        Sequence,
+    )
 
     from asyncbatch.config.job import Job
     from asyncbatch.core.batches import SplitFile
@@ -138,6 +145,12 @@ class Run:
         self._split_files: dict[tuple[int, int], SplitFile] = {}
         self._batches = 0
         self._stopped = False
+
+    async def deliver(self, take: Callable[[BatchPart], Awaitable[None]]) -> None:
+        """Run the job, and hand each part to `take`. Raises the exceptions of `parts`."""
+        async with aclosing(self.parts()) as parts:
+            async for part in parts:
+                await take(part)
 
     def stop(self) -> None:
         """Read no more input; `parts` ends when the work in flight is done."""

@@ -8,22 +8,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from asyncbatch.core.batches import BatchPart
-    from asyncbatch.core.report import Report
+    from msgspec import Raw
+
+    from asyncbatch.core.records import Failure, FileResult
+    from asyncbatch.core.report import AnyReport
+
+
+class Outcomes(Protocol):
+    """A part of the outcome of a run or stream."""
+
+    def outcomes(self) -> Iterator[Failure | FileResult | Raw]:
+        """Yield rejected records, finished files, and closed windows as JSON."""
+        ...
 
 
 class Renderer(Protocol):
-    """A renderer of one run as one document.
+    """A renderer of one run or stream as one document.
 
     Call `part` for each part, then `finish` once. Memory stays bounded.
     """
 
-    def part(self, found: BatchPart) -> bytes:
-        """Return the text about some finished files, or nothing."""
+    def part(self, found: Outcomes) -> bytes:
+        """Return the text about some finished files or windows, or nothing."""
         ...
 
-    def finish(self, report: Report, command: str, exit_code: int) -> Iterable[bytes]:
+    def finish(self, report: AnyReport, command: str, exit_code: int) -> Iterable[bytes]:
         """Yield the rest of the document. `command` is the name of the command."""
         ...

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asyncbatch.core.report import StreamReport
 from asyncbatch.core.units import format_count, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.cli.render import Outcomes
     from asyncbatch.core.records import Failure
-    from asyncbatch.core.report import Report
+    from asyncbatch.core.report import AnyReport
 
 # GitHub shows at most this number of errors per step. The last one counts the rest.
 MAX_ANNOTATIONS = 10
@@ -23,11 +24,11 @@ MAX_ANNOTATIONS = 10
 class Github:
     """A renderer of the first failures as annotations, with a summary line."""
 
-    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - `finish` uses the report
+    def part(self, found: Outcomes) -> bytes:  # noqa: ARG002 - `finish` uses the report
         """Return nothing: `finish` yields the annotations in input order."""
         return b""
 
-    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - GitHub shows the status of the step
+    def finish(self, report: AnyReport, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - GitHub shows the status of the step
         """Yield the annotations and the summary line."""
         total = report.failure_count
         shown = report.failures[: MAX_ANNOTATIONS - (total > MAX_ANNOTATIONS)]
@@ -36,9 +37,12 @@ class Github:
         if omitted := total - len(shown):
             more = format_count(omitted, "more failure")
             yield f"::error title=asyncbatch::... and {more}\n".encode()
-        tally = report.tally
-        files = f"{format_count(tally.files, report.input_noun)}, {tally.succeeded:,} succeeded"
-        yield f"asyncbatch {command}: {report.status}, {files}\n".encode()
+        if isinstance(report, StreamReport):
+            counts = format_count(report.tally.read, "event")
+        else:
+            files = format_count(report.tally.files, report.input_noun)
+            counts = f"{files}, {report.tally.succeeded:,} succeeded"
+        yield f"asyncbatch {command}: {report.status}, {counts}\n".encode()
 
 
 def _error(failure: Failure) -> str:

@@ -1,179 +1,54 @@
-"""JSON reports: rendering, reading and merging."""
+"""JSON reports: their schema, rendering, reading and merging."""
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from asyncbatch.core.records import Failure, Violation
+from asyncbatch.core.records import Failure
 from asyncbatch.core.report import (
     MAX_LISTED_FAILURES,
     MAX_SLOWEST_FILES,
     SCHEMA_VERSION,
+    AnyReport,
     Report,
     RunStatus,
     SinkReport,
     SlowFile,
     SourceReport,
     SourceState,
+    StreamReport,
+    StreamStatus,
     Traffic,
     merge_sinks,
     merge_sources,
 )
-from asyncbatch.core.tally import Tally
+from asyncbatch.core.system import Memory
+from asyncbatch.core.tally import StreamTally, Tally
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from asyncbatch.core.batches import BatchPart
-
-
-def optional_sections(report: Report) -> dict[str, Any]:
-    """Return the sections `sources`, `sink` and `dask`, if the report has them."""
-    found: dict[str, Any] = {}
-    if report.sources:
-        found["sources"] = [source_object(source) for source in report.sources]
-    if (sink := report.sink) is not None:
-        found["sink"] = {
-            "to": sink.to,
-            "table": sink.table,
-            "mode": sink.mode,
-            "key": list(sink.key),
-            "written": report.tally.written,
-            "rejected": sink.rejected,
-        }
-    if (cluster := report.crew) is not None:
-        found["dask"] = {
-            "workers": cluster.workers,
-            "threads": cluster.threads,
-            "workers_left": cluster.workers_left,
-            "tasks": cluster.tasks,
-            "tasks_s": round(cluster.busy_s, 3),
-        }
-    return found
-
-
-def source_object(source: SourceReport) -> dict[str, Any]:
-    """Return the report object of one source."""
-    tally, traffic = source.tally, source.traffic
-    return {
-        "name": source.name,
-        "type": source.type,
-        "state": source.state,
-        "inputs": input_counts(tally),
-        "records": record_counts(tally),
-        **({"pages": traffic.pages, "requests": traffic.requests} if traffic else {}),
-        "retries": tally.retries,
-    }
-
-
-def input_counts(tally: Tally) -> dict[str, int]:
-    """Return the counts of files, or of other inputs."""
-    return {
-        "total": tally.files,
-        "succeeded": tally.succeeded,
-        "partial": tally.partial,
-        "failed": tally.failed,
-        "skipped": tally.skipped,
-        "bytes": tally.bytes,
-    }
-
-
-def record_counts(tally: Tally) -> dict[str, int]:
-    """Return the counts of records."""
-    return {
-        "read": tally.read,
-        "passed": tally.passed,
-        "dropped": tally.dropped,
-        "rejected": tally.rejected,
-        "written": tally.written,
-    }
-
-
-encode = msgspec.json.encode
-_encode_lines = msgspec.json.Encoder().encode_lines
-
-
-def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any]:
-    """Return the object that `--output json` prints and `--report` writes."""
-    tally, elapsed = report.tally, report.elapsed_s
-    listed = report.failures[:MAX_LISTED_FAILURES]
-
-    def rate(count: int) -> float:
-        return round(count / elapsed, 1) if elapsed else 0.0
-
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "command": command,
-        "status": report.status,
-        "started_at": report.started_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "elapsed_s": round(elapsed, 3),
-        "files": input_counts(tally),
-        "records": record_counts(tally),
-        "rates": {
-            "files_per_s": rate(tally.files),
-            "records_per_s": rate(tally.read),
-            "bytes_per_s": rate(tally.bytes),
-        },
-        "retries": tally.retries,
-        "peak_memory_bytes": report.peak_memory_bytes,
-        "slowest_files": [
-            {"file": slow.file, "elapsed_ms": round(slow.elapsed_ms, 3)} for slow in report.slowest
-        ],
-        "failures": listed,
-        "failures_omitted": report.failure_count - len(listed),
-        "failure_kinds": dict(sorted(report.kinds.items())),
-        "exit_code": exit_code,
-        **optional_sections(report),
-        **({"target_discarded": report.discarded} if report.discarded else {}),
-        **({"notes": report.notes} if report.notes else {}),
-        **({"error": report.error} if report.error is not None else {}),
-    }
-
-
-class JsonReport:
-    """A renderer of the report object."""
-
-    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - `finish` uses the report
-        """Return nothing: `finish` yields the object."""
-        return b""
-
-    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
-        """Yield the report object."""
-        yield encode(report_object(report, command, exit_code)) + b"\n"
-
-
-class JsonLines:
-    """A renderer of one line per event, with the report object as the last line."""
-
-    def part(self, found: BatchPart) -> bytes:
-        """Return the lines of finished files and rejected records."""
-        events = [
-            {"event": "failure", **msgspec.to_builtins(outcome)}
-            if isinstance(outcome, Failure)
-            else outcome
-            for outcome in found.outcomes()
-        ]
-        return _encode_lines(events)
-
-    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
-        """Yield the line of the summary."""
-        summary = {"event": "summary", **report_object(report, command, exit_code)}
-        yield encode(summary) + b"\n"
-
+    from asyncbatch.cli.render import Outcomes
 
 _Count = Annotated[int, Meta(ge=0)]
 _Seconds = Annotated[float, Meta(ge=0, le=1e9)]
-_Instant = Annotated[datetime, Meta(tz=True)]
+_Rate = Annotated[float, Meta(ge=0)]
+# A name of ours, which outputs show as it is. Later versions may have new ones.
+_Word = Annotated[str, Meta(pattern=r"\A[a-z][a-z_-]*\Z")]
+_Instant = Annotated[str, Meta(pattern=r"\A[0-9-]{10}T[0-9:.]{8,15}(Z|[+-][0-9:]{5})\Z")]
+_INSTANT_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
-class _FileCounts(Struct):
+class InputCounts(Struct, kw_only=True):
+    """The counts of files, or of other inputs."""
+
     total: _Count
     succeeded: _Count
     partial: _Count
@@ -182,153 +57,399 @@ class _FileCounts(Struct):
     bytes: _Count
 
 
-class _RecordCounts(Struct):
+class RecordCounts(Struct, kw_only=True):
+    """The counts of records."""
+
     read: _Count
+    passed: _Count = 0
     dropped: _Count
     rejected: _Count
     written: _Count
 
 
-# A name of ours, which outputs show as it is. Later versions may have new ones.
-_Word = Annotated[str, Meta(pattern=r"\A[a-z][a-z_-]*\Z")]
+class RunRates(Struct, kw_only=True):
+    """The average rates of a run."""
+
+    files_per_s: _Rate = 0.0
+    records_per_s: _Rate = 0.0
+    bytes_per_s: _Rate = 0.0
 
 
-class _SlowFileFields(Struct):
+class SlowFileFields(Struct):
+    """One of the slowest files."""
+
     file: str
     elapsed_ms: float
 
 
-class _FailureFields(Struct):
+class FailureFields(Failure, frozen=True):
     """A failure whose `kind` is any word: a later version may write new kinds."""
 
-    file: str
-    kind: _Word
-    message: str
-    record: int | None = None
-    line: int | None = None
-    column: int | None = None
-    byte: int | None = None
-    pointer: str | msgspec.UnsetType = msgspec.UNSET
-    violations: tuple[Violation, ...] | msgspec.UnsetType = msgspec.UNSET
-    traceback: str | msgspec.UnsetType = msgspec.UNSET
-
-    def to_failure(self) -> Failure:
-        return Failure(**msgspec.structs.asdict(self))
+    kind: _Word  # type: ignore[assignment]  # see above
 
 
-class _SourceFields(Struct):
-    """The section of one source."""
+class SourceFields(Struct, kw_only=True):
+    """The section of one source. A dry run has its rows, too."""
 
     name: str
     type: _Word
     state: str
-    inputs: _FileCounts
-    records: _RecordCounts
+    inputs: InputCounts
+    records: RecordCounts
+    pages: _Count | UnsetType = UNSET
+    requests: _Count | UnsetType = UNSET
     retries: _Count
-    pages: _Count | None = None
-    requests: _Count = 0
+    rows: list[Any] | UnsetType = UNSET
+    rows_omitted: _Count | UnsetType = UNSET
 
     def to_report(self) -> SourceReport:
+        """Return the section for a merged report."""
         known = SourceReport(self.name, self.type, _known_state(self.state))
         known.tally = _tally(self.inputs, self.records, self.retries)
-        if self.pages is not None:
-            known.traffic = Traffic(self.pages, self.requests)
+        if self.pages is not UNSET:
+            known.traffic = Traffic(self.pages, self.requests or 0)
         return known
 
 
-class _SinkFields(Struct):
+class SinkFields(Struct, kw_only=True):
     """The section of a sink."""
 
     to: str
     table: str | None
     mode: _Word | None
     key: tuple[str, ...]
+    written: _Count = 0
     rejected: _Count
 
     def to_report(self) -> SinkReport:
+        """Return the section for a merged report."""
         return SinkReport(self.to, self.table, self.mode, self.key, self.rejected)
 
 
-class RunReport(Struct):
-    """The report object of one run as read from a file. Unknown fields are ignored."""
+class DaskFields(Struct, kw_only=True):
+    """The section of a cluster."""
 
+    workers: _Count
+    threads: _Count
+    workers_left: _Count
+    tasks: _Count
+    tasks_s: _Seconds
+
+
+class _Fields(Struct, kw_only=True):
+    """The beginning of each report object; of a line of events, with the name of the event."""
+
+    event: Literal["summary"] | UnsetType = UNSET
+    schema_version: int = SCHEMA_VERSION
     command: _Word
-    status: RunStatus
+    status: RunStatus | StreamStatus
     started_at: _Instant
     elapsed_s: _Seconds
-    files: _FileCounts
-    records: _RecordCounts
-    peak_memory_bytes: _Count
-    failures: list[_FailureFields]
-    failures_omitted: _Count
-    exit_code: _Count
+
+    @property
+    def start(self) -> datetime:
+        """The time at which the work began. Raises ValueError."""
+        return datetime.fromisoformat(self.started_at)
+
+    @property
+    def end(self) -> datetime:
+        """The time at which the work ended. Raises OverflowError."""
+        return self.start + timedelta(seconds=self.elapsed_s)
+
+
+class RunFields(_Fields, kw_only=True):
+    """The report object of a run. Unknown fields are ignored."""
+
+    files: InputCounts
+    records: RecordCounts
+    rates: RunRates = msgspec.field(default_factory=RunRates)
     retries: _Count = 0
-    slowest_files: list[_SlowFileFields] = []
-    sources: list[_SourceFields] = []
-    sink: _SinkFields | None = None
-    target_discarded: str | None = None
-    dry_run: bool = False
-    notes: list[str] = []
-    error: str | None = None
+    peak_memory_bytes: _Count
+    slowest_files: list[SlowFileFields] = []
+    failures: list[FailureFields]
+    failures_omitted: _Count
     failure_kinds: dict[_Word, _Count] | None = None  # None in reports of earlier versions
+    exit_code: _Count
+    sources: list[SourceFields] | UnsetType = UNSET
+    sink: SinkFields | UnsetType | None = UNSET
+    dask: DaskFields | UnsetType = UNSET
+    target_discarded: str | UnsetType | None = UNSET
+    notes: list[str] | UnsetType = UNSET
+    error: str | UnsetType | None = UNSET
+    dry_run: bool | UnsetType = UNSET
+    batches: _Count | UnsetType = UNSET
 
     @property
     def target_lost(self) -> bool:
         """Whether the run lost its target: it failed, but not because all files did."""
         return self.status == "failed" and not 0 < self.files.total == self.files.failed
 
+
+class EventCounts(Struct, kw_only=True):
+    """The counts of events, in all runs of a stream."""
+
+    read: _Count
+    in_windows: _Count
+    late: _Count
+    rejected: _Count
+    dropped: _Count
+    late_in_part: _Count
+
+
+class WindowCounts(Struct, kw_only=True):
+    """The counts of windows, one for each key."""
+
+    over: _Count
+    refused: _Count
+
+
+class RunCounts(Struct, kw_only=True):
+    """The counts of this run of a stream, without those of earlier ones."""
+
+    events: _Count
+    bytes: _Count
+
+
+class StreamRates(Struct, kw_only=True):
+    """The average rates of a stream, in this run."""
+
+    events_per_s: _Rate = 0.0
+    bytes_per_s: _Rate = 0.0
+
+
+class StreamFields(_Fields, kw_only=True):
+    """The report object of a stream. Unknown fields are ignored."""
+
+    events: EventCounts
+    left: _Count = 0
+    losses: _Count
+    windows: WindowCounts
+    rates: StreamRates
+    peak_memory_bytes: _Count
+    failures: list[FailureFields]
+    failures_omitted: _Count
+    failure_kinds: dict[_Word, _Count] = {}
+    exit_code: _Count
+    notes: list[str] | UnsetType = UNSET
+    error: str | UnsetType | None = UNSET
+    this_run: RunCounts | UnsetType = UNSET  # unset in reports of earlier versions
+
     @property
-    def ended_at(self) -> datetime:
-        """The time at which the run ended."""
-        return self.started_at + timedelta(seconds=self.elapsed_s)
+    def counts(self) -> RunCounts:
+        """The counts of this run."""
+        if self.this_run is not UNSET:
+            return self.this_run
+        return RunCounts(
+            events=self.events.read, bytes=round(self.rates.bytes_per_s * self.elapsed_s)
+        )
+
+
+AnyFields: TypeAlias = RunFields | StreamFields
+
+encode = msgspec.json.encode
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+def report_object(report: AnyReport, command: str, exit_code: int) -> AnyFields:
+    """Return the object that `--output json` prints and `--report` writes."""
+    if isinstance(report, StreamReport):
+        return _stream_object(report, command, exit_code)
+    return run_object(report, command, exit_code)
+
+
+def run_object(report: Report, command: str, exit_code: int) -> RunFields:
+    """Return the object of a run."""
+    tally, sink, cluster = report.tally, report.sink, report.crew
+    return RunFields(
+        **_shared(report, command, exit_code),
+        files=_input_counts(tally),
+        records=_record_counts(tally),
+        rates=RunRates(
+            files_per_s=_rate(tally.files, report),
+            records_per_s=_rate(tally.read, report),
+            bytes_per_s=_rate(tally.bytes, report),
+        ),
+        retries=tally.retries,
+        slowest_files=[
+            SlowFileFields(slow.file, round(slow.elapsed_ms, 3)) for slow in report.slowest
+        ],
+        sources=[_source_fields(source) for source in report.sources] or UNSET,
+        sink=UNSET
+        if sink is None
+        else SinkFields(
+            to=sink.to, table=sink.table, mode=sink.mode, key=sink.key,
+            written=tally.written, rejected=sink.rejected,
+        ),
+        dask=UNSET
+        if cluster is None
+        else DaskFields(
+            workers=cluster.workers, threads=cluster.threads, workers_left=cluster.workers_left,
+            tasks=cluster.tasks, tasks_s=round(cluster.busy_s, 3),
+        ),
+        target_discarded=report.discarded or UNSET,
+    )  # fmt: skip
+
+
+def _stream_object(report: StreamReport, command: str, exit_code: int) -> StreamFields:
+    tally = report.tally
+    return StreamFields(
+        **_shared(report, command, exit_code),
+        events=EventCounts(
+            read=tally.read, in_windows=tally.events, late=tally.late, rejected=tally.rejected,
+            dropped=tally.dropped, late_in_part=tally.late_in_part,
+        ),
+        left=report.left,
+        losses=tally.lost,
+        windows=WindowCounts(over=tally.windows, refused=tally.refused),
+        rates=StreamRates(
+            events_per_s=_rate(report.read, report), bytes_per_s=_rate(report.bytes, report)
+        ),
+        this_run=RunCounts(events=report.read, bytes=report.bytes),
+    )  # fmt: skip
+
+
+def _shared(report: AnyReport, command: str, exit_code: int) -> dict[str, Any]:
+    """Return the fields that all reports have."""
+    listed = report.failures[:MAX_LISTED_FAILURES]
+    return {
+        "command": command,
+        "status": report.status,
+        "started_at": report.started_at.astimezone(UTC).strftime(_INSTANT_FORMAT),
+        "elapsed_s": round(report.elapsed_s, 3),
+        "peak_memory_bytes": report.peak_memory_bytes,
+        "failures": listed,
+        "failures_omitted": report.failure_count - len(listed),
+        "failure_kinds": dict(sorted(report.kinds.items())),
+        "exit_code": exit_code,
+        "notes": report.notes or UNSET,
+        "error": UNSET if report.error is None else report.error,
+    }
+
+
+def _rate(count: int, report: AnyReport) -> float:
+    return round(count / report.elapsed_s, 1) if report.elapsed_s else 0.0
+
+
+def _source_fields(source: SourceReport) -> SourceFields:
+    tally, traffic = source.tally, source.traffic
+    return SourceFields(
+        name=source.name,
+        type=source.type,
+        state=source.state,
+        inputs=_input_counts(tally),
+        records=_record_counts(tally),
+        pages=traffic.pages if traffic else UNSET,
+        requests=traffic.requests if traffic else UNSET,
+        retries=tally.retries,
+    )
+
+
+def _input_counts(tally: Tally) -> InputCounts:
+    return InputCounts(
+        total=tally.files, succeeded=tally.succeeded, partial=tally.partial, failed=tally.failed,
+        skipped=tally.skipped, bytes=tally.bytes,
+    )  # fmt: skip
+
+
+def _record_counts(tally: Tally) -> RecordCounts:
+    return RecordCounts(
+        read=tally.read, passed=tally.passed, dropped=tally.dropped, rejected=tally.rejected,
+        written=tally.written,
+    )  # fmt: skip
+
+
+class JsonReport:
+    """A renderer of the report object."""
+
+    def part(self, found: Outcomes) -> bytes:  # noqa: ARG002 - `finish` uses the report
+        """Return nothing: `finish` yields the object."""
+        return b""
+
+    def finish(self, report: AnyReport, command: str, exit_code: int) -> Iterator[bytes]:
+        """Yield the report object."""
+        yield encode(report_object(report, command, exit_code)) + b"\n"
+
+
+class JsonLines:
+    """A renderer of one line per event, with the report object as the last line."""
+
+    def part(self, found: Outcomes) -> bytes:
+        """Return the lines of finished files, rejected records and closed windows."""
+        events = [
+            {"event": "failure", **msgspec.to_builtins(outcome)}
+            if isinstance(outcome, Failure)
+            else outcome
+            for outcome in found.outcomes()
+        ]
+        return _encode_lines(events)
+
+    def finish(self, report: AnyReport, command: str, exit_code: int) -> Iterator[bytes]:
+        """Yield the line of the summary."""
+        summary = report_object(report, command, exit_code)
+        summary.event = "summary"
+        yield encode(summary) + b"\n"
 
 
 class _ReportHeader(Struct):
     schema_version: Any = None
+    command: Any = None
 
 
-def read_report(data: bytes) -> RunReport:
+def read_report(data: bytes) -> AnyFields:
     """Decode the report object in `data`. Raises UsageError with the reason."""
     try:
-        version = msgspec.json.decode(data, type=_ReportHeader).schema_version
-        if version is None:
+        header = msgspec.json.decode(data, type=_ReportHeader)
+        if header.schema_version is None:
             raise UsageError("is not a report: it has no schema_version")
-        if version != SCHEMA_VERSION:
-            raise UsageError(f"has schema_version {version!r}; this program reads {SCHEMA_VERSION}")
-        report = msgspec.json.decode(data, type=RunReport)
-        report.ended_at  # noqa: B018 - raises OverflowError for a year beyond 9999
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
+        if header.schema_version != SCHEMA_VERSION:
+            raise UsageError(
+                f"has schema_version {header.schema_version!r}; this program reads {SCHEMA_VERSION}"
+            )
+        kind: Any = StreamFields if header.command == "stream" else RunFields
+        report: AnyFields = msgspec.json.decode(data, type=kind)
+        report.end  # noqa: B018 - raises ValueError or OverflowError for a time that there is not
+    except (msgspec.DecodeError, ValueError, OverflowError) as error:
         hint = "(write one with --report FILE.json or --output json)"
         raise UsageError(f"is not a report {hint}: {error}") from None
-    if report.dry_run:
+    if isinstance(report, RunFields) and report.dry_run is True:
         raise UsageError("is a plan (--dry-run), not the report of a run")
     return report
 
 
-def merge(reports: list[RunReport]) -> Report:
-    """Return one report of one or more runs.
+def merge(reports: Sequence[AnyFields]) -> AnyReport:
+    """Return one report of one or more runs, or of one or more streams.
 
     Counts are added. The time runs from the earliest start to the latest end, so that rates count
-    all machines together. The peak memory is the highest of any run. Sources with the same name and
-    type are merged. The sink is kept if all reports have the same one. The result is interrupted,
-    or has lost its target, if any run has. Failures keep the order of the reports.
+    all machines together. The peak memory is the highest of any run. Failures keep the order of the
+    reports.
     """
-    start = min(report.started_at for report in reports)
-    failures = [failure.to_failure() for report in reports for failure in report.failures]
+    streams = [report for report in reports if isinstance(report, StreamFields)]
+    if streams:
+        return _merge_streams(streams)
+    return _merge_runs([report for report in reports if isinstance(report, RunFields)])
+
+
+def _merge_runs(reports: Sequence[RunFields]) -> Report:
+    """Return one report of runs.
+
+    Sources with the same name and type are merged. The sink is kept if all reports have the same
+    one. The result is interrupted, or has lost its target, if any run has.
+    """
+    failures = [failure for report in reports for failure in report.failures]
     merged = Report(
-        started_at=start,
-        elapsed_s=(max(report.ended_at for report in reports) - start).total_seconds(),
+        **_merged(reports),
         peak_memory_bytes=max(report.peak_memory_bytes for report in reports),
         interrupted=any(report.status == "interrupted" for report in reports),
         target_lost=any(report.target_lost for report in reports),
-        error="; ".join(filter(None, (report.error for report in reports))) or None,
-        discarded="; ".join(filter(None, (report.target_discarded for report in reports))) or None,
-        notes=list(dict.fromkeys(note for report in reports for note in report.notes)),
+        discarded="; ".join(one.target_discarded for one in reports if one.target_discarded)
+        or None,
         failure_count=len(failures) + sum(report.failures_omitted for report in reports),
     )
     for report in reports:
         merged.tally += _tally(report.files, report.records, report.retries)
-    merged.sources = merge_sources(source.to_report() for one in reports for source in one.sources)
+    merged.sources = merge_sources(
+        source.to_report() for report in reports for source in report.sources or ()
+    )
     merged.sink = merge_sinks([one.sink.to_report() if one.sink else None for one in reports])
     slow = (SlowFile(one.elapsed_ms, one.file) for each in reports for one in each.slowest_files)
     merged.slowest = heapq.nlargest(MAX_SLOWEST_FILES, slow)
@@ -340,12 +461,57 @@ def merge(reports: list[RunReport]) -> Report:
     return merged
 
 
+def _merge_streams(reports: Sequence[StreamFields]) -> StreamReport:
+    """Return one report of streams. It is stopped if any stream was."""
+    tally = StreamTally(
+        read=sum(report.events.read for report in reports),
+        events=sum(report.events.in_windows for report in reports),
+        dropped=sum(report.events.dropped for report in reports),
+        late=sum(report.events.late for report in reports),
+        late_in_part=sum(report.events.late_in_part for report in reports),
+        windows=sum(report.windows.over for report in reports),
+        refused=sum(report.windows.refused for report in reports),
+    )
+    failures = [failure for report in reports for failure in report.failures]
+    for failure in failures:
+        tally.reject(failure, MAX_LISTED_FAILURES)
+    # The listed ones are only the first, and some of them are losses.
+    tally.rejections = [*failures[:MAX_LISTED_FAILURES]]
+    tally.rejected = sum(report.events.rejected for report in reports)
+    tally.lost = sum(report.losses for report in reports)
+    kinds: Counter[str] = Counter()
+    for report in reports:
+        kinds.update(report.failure_kinds)
+    tally.kinds = dict(kinds)
+    return StreamReport(
+        **_merged(reports),
+        tally=tally,
+        read=sum(report.counts.events for report in reports),
+        bytes=sum(report.counts.bytes for report in reports),
+        memory=Memory(0, max(report.peak_memory_bytes for report in reports)),
+        left=sum(report.left for report in reports),
+        stopped=any(report.status == "stopped" for report in reports),
+    )
+
+
+def _merged(reports: Sequence[AnyFields]) -> dict[str, Any]:
+    """Return the fields that all merged reports have."""
+    start = min(report.start for report in reports)
+    notes = (note for report in reports for note in report.notes or ())
+    return {
+        "started_at": start,
+        "elapsed_s": (max(report.end for report in reports) - start).total_seconds(),
+        "error": "; ".join(report.error for report in reports if report.error) or None,
+        "notes": list(dict.fromkeys(notes)),
+    }
+
+
 def _known_state(state: str) -> SourceState:
     """Return `state`, or "interrupted" for an unknown state of a later version."""
     return state if state in get_args(SourceState) else "interrupted"  # type: ignore[return-value]  # mypy does not narrow by `in`
 
 
-def _tally(files: _FileCounts, records: _RecordCounts, retries: int) -> Tally:
+def _tally(files: InputCounts, records: RecordCounts, retries: int) -> Tally:
     return Tally(
         files.succeeded,
         files.partial,

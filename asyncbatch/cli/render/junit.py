@@ -8,13 +8,14 @@ from html import escape
 from typing import IO, TYPE_CHECKING
 
 from asyncbatch.core.records import Failure, FileResult
+from asyncbatch.core.report import Report
 from asyncbatch.core.units import format_location, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.core.batches import BatchPart
-    from asyncbatch.core.report import Report
+    from asyncbatch.cli.render import Outcomes
+    from asyncbatch.core.report import AnyReport
 
 MAX_REJECTIONS = 20  # rejected records listed per test case; the rest is only counted
 _SPOOL_BYTES = 4 * 1024 * 1024  # test cases beyond this size go to a temporary file
@@ -31,18 +32,22 @@ class Junit:
         self._cases: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - `finish` closes it
         self._rejections: defaultdict[str, list[Failure]] = defaultdict(list)
 
-    def part(self, found: BatchPart) -> bytes:
+    def part(self, found: Outcomes) -> bytes:
         """Spool the test cases and return nothing. Raises OSError if the disk is full."""
         for outcome in found.outcomes():
             if isinstance(outcome, FileResult):
                 shown = self._rejections.pop(outcome.file, [])
                 self._cases.write(_case(outcome, shown).encode())
-            elif len(self._rejections[outcome.file]) < MAX_REJECTIONS:
+            elif (
+                isinstance(outcome, Failure)
+                and len(self._rejections[outcome.file]) < MAX_REJECTIONS
+            ):
                 self._rejections[outcome.file].append(outcome)
         return b""
 
-    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - JUnit has no exit status
+    def finish(self, report: AnyReport, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - JUnit has no exit status
         """Yield the document."""
+        assert isinstance(report, Report)  # a stream has no test cases: see `ReportFile`
         tally, errors = report.tally, int(report.error is not None)
         counts = (
             f'tests="{tally.files + errors}" failures="{tally.failed + tally.partial}" '

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from asyncbatch.core.report import StreamReport
 from asyncbatch.core.units import (
     format_count,
     format_location,
@@ -16,8 +17,8 @@ from asyncbatch.core.units import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.core.batches import BatchPart
-    from asyncbatch.core.report import Report
+    from asyncbatch.cli.render import Outcomes
+    from asyncbatch.core.report import AnyReport, Report
 
 MAX_FAILURES = 50
 
@@ -30,31 +31,26 @@ _ESCAPES = re.compile(rf"\\(?={_PUNCTUATION.pattern})")  # a backslash that esca
 class Markdown:
     """A renderer of two tables: the counts, and the first failures."""
 
-    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - `finish` uses the report
+    def part(self, found: Outcomes) -> bytes:  # noqa: ARG002 - `finish` uses the report
         """Return nothing: `finish` yields the summary."""
         return b""
 
-    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
+    def finish(self, report: AnyReport, command: str, exit_code: int) -> Iterator[bytes]:
         """Yield the document."""
-        tally, seconds = report.tally, report.elapsed_s
-        rows = {
-            "succeeded": f"{tally.succeeded:,}",
-            "partial": f"{tally.partial:,}",
-            "failed": f"{tally.failed:,}",
-            "records": f"{tally.read:,} read, {tally.rejected:,} rejected",
-            **({"written": _written(report)} if report.target or tally.written else {}),
-            "size": format_size(tally.bytes),
-            "time": format_seconds(seconds),
-            "peak memory": format_size(report.peak_memory_bytes),
-        }
-        files = format_count(tally.files, report.input_noun)
-        yield f"### asyncbatch {command}: {report.status}, {files}\n\n".encode()
+        if isinstance(report, StreamReport):
+            subject, rows = format_count(report.tally.read, "event"), _stream_rows(report)
+        else:
+            subject, rows = format_count(report.tally.files, report.input_noun), _run_rows(report)
+        rows["time"] = format_seconds(report.elapsed_s)
+        rows["peak memory"] = format_size(report.peak_memory_bytes)
+        yield f"### asyncbatch {command}: {report.status}, {subject}\n\n".encode()
         yield b"| | |\n| --- | --- |\n"
         yield "".join(f"| {label} | {value} |\n" for label, value in rows.items()).encode()
         yield f"\nExit status {exit_code}.\n".encode()
         if report.error is not None:
             yield f"\nError: {_cell(printable(report.error))}\n".encode()
-        yield from _sources(report)
+        if not isinstance(report, StreamReport):
+            yield from _sources(report)
         for note in report.notes:
             yield f"\n{_cell(printable(note))}\n".encode()
         shown = report.failures[:MAX_FAILURES]
@@ -66,6 +62,31 @@ class Markdown:
             yield f"| {where} | {one.kind} | {why} |\n".encode()
         if omitted := report.failure_count - len(shown):
             yield f"\n... and {format_count(omitted, 'more failure')}.\n".encode()
+
+
+def _run_rows(report: Report) -> dict[str, str]:
+    tally = report.tally
+    return {
+        "succeeded": f"{tally.succeeded:,}",
+        "partial": f"{tally.partial:,}",
+        "failed": f"{tally.failed:,}",
+        "records": f"{tally.read:,} read, {tally.rejected:,} rejected",
+        **({"written": _written(report)} if report.target or tally.written else {}),
+        "size": format_size(tally.bytes),
+    }
+
+
+def _stream_rows(report: StreamReport) -> dict[str, str]:
+    tally = report.tally
+    return {
+        "in windows": f"{tally.events:,}",
+        "late": f"{tally.late:,}",
+        "rejected": f"{tally.rejected:,}",
+        "dropped": f"{tally.dropped:,}",
+        **({"lost": format_count(tally.lost, "time")} if tally.lost else {}),
+        "windows": f"{tally.windows:,}"
+        + (f", {tally.refused:,} refused by the target" if tally.refused else ""),
+    }
 
 
 def _written(report: Report) -> str:

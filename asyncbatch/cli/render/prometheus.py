@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.records import display_path
+from asyncbatch.core.report import StreamReport
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Gauge
 
-    from asyncbatch.core.batches import BatchPart
-    from asyncbatch.core.report import Report
+    from asyncbatch.cli.render import Outcomes
+    from asyncbatch.core.report import AnyReport, Report
 
 
 class Gauges:
@@ -81,37 +82,69 @@ def set_last_success(gauges: Gauges, exit_code: int | None, before: float | None
 
 
 class Metrics:
-    """A renderer of the metrics of a run. Raises UsageError if the library is missing.
+    """A renderer of the metrics of a run or stream. Raises UsageError if the library is missing.
 
     `last_success` is the time of the last success of an earlier run.
     """
 
     def __init__(self, name: str, last_success: float | None = None) -> None:
-        self._gauges, self._last_success = Gauges("asyncbatch_run", name), last_success
+        self._name, self._last_success = name, last_success
+        Gauges("", name)  # raises the error now, not at the end
 
-    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - `finish` uses the report
+    def part(self, found: Outcomes) -> bytes:  # noqa: ARG002 - `finish` uses the report
         """Return nothing: `finish` yields the metrics."""
         return b""
 
-    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
+    def finish(self, report: AnyReport, command: str, exit_code: int) -> Iterator[bytes]:
         """Yield the document."""
-        tally, gauge = report.tally, self._gauges.set
-        started = report.started_at.timestamp()
+        if isinstance(report, StreamReport):
+            yield self.stream_metrics(report, exit_code)
+        else:
+            yield self._run_metrics(report, command, exit_code)
+
+    def _run_metrics(self, report: Report, command: str, exit_code: int) -> bytes:
+        tally, gauges = report.tally, Gauges("asyncbatch_run", self._name)
+        gauge, started = gauges.set, report.started_at.timestamp()
         gauge("info", "Command and status of the run.", 1, command=command, status=report.status)
         gauge("exit_code", "Exit status of the run.", exit_code)
         gauge("started_timestamp_seconds", "Time at which the run began.", started)
         gauge("ended_timestamp_seconds", "Time at which the run ended.", started + report.elapsed_s)
-        set_last_success(self._gauges, exit_code, self._last_success)
+        set_last_success(gauges, exit_code, self._last_success)
         gauge("duration_seconds", "Duration of the run.", report.elapsed_s)
-        self._gauges.set_each("files", "Inputs, by result.", {
+        gauges.set_each("files", "Inputs, by result.", {
             "succeeded": tally.succeeded, "partial": tally.partial, "failed": tally.failed,
             "skipped": tally.skipped,
         })  # fmt: skip
-        self._gauges.set_each("records", "Records read, by result.", {
+        gauges.set_each("records", "Records read, by result.", {
             "passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected,
         })  # fmt: skip
         gauge("rows_written", "Rows that the target accepted.", tally.written)
         gauge("read_bytes", "Bytes read from all inputs.", tally.bytes)
         gauge("retries", "Number of retries.", tally.retries)
         gauge("peak_memory_bytes", "Peak memory of all processes.", report.peak_memory_bytes)
-        yield self._gauges.text()
+        return gauges.text()
+
+    def stream_metrics(self, report: StreamReport, exit_code: int | None) -> bytes:
+        """Return the metrics of a stream; `exit_code` is None while it runs."""
+        tally, gauges = report.tally, Gauges("asyncbatch_stream", self._name)
+        gauge, started = gauges.set, report.started_at.timestamp()
+        gauge("running", "1 while the stream runs, else 0.", exit_code is None)
+        if exit_code is not None:
+            gauge("exit_code", "Exit status of the stream.", exit_code)
+        gauge("started_timestamp_seconds", "Time at which this run of the stream began.", started)
+        set_last_success(gauges, exit_code, self._last_success)
+        gauge("updated_timestamp_seconds", "Time at which these metrics were written.", time.time())
+        gauges.set_each("events", "Events read, by result.", {
+            "in_windows": tally.events, "late": tally.late, "rejected": tally.rejected,
+            "dropped": tally.dropped,
+        })  # fmt: skip
+        gauge("losses", "Number of times that a source could not be read.", tally.lost)
+        gauge("windows", "Closed windows, counted once for each key.", tally.windows)
+        gauge("windows_refused", "Windows that the target refused.", tally.refused)
+        gauge("read_bytes", "Bytes read from all sources.", tally.bytes)
+        if report.lag is not None:
+            lag_s = report.lag / 1e6  # from microseconds
+            gauge("watermark_lag_seconds", "Distance of the watermark to the clock.", lag_s)
+        gauge("memory_bytes", "Memory of all processes.", report.memory.current)
+        gauge("peak_memory_bytes", "Peak memory of all processes.", report.memory.peak)
+        return gauges.text()

@@ -25,7 +25,14 @@ ShowFailures: TypeAlias = Annotated[
         panel="Failures",
     ),
 ]
-Quiet: TypeAlias = Annotated[bool, option("Print only failures, on stderr.", short="-q", main=True)]
+Quiet: TypeAlias = Annotated[
+    bool,
+    option(
+        "Print no progress and no summary: only failures, on stderr; a stream prints only windows.",
+        short="-q",
+        main=True,
+    ),
+]
 
 
 class WorkerFlags(Options, frozen=True, kw_only=True):
@@ -227,7 +234,14 @@ class OutputFlags(Options, frozen=True, kw_only=True):
         ),
     ] = ()
     quiet: Quiet = False
-    verbose: Annotated[bool, option("Print a line for each input, on stderr.", short="-v")] = False
+    verbose: Annotated[
+        bool,
+        option(
+            "Print a line for each input and rejected record, on stderr; a stream: for each "
+            "rejected or late event, and each window that a target gets.",
+            short="-v",
+        ),
+    ] = False
     show_failures: ShowFailures = 20
     progress: Annotated[
         bool,

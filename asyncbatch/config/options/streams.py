@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
+from asyncbatch.config.options.control import OutputFlags
 from asyncbatch.config.options.declare import (
     AggregateText,
     Count,
@@ -267,25 +268,15 @@ class StreamFailureFlags(Options, frozen=True, kw_only=True):
     ] = None
 
 
-class StreamOutputFlags(Options, frozen=True, kw_only=True):
+class StreamOutputFlags(OutputFlags, frozen=True, kw_only=True):
     """The output of a stream."""
 
-    panel: ClassVar[str] = "Output"
-
-    report: Annotated[
-        tuple[Name, ...],
+    output: Annotated[
+        Literal["text", "json", "jsonl", "github"],
         option(
-            "Also write a report file at the end: .json (an object) or .prom (metrics, also "
-            "written while the stream runs).",
-            metavar="FILE",
+            "Print windows and a text summary, or events as JSON Lines, closed windows among them; "
+            "with --to also one JSON object, or annotations for GitHub.",
+            short="-o",
             main=True,
         ),
-    ] = ()
-    quiet: Annotated[
-        bool,
-        option(
-            "Print only windows.",
-            short="-q",
-            main=True,
-        ),
-    ] = False
+    ] = "text"

@@ -45,7 +45,10 @@ class WindowConsumer(Protocol):
     """Takes closed windows."""
 
     async def put(self, windows: Sequence[Window]) -> None:
-        """Take windows in order. Reading waits meanwhile. Raises SinkError, OSError."""
+        """Take windows in order, or none after events. Reading waits meanwhile.
+
+        Raises SinkError, OSError.
+        """
         ...
 
     async def flush(self) -> None:
@@ -323,7 +326,7 @@ class StreamRun:
     async def _put(self, windows: list[Window]) -> None:
         if windows:
             self._is_saved = False
-            await self._sink.put(windows)
+        await self._sink.put(windows)
 
     def _seconds_left(self) -> float | None:
         if self._duration is None:

@@ -6,6 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.core.records import Failure, display_path
 from asyncbatch.core.tally import StreamTally
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.detect import find_stream_fault
@@ -16,6 +17,7 @@ from asyncbatch.transforms.chain import chain_of, is_async, make_stages
 from asyncbatch.windows.aggregates import AggregateSet
 from asyncbatch.windows.events import KeyFields, PartialWindows, WindowSchema
 from asyncbatch.windows.fixed import FixedWindows, make_windower
+from asyncbatch.windows.times import utc_text
 from asyncbatch.windows.watermark import NEVER, Watermark
 from asyncbatch.workers.tasks.event_reader import EventBlock, EventReader
 
@@ -114,9 +116,11 @@ class StreamCore:
     """Takes bytes of JSON Lines from sources, and returns closed windows. It reads nothing itself.
 
     Each source joins before its first chunk, and leaves after its last. `reject` is called with
-    rejected lines, `late` with late ones. After `max_events` records the stream `is_full`. The
-    clocks return microseconds, `wall_clock` since the epoch, `clock` since any moment; tests
-    replace them. Raises UsageError, also for an invalid aggregate.
+    rejected lines, `late` with late ones, `on_failure` with the failure of each rejected or late
+    event and of each loss. The tally keeps up to `failure_groups` groups of equal rejections, if
+    that is more than its default. After `max_events` records the stream `is_full`. The clocks
+    return microseconds, `wall_clock` since the epoch, `clock` since any moment; tests replace them.
+    Raises UsageError, also for an invalid aggregate.
     """
 
     def __init__(
@@ -125,6 +129,8 @@ class StreamCore:
         *,
         reject: Callable[[bytes], None] | None = None,
         late: Callable[[bytes], None] | None = None,
+        on_failure: Callable[[Failure], None] | None = None,
+        failure_groups: float = 0,
         max_events: int | None = None,
         wall_clock: Callable[[], int] = _wall_clock,
         clock: Callable[[], int] = _steady_clock,
@@ -153,6 +159,7 @@ class StreamCore:
         self._finished_sources: dict[str, SourceState] = {}  # the states of sources that have left
         self._source_names: dict[str, None] = {}  # all sources, in the order of their joining
         self._reject, self._late = reject, late
+        self._on_failure, self._failure_groups = on_failure, failure_groups
         self._events_left = max_events
         self.stages = make_stages(settings.transforms)
         self.runs_async = is_async(self.stages)
@@ -176,8 +183,8 @@ class StreamCore:
 
     @property
     def keeps_texts(self) -> bool:
-        """Whether the text of events must be kept, for `late`."""
-        return self._late is not None
+        """Whether the text and the place of events must be kept, for late ones."""
+        return self._late is not None or self._on_failure is not None
 
     def check(self) -> None:
         """Raise UsageError or ValueError for an invalid field."""
@@ -294,6 +301,8 @@ class StreamCore:
         self.tally.bytes += len(chunk.data)
         if chunk.loss is not None:
             self.tally.add_loss(chunk.loss)
+            if self._on_failure is not None:
+                self._on_failure(chunk.loss)
 
     def give_back(self, source: str, lines: bytes) -> int:
         """Put back the last lines of a source; return the number of their events."""
@@ -362,7 +371,7 @@ class StreamCore:
         if isinstance(folded, EventBlock) and folded.events is not None:
             if not self._is_plausible_time(folded.events.moments.highest):
                 return self.take(source, lines)
-            folded.lines = lines
+            folded.lines, folded.start = lines, reader.state[0]
             reader.skip(lines, folded.records)
             return self.take_blocks(source, [folded], reader.state[0])
         windows = self._add_partial(source, folded) if isinstance(folded, PartialWindows) else None
@@ -424,7 +433,9 @@ class StreamCore:
         tally.dropped += block.dropped
         if block.rejected:
             for failure, _ in block.rejected:
-                tally.reject(failure)
+                tally.reject(failure, self._failure_groups)
+                if self._on_failure is not None:
+                    self._on_failure(failure)
             tally.missing.update(block.missing)
             if self._reject is not None:
                 self._reject(b"".join(dead_letter for _, dead_letter in block.rejected))
@@ -437,6 +448,13 @@ class StreamCore:
         if taken.late and self._late is not None:
             texts = block.texts()
             self._late(b"".join(texts[place].rstrip() + b"\n" for place in taken.late))
+        if taken.late and self._on_failure is not None:
+            file = display_path(self._readers[block.events.source].file)
+            times = block.events.moments.all()
+            for place in taken.late:
+                record, line = block.place(place)
+                reason = f"is late: the windows of {utc_text(times[place])} are over"
+                self._on_failure(Failure(file, "late", reason, record, line))
         return taken.closed
 
     def _count_windows(self, windows: list[Window]) -> list[Window]:

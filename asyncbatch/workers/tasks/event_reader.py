@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 class EventBlock(Struct):
     """The outcome of some lines: the number of records, the `events`, and their texts.
 
-    The texts are `lines`, or `kept_texts` one by one.
+    The texts are `lines`, or `kept_texts` one by one. The events' records and lines, from 1, follow
+    `start`, or are `places`.
     """
 
     records: int
@@ -47,6 +48,14 @@ class EventBlock(Struct):
     # the reasons, and the dead letters
     rejected: list[tuple[Failure, bytes]] = field(default_factory=list)
     missing: MissingNames = field(default_factory=MissingNames)
+    start: Position = Position()
+    places: list[tuple[int, int]] = field(default_factory=list)
+
+    def place(self, event: int) -> tuple[int, int]:
+        """Return the record and the line of an event."""
+        if self.kept_texts is None:
+            return self.start.record + event + 1, self.start.line + event + 1
+        return self.places[event]
 
     def texts(self) -> Sequence[bytes]:
         """Return each event's text."""
@@ -108,6 +117,7 @@ class EventBlockBuilder:
             self._rows.append(row)
             if self._keeps_texts:
                 self._texts.append(encode(event) if self._settings.transforms else line.text)
+                self.block.places.append((line.record, line.line))
 
     def reject(self, line: Line | InvalidLine, error: RecordError | None = None) -> None:
         """Reject a line, for an `error` if it is JSON."""
@@ -189,10 +199,10 @@ class EventReader:
         """Yield the blocks of whole lines. The last line of a file may lack its LF."""
         self.set_arrival()
         count = lines.count(b"\n") + (not lines.endswith(b"\n"))
-        events = self.read_fast(lines, count)
+        events, start = self.read_fast(lines, count), self._position
         if events is not None:
             self.skip(lines, count)
-            yield EventBlock(count, events, lines)
+            yield EventBlock(count, events, lines, start=start)
         elif count > _MAX_LINES_READ_EACH and self._row_readers:
             cut = lines.find(b"\n", len(lines) // 2) + 1 or lines.rfind(b"\n", 0, -1) + 1
             if cut == len(lines):
