@@ -7,14 +7,19 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from typer.main import get_command
 
+from asyncbatch.cli.app import app
 from asyncbatch.cli.parameters import flags
 from asyncbatch.config.pipeline_file.check import pipeline_schema, stream_schema
 from tests.commands import ROOT, environment, run_command
 from tests.reference import PATH, groups, reference
+
+if TYPE_CHECKING:
+    from typer.core import TyperGroup
 
 DECLARATION = """\
     lateness: Annotated[
@@ -74,13 +79,22 @@ def test_an_option_that_is_declared_once_is_everywhere(changed, tmp_path):
     assert changed("stream", "e.jsonl", "--made-up", "2m").returncode == 0
 
 
-# Names with two meanings, and the reason.
+# Names with two meanings or texts, and the reason.
 TWO_MEANINGS = {
     "--limit": "files of a run, records of each source of a pipeline: both are its inputs",
     "--to": "each command writes something else",
     "--check-formats": "validate checks them unless told otherwise",
     "--schema": "validate needs one",
-    "--output": "merged reports have no events",
+    "--output": "merged reports have no events, and a stream has no files to be test cases",
+}
+# Names with one meaning that is told in the words of the command, and the reason.
+TWO_TEXTS = {
+    "--dead-letter": "the inputs of a stream are events",
+    "--dry-run": "a run lists files, a pipeline shows rows",
+    "--max-failures": "a stream counts late events too, and keeps exit status 0 without it",
+    "--print-schema": "streams have pipeline files of their own",
+    "--timeout": "for each file, or for each event",
+    "--workers": "a stream starts them at high rates",
 }
 # Keys of pipeline files that are no flags, and flags that have another name there.
 OTHER_KEYS = {
@@ -108,6 +122,30 @@ def test_an_option_means_the_same_in_each_command():
     assert len(found) > 90
     several = {name for name, meanings in found.items() if len(meanings) > 1}
     assert several <= set(TWO_MEANINGS)
+
+
+def test_an_option_has_one_type_and_text_in_the_tree_of_commands():
+    group = cast("TyperGroup", get_command(app))
+    context = group.make_context("asyncbatch", ["run"], resilient_parsing=True)
+    types: dict[str, set[Any]] = {}
+    texts: dict[str, set[str]] = {}
+    for command in ("run", "validate", "etl", "stream"):
+        found = group.get_command(context, command)
+        assert found is not None
+        for one in found.params:
+            text = getattr(one, "help", "")
+            assert text, one.name
+            if one.param_type_name == "option":
+                name = max(one.opts, key=len)
+                choices = tuple(getattr(one.type, "choices", ()))
+                kind = one.type.name, choices, one.metavar, one.multiple, one.nargs
+                names = tuple(one.opts), tuple(one.secondary_opts)
+                types.setdefault(name, set()).add((*kind, *names))
+                texts.setdefault(name, set()).add(text)
+    two_types = {name for name, several in types.items() if len(several) > 1}
+    assert two_types == {"--check-formats", "--output"}
+    two_texts = {name for name, several in texts.items() if len(several) > 1}
+    assert two_texts == {*TWO_MEANINGS, *TWO_TEXTS}
 
 
 def test_flags_and_keys_of_pipeline_files_have_the_same_names():
