@@ -128,9 +128,7 @@ def _run(
     """Run the job of a pipeline and return the exit status."""
     from asyncbatch.cli.file_job import limit_notes
     from asyncbatch.cli.output import Output
-    from asyncbatch.cli.session import Session
-    from asyncbatch.core.report import MAX_LISTED_FAILURES
-    from asyncbatch.pipeline.run import Run
+    from asyncbatch.cli.session import run_job
 
     to_stdout = job.target is not None and job.target.form == "stdout"
     if to_stdout and output.output != "text":
@@ -144,13 +142,12 @@ def _run(
         shown: Output = PreviewOutput(_destination(pipeline), names, job.limit or 0, output)
     else:
         shown = Output(output, stdout_is_taken=to_stdout)
-    listed = max(MAX_LISTED_FAILURES, output.show_failures)
-    run = Run(job, watched=True, failure_limit=listed, say=shown.log)
+    notes = []
     if job.limit is not None and job.target is not None and not sources.dry_run:
-        run.report.notes += limit_notes(job.target)
-    return Session(
-        run, shown, command="etl", budget=job.budget, report_files=report_files, grace=grace
-    ).carry_out()
+        notes = limit_notes(job.target)
+    return run_job(
+        job, shown, command="etl", report_files=report_files, grace=grace, notes=notes, watched=True
+    )
 
 
 def _take_lock(

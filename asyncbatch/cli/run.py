@@ -173,28 +173,16 @@ def run_files(
 
     # Imported after the launch, while the workers start.
     from asyncbatch.cli.output import Output
-    from asyncbatch.cli.session import Session
-    from asyncbatch.core.report import MAX_LISTED_FAILURES
-    from asyncbatch.pipeline.run import Run
+    from asyncbatch.cli.session import run_job
 
     make_output, work = (Output, None) if not dry_run else _plan_types()
     shown = make_output(output, stdout_is_taken=target.to == "-")
     _warn_about_unit(schema.schema, settings, named, shown)
-    session = Session(
-        Run(
-            job,
-            launch=launch,
-            work=work,
-            failure_limit=max(MAX_LISTED_FAILURES, output.show_failures),
-            say=shown.log,
-        ),
-        shown,
-        command="run",
-        budget=job.budget,
-        report_files=report_files,
-        grace=stop.grace,
-    )
-    raise typer.Exit(session.carry_out())
+    code = run_job(
+        job, shown, command="run", report_files=report_files, grace=stop.grace, launch=launch,
+        work=work,
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 def _listed(values: "Sequence[str] | None") -> "list[str] | None":

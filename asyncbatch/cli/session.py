@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.terminal import to_stderr
+from asyncbatch.core.report import MAX_LISTED_FAILURES
 from asyncbatch.errors import (
     AsyncbatchError,
     SinkError,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.config.job import Job
     from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
 
@@ -214,3 +216,24 @@ class Session:
         """End the process now. The workers end with it."""
         self._output.close()
         os._exit(code)
+
+
+def run_job(
+    job: Job,
+    shown: Output,
+    *,
+    command: str,
+    report_files: Sequence[ReportFile],
+    grace: float,
+    notes: Sequence[str] = (),
+    **options: Any,
+) -> int:
+    """Run a job in a session and return the exit status. `options` are those of `Run`."""
+    from asyncbatch.pipeline.run import Run
+
+    listed = max(MAX_LISTED_FAILURES, shown.show_failures)
+    run = Run(job, failure_limit=listed, say=shown.log, **options)
+    run.report.notes += notes
+    return Session(
+        run, shown, command=command, budget=job.budget, report_files=report_files, grace=grace
+    ).carry_out()

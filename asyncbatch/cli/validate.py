@@ -95,18 +95,10 @@ def validate_files(
 
     # Imported after the launch, while the workers start.
     from asyncbatch.cli.output import Output
-    from asyncbatch.cli.session import Session
-    from asyncbatch.core.report import MAX_LISTED_FAILURES
-    from asyncbatch.pipeline.run import Run
+    from asyncbatch.cli.session import run_job
 
-    shown = Output(output)
-    listed = max(MAX_LISTED_FAILURES, output.show_failures)
-    session = Session(
-        Run(job, launch=launch, failure_limit=listed, say=shown.log),
-        shown,
-        command="validate",
-        budget=job.budget,
-        report_files=report_files,
-        grace=stop.grace,
-    )
-    raise typer.Exit(session.carry_out())
+    code = run_job(
+        job, Output(output), command="validate", report_files=report_files, grace=stop.grace,
+        launch=launch,
+    )  # fmt: skip
+    raise typer.Exit(code)
