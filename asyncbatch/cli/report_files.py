@@ -47,9 +47,12 @@ def is_replaceable(path: str) -> bool:
     """Whether a report of a run that could not begin may be written to a path.
 
     It is absent, or a report. Anything else may be an input: that may be why the run did not begin.
+    A pipe or a device has nothing to lose, and a read of it would wait.
     """
-    if is_store_url(path):
+    if is_store_url(path) or os.path.isdir(path):
         return False
+    if os.path.exists(path) and not os.path.isfile(path):
+        return True
     try:
         with open(path, "rb") as file:
             return file.read(max(map(len, _BEGINNINGS))).startswith(_BEGINNINGS)

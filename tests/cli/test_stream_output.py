@@ -306,6 +306,21 @@ def test_a_terminal_has_a_table(events):
     assert "Processed 6 events" in drawn
 
 
+@pytest.mark.parametrize(
+    "arguments", [("run", "in", "--pattern", "x"), ("stream", "none.jsonl"),
+                  ("stream", "e.jsonl", *TIMES, "--max-keys", "1")],
+)  # fmt: skip
+def test_a_pipe_gets_the_report_of_a_command_that_fails(events, arguments):
+    (events / "in").mkdir()
+    finished = run_command_text(
+        *arguments, "--report", "/dev/stderr", cwd=events
+    )  # the standard error of this test is a pipe
+    [line] = [line for line in finished.stderr.splitlines() if line.startswith("{")]
+    assert (json.loads(line)["status"], json.loads(line)["exit_code"]) == (
+        "failed", finished.returncode,
+    )  # fmt: skip
+
+
 # Merged reports
 
 

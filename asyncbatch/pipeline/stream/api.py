@@ -62,6 +62,8 @@ class WindowQueue:
 
     async def put(self, windows: Sequence[Window]) -> None:
         """Add windows, and wait until they are taken."""
+        if not windows:
+            return
         self.pending.extend(windows)
         self._has_windows.set()
         while self.pending and not self._is_stopped:
