@@ -12,7 +12,7 @@ from asyncbatch.config.options.declare import Options, option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.cli.render.json import AnyFields
+    from asyncbatch.cli.render.schema import AnyFields
     from asyncbatch.cli.report_files import ReportFile
 
 EPILOG = """\

@@ -1,15 +1,33 @@
-"""JSON reports: their schema, rendering, reading and merging."""
+"""JSON reports: rendering, reading and merging."""
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct
 
+from asyncbatch.cli.render.schema import (
+    INSTANT_FORMAT,
+    AnyFields,
+    DaskFields,
+    EventCounts,
+    InputCounts,
+    RecordCounts,
+    RunCounts,
+    RunFields,
+    RunRates,
+    SinkFields,
+    SlowFileFields,
+    SourceFields,
+    StreamFields,
+    StreamRates,
+    WindowCounts,
+    sum_counts,
+)
 from asyncbatch.core.records import Failure
 from asyncbatch.core.report import (
     MAX_LISTED_FAILURES,
@@ -17,14 +35,9 @@ from asyncbatch.core.report import (
     SCHEMA_VERSION,
     AnyReport,
     Report,
-    RunStatus,
-    SinkReport,
     SlowFile,
     SourceReport,
-    SourceState,
     StreamReport,
-    StreamStatus,
-    Traffic,
     merge_sinks,
     merge_sources,
 )
@@ -36,215 +49,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asyncbatch.cli.render import Outcomes
-
-_Count = Annotated[int, Meta(ge=0)]
-_Seconds = Annotated[float, Meta(ge=0, le=1e9)]
-_Rate = Annotated[float, Meta(ge=0)]
-# A name of ours, which outputs show as it is. Later versions may have new ones.
-_Word = Annotated[str, Meta(pattern=r"\A[a-z][a-z_-]*\Z")]
-_Instant = Annotated[str, Meta(pattern=r"\A[0-9-]{10}T[0-9:.]{8,15}(Z|[+-][0-9:]{5})\Z")]
-_INSTANT_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
-
-
-class InputCounts(Struct, kw_only=True):
-    """The counts of files, or of other inputs."""
-
-    total: _Count
-    succeeded: _Count
-    partial: _Count
-    failed: _Count
-    skipped: _Count
-    bytes: _Count
-
-
-class RecordCounts(Struct, kw_only=True):
-    """The counts of records."""
-
-    read: _Count
-    passed: _Count = 0
-    dropped: _Count
-    rejected: _Count
-    written: _Count
-
-
-class RunRates(Struct, kw_only=True):
-    """The average rates of a run."""
-
-    files_per_s: _Rate = 0.0
-    records_per_s: _Rate = 0.0
-    bytes_per_s: _Rate = 0.0
-
-
-class SlowFileFields(Struct):
-    """One of the slowest files."""
-
-    file: str
-    elapsed_ms: float
-
-
-class FailureFields(Failure, frozen=True):
-    """A failure whose `kind` is any word: a later version may write new kinds."""
-
-    kind: _Word  # type: ignore[assignment]  # see above
-
-
-class SourceFields(Struct, kw_only=True):
-    """The section of one source. A dry run has its rows, too."""
-
-    name: str
-    type: _Word
-    state: str
-    inputs: InputCounts
-    records: RecordCounts
-    pages: _Count | UnsetType = UNSET
-    requests: _Count | UnsetType = UNSET
-    retries: _Count
-    rows: list[Any] | UnsetType = UNSET
-    rows_omitted: _Count | UnsetType = UNSET
-
-    def to_report(self) -> SourceReport:
-        """Return the section for a merged report."""
-        known = SourceReport(self.name, self.type, _known_state(self.state))
-        known.tally = _tally(self.inputs, self.records, self.retries)
-        if self.pages is not UNSET:
-            known.traffic = Traffic(self.pages, self.requests or 0)
-        return known
-
-
-class SinkFields(Struct, kw_only=True):
-    """The section of a sink."""
-
-    to: str
-    table: str | None
-    mode: _Word | None
-    key: tuple[str, ...]
-    written: _Count = 0
-    rejected: _Count
-
-    def to_report(self) -> SinkReport:
-        """Return the section for a merged report."""
-        return SinkReport(self.to, self.table, self.mode, self.key, self.rejected)
-
-
-class DaskFields(Struct, kw_only=True):
-    """The section of a cluster."""
-
-    workers: _Count
-    threads: _Count
-    workers_left: _Count
-    tasks: _Count
-    tasks_s: _Seconds
-
-
-class _Fields(Struct, kw_only=True):
-    """The beginning of each report object; of a line of events, with the name of the event."""
-
-    event: Literal["summary"] | UnsetType = UNSET
-    schema_version: int = SCHEMA_VERSION
-    command: _Word
-    status: RunStatus | StreamStatus
-    started_at: _Instant
-    elapsed_s: _Seconds
-
-    @property
-    def start(self) -> datetime:
-        """The time at which the work began. Raises ValueError."""
-        return datetime.fromisoformat(self.started_at)
-
-    @property
-    def end(self) -> datetime:
-        """The time at which the work ended. Raises OverflowError."""
-        return self.start + timedelta(seconds=self.elapsed_s)
-
-
-class RunFields(_Fields, kw_only=True):
-    """The report object of a run. Unknown fields are ignored."""
-
-    files: InputCounts
-    records: RecordCounts
-    rates: RunRates = msgspec.field(default_factory=RunRates)
-    retries: _Count = 0
-    peak_memory_bytes: _Count
-    slowest_files: list[SlowFileFields] = []
-    failures: list[FailureFields]
-    failures_omitted: _Count
-    failure_kinds: dict[_Word, _Count] | None = None  # None in reports of earlier versions
-    exit_code: _Count
-    sources: list[SourceFields] | UnsetType = UNSET
-    sink: SinkFields | UnsetType | None = UNSET
-    dask: DaskFields | UnsetType = UNSET
-    target_discarded: str | UnsetType | None = UNSET
-    notes: list[str] | UnsetType = UNSET
-    error: str | UnsetType | None = UNSET
-    dry_run: bool | UnsetType = UNSET
-    batches: _Count | UnsetType = UNSET
-
-    @property
-    def target_lost(self) -> bool:
-        """Whether the run lost its target: it failed, but not because all files did."""
-        return self.status == "failed" and not 0 < self.files.total == self.files.failed
-
-
-class EventCounts(Struct, kw_only=True):
-    """The counts of events, in all runs of a stream."""
-
-    read: _Count
-    in_windows: _Count
-    late: _Count
-    rejected: _Count
-    dropped: _Count
-    late_in_part: _Count
-
-
-class WindowCounts(Struct, kw_only=True):
-    """The counts of windows, one for each key."""
-
-    over: _Count
-    refused: _Count
-
-
-class RunCounts(Struct, kw_only=True):
-    """The counts of this run of a stream, without those of earlier ones."""
-
-    events: _Count
-    bytes: _Count
-
-
-class StreamRates(Struct, kw_only=True):
-    """The average rates of a stream, in this run."""
-
-    events_per_s: _Rate = 0.0
-    bytes_per_s: _Rate = 0.0
-
-
-class StreamFields(_Fields, kw_only=True):
-    """The report object of a stream. Unknown fields are ignored."""
-
-    events: EventCounts
-    left: _Count = 0
-    losses: _Count
-    windows: WindowCounts
-    rates: StreamRates
-    peak_memory_bytes: _Count
-    failures: list[FailureFields]
-    failures_omitted: _Count
-    failure_kinds: dict[_Word, _Count] = {}
-    exit_code: _Count
-    notes: list[str] | UnsetType = UNSET
-    error: str | UnsetType | None = UNSET
-    this_run: RunCounts | UnsetType = UNSET  # unset in reports of earlier versions
-
-    @property
-    def counts(self) -> RunCounts:
-        """The counts of this run."""
-        if self.this_run is not UNSET:
-            return self.this_run
-        return RunCounts(
-            events=self.events.read, bytes=round(self.rates.bytes_per_s * self.elapsed_s)
-        )
-
-
-AnyFields: TypeAlias = RunFields | StreamFields
 
 encode = msgspec.json.encode
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -314,7 +118,7 @@ def _shared(report: AnyReport, command: str, exit_code: int) -> dict[str, Any]:
     return {
         "command": command,
         "status": report.status,
-        "started_at": report.started_at.astimezone(UTC).strftime(_INSTANT_FORMAT),
+        "started_at": report.started_at.astimezone(UTC).strftime(INSTANT_FORMAT),
         "elapsed_s": round(report.elapsed_s, 3),
         "peak_memory_bytes": report.peak_memory_bytes,
         "failures": listed,
@@ -446,7 +250,7 @@ def _merge_runs(reports: Sequence[RunFields]) -> Report:
         failure_count=len(failures) + sum(report.failures_omitted for report in reports),
     )
     for report in reports:
-        merged.tally += _tally(report.files, report.records, report.retries)
+        merged.tally += sum_counts(report.files, report.records, report.retries)
     merged.sources = merge_sources(
         source.to_report() for report in reports for source in report.sources or ()
     )
@@ -504,23 +308,3 @@ def _merged(reports: Sequence[AnyFields]) -> dict[str, Any]:
         "error": "; ".join(report.error for report in reports if report.error) or None,
         "notes": list(dict.fromkeys(notes)),
     }
-
-
-def _known_state(state: str) -> SourceState:
-    """Return `state`, or "interrupted" for an unknown state of a later version."""
-    return state if state in get_args(SourceState) else "interrupted"  # type: ignore[return-value]  # mypy does not narrow by `in`
-
-
-def _tally(files: InputCounts, records: RecordCounts, retries: int) -> Tally:
-    return Tally(
-        files.succeeded,
-        files.partial,
-        files.failed,
-        files.skipped,
-        files.bytes,
-        records.read,
-        records.dropped,
-        records.rejected,
-        records.written,
-        retries,
-    )

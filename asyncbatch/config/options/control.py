@@ -227,8 +227,8 @@ class OutputFlags(Options, frozen=True, kw_only=True):
     report: Annotated[
         tuple[Name, ...],
         option(
-            "Also write a report file: .json (the object), .jsonl (events), .xml (JUnit), .md "
-            "or .prom (metrics).",
+            "Also write a report file: .json (the object), .jsonl (events), .md, .prom (metrics) "
+            "or, but not of a stream, .xml (JUnit).",
             metavar="FILE",
             main=True,
         ),
