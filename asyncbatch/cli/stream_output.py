@@ -82,8 +82,8 @@ class StreamOutput(Output):
         losses = {id(one) for one in self._stream.tally.losses}  # these have lines of their own
         yield from (verbose_line(one) for one in found.failures if id(one) not in losses)
         if self._has_target:
-            for line in found.lines.decode().splitlines():
-                yield f"window  {line}"
+            for line in found.lines.splitlines():
+                yield f"window  {line.decode()}"
 
     def snapshot(self, snapshot: StreamSnapshot) -> None:
         """Update the progress display, and log the data that could not be read since."""

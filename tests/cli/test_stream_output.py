@@ -181,6 +181,16 @@ def test_a_line_for_each_failure(stream, events):
     assert errors == ""
 
 
+def test_a_key_with_a_line_separator_stays_in_its_line(stream, files):
+    files({"e.jsonl": '{"t": 1, "k": "a\u2028##[b\x85"}\n'})
+    for form in ("text", "jsonl"):
+        _, lines, _ = stream("e.jsonl", *TIMES, "-o", form)
+        assert lines[0]["key"] == {"k": "a\u2028##[b\x85"}
+    _, _, errors = stream("e.jsonl", *TIMES, "-v", "--to", "w.csv")
+    [line] = [line for line in errors.splitlines() if line.startswith("window  ")]
+    assert line.endswith('"aggregates":{"count":1}}')
+
+
 def test_the_number_of_failures_in_the_summary(stream, files):
     files({"e.jsonl": '{"t": 1}\n' + "".join(f'{{"k": {number}, "n{number}": 1}}\n'
                                              for number in range(30))})  # fmt: skip
