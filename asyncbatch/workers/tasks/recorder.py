@@ -15,6 +15,7 @@ from asyncbatch.sinks.dead_letters import record_dead_letter
 from asyncbatch.sinks.row_writer import make_row_writer
 from asyncbatch.transforms.base import Context
 from asyncbatch.workers.tasks.part_builder import PartBuilder
+from asyncbatch.workers.tasks.spool import SPOOLED_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,8 +105,6 @@ def _violation_position(violation: Violation) -> TextPosition | None:
     )
 
 
-# The outputs of a record are spooled from this number on, until all are computed.
-SPOOLED_OUTPUTS = 1000
 # errors that end a file early; any other error is a bug of asyncbatch
 RECORD_ERRORS = (OutputError, *FILE_ERRORS)
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import Json
 
+# The outputs of a record are spooled from this number on, until all are computed.
+SPOOLED_OUTPUTS = 1000
 MEMORY_BYTES = 8 * 1024 * 1024  # bytes in memory; beyond, a temporary file
 
 

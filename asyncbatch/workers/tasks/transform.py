@@ -17,8 +17,8 @@ from asyncbatch.transforms.chain import make_chain
 from asyncbatch.transforms.json_values import is_json_value, is_unchanged
 from asyncbatch.workers.tasks.count import end_of_splits
 from asyncbatch.workers.tasks.extractor import Extractor
-from asyncbatch.workers.tasks.recorder import RECORD_ERRORS, SPOOLED_OUTPUTS, RecordCursor, Recorder
-from asyncbatch.workers.tasks.spool import Spool
+from asyncbatch.workers.tasks.recorder import RECORD_ERRORS, RecordCursor, Recorder
+from asyncbatch.workers.tasks.spool import SPOOLED_OUTPUTS, Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

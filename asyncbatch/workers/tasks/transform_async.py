@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.core.aio import iterate_in_thread
 from asyncbatch.core.batches import SplitFile
@@ -19,76 +17,26 @@ from asyncbatch.formats.lines import InvalidLine
 from asyncbatch.sources.async_reader import AsyncReader
 from asyncbatch.sources.reader import InputOpener, close_opened, read_size
 from asyncbatch.transforms.base import RecordError
-from asyncbatch.transforms.call import AsyncCall, Call
 from asyncbatch.transforms.chain import make_stages
+from asyncbatch.workers.tasks.async_calls import AsyncCalls, CallTimer, cancel_call
 from asyncbatch.workers.tasks.count import MAX_BATCH_BYTES, end_of_splits
 from asyncbatch.workers.tasks.extractor import Extractor
-from asyncbatch.workers.tasks.recorder import RECORD_ERRORS, SPOOLED_OUTPUTS, RecordCursor, Recorder
+from asyncbatch.workers.tasks.recorder import RECORD_ERRORS, RecordCursor, Recorder
 from asyncbatch.workers.tasks.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterator,
-        Awaitable,
-        Callable,
-        Iterable,
         Iterator,
         Sequence,
     )
 
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.batches import Batch, Part, Split
-    from asyncbatch.core.records import Json
     from asyncbatch.sources.reader import Opened
-    from asyncbatch.transforms.base import Transform
+    from asyncbatch.workers.tasks.async_calls import PendingOutputs
     from asyncbatch.workers.tasks.record_slices import RecordSlice
-
-T = TypeVar("T")
-
-
-class FileTimer:
-    """The remaining time of a file, of `limit` seconds; None for no limit."""
-
-    def __init__(self, limit: float | None) -> None:
-        self._limit = math.inf if limit is None else limit
-        self._deadline = _now() + self._limit
-        self._is_late = False
-
-    async def exclude(self, wait: Awaitable[T]) -> T:
-        """Await `wait`, and do not count its time."""
-        began = _now()
-        result = await wait
-        self._deadline += _now() - began
-        return result
-
-    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Await `work` within the limit. Raises FileTimeoutError, and the errors of `work`."""
-        if self._limit == math.inf:
-            return await work()
-        scope = asyncio.timeout_at(self._deadline)
-        with suppress(TimeoutError):
-            try:
-                async with scope:
-                    result = await work()
-            except RecordError:  # a cancellation may be reported as this error
-                if not scope.expired():
-                    raise
-            else:
-                if not scope.expired():
-                    return result
-        self._is_late = True
-        raise FileTimeoutError(self._limit)
-
-    def check(self) -> None:
-        """Raise FileTimeoutError if the file is late."""
-        if self._is_late or _now() > self._deadline:
-            raise FileTimeoutError(self._limit)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
 
 # A file up to this size is read in one call, a larger one as its records are needed.
 READ_WHOLE_BYTES = 8 * 1024 * 1024
@@ -112,7 +60,7 @@ class _EndSplit(NamedTuple):
 
 class _PendingCall(NamedTuple):
     cursor: RecordCursor
-    task: asyncio.Task[Sequence[Any] | Spool]
+    task: PendingOutputs
 
 
 class _SliceEnd(NamedTuple):
@@ -153,15 +101,13 @@ class AsyncTransformLane:
         at_once = min(READ_WHOLE_BYTES, files.sizes.split_threshold)
         self._reader = AsyncReader(self._opener, files.max_file_size, at_once)
         self._concurrency = settings.call_concurrency
-        self._slots = slots
         self._extractor = Extractor(settings, self._opener)
         self._recorder = Recorder(settings)
-        self._stages = make_stages(settings.transforms, self._opener.files, settings.row_check)
+        stages = make_stages(settings.transforms, self._opener.files, settings.row_check)
+        self._calls = AsyncCalls(stages, slots)
         self._reads_text = settings.reads_text
         self.abandon = self._recorder.abandon
         self._iterate = partial(iterate_in_thread, in_thread=self._recorder.may_block)
-        # whether the lane itself cancels its calls
-        self._is_closing = False
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         async with aclosing(self._parts(batch)) as parts:
@@ -176,7 +122,7 @@ class AsyncTransformLane:
             return
         recorder.begin_batch(batch.start)
         self._extractor.limit = batch.limit
-        self._is_closing = False
+        self._calls.is_closing = False
         steps: asyncio.Queue[_Step | None] = asyncio.Queue(CALLS_AHEAD * self._concurrency)
         feeding = asyncio.create_task(self._feed(batch, steps))
         try:
@@ -187,7 +133,7 @@ class AsyncTransformLane:
             async for part in self._iterate(recorder.flush()):
                 yield part
         finally:
-            self._is_closing = True
+            self._calls.is_closing = True
             feeding.cancel()
             calls = [feeding]
             while not steps.empty():
@@ -204,7 +150,7 @@ class AsyncTransformLane:
                 await self._feed_split(batch.paths[0], batch.split, steps)
                 return
             deadline, taken = time.monotonic() + MAX_BATCH_SECONDS, 0
-            began, clock = time.perf_counter(), FileTimer(self._file_timeout)
+            began, clock = time.perf_counter(), CallTimer(self._file_timeout)
             async with aclosing(self._reader.contents(batch.paths)) as contents:
                 async for path, opened in contents:
                     if form := await asyncio.to_thread(self._extractor.needs_split, path, opened):
@@ -222,7 +168,7 @@ class AsyncTransformLane:
                     taken += size
                     if taken >= MAX_BATCH_BYTES or time.monotonic() > deadline:
                         break
-                    began, clock = time.perf_counter(), FileTimer(self._file_timeout)
+                    began, clock = time.perf_counter(), CallTimer(self._file_timeout)
         finally:
             await steps.put(None)
 
@@ -232,7 +178,7 @@ class AsyncTransformLane:
         opened: Opened,
         resume: Position | None,
         steps: asyncio.Queue[_Step | None],
-        clock: FileTimer,
+        clock: CallTimer,
     ) -> None:
         """Put the steps of a file into `steps`. Raises one of `RECORD_ERRORS`."""
         slices = self._extractor.slices(path, opened, resume)
@@ -247,7 +193,7 @@ class AsyncTransformLane:
         problem: Exception | None = None
         try:
             slices = self._extractor.read_split(path, split)
-            await self._feed_slices(path, slices, steps, FileTimer(self._file_timeout))
+            await self._feed_slices(path, slices, steps, CallTimer(self._file_timeout))
         except RECORD_ERRORS as error:
             problem = error
         await steps.put(_EndSplit(split.length, problem))
@@ -257,7 +203,7 @@ class AsyncTransformLane:
         path: str,
         slices: Iterator[RecordSlice | InvalidLine | Position],
         steps: asyncio.Queue[_Step | None],
-        clock: FileTimer,
+        clock: CallTimer,
     ) -> None:
         while (found := await asyncio.to_thread(self._next_slice, slices)) is not None:
             record_slice, records = found
@@ -267,14 +213,7 @@ class AsyncTransformLane:
                 continue
             for at, record in enumerate(records):
                 cursor = RecordCursor(path, record_slice, at)
-                await clock.exclude(self._slots.acquire())
-                try:
-                    clock.check()
-                except FileTimeoutError:
-                    self._slots.release()
-                    raise
-                task = asyncio.create_task(clock.run(partial(self._run_stages, record, cursor)))
-                task.add_done_callback(lambda _: self._slots.release())
+                task = await self._calls.start(record, cursor, clock)
                 try:
                     await clock.exclude(steps.put(_PendingCall(cursor, task)))
                 except asyncio.CancelledError:
@@ -296,27 +235,6 @@ class AsyncTransformLane:
             record_slice.compact_texts() if self._reads_text else record_slice.values(),
         )
 
-    async def _run_stages(self, record: Json, cursor: RecordCursor) -> Sequence[Any] | Spool:
-        """Return the outputs for one record. Raises RecordError."""
-        values: Sequence[Any] | Spool = (record,)
-        try:
-            for stage in self._stages:
-                inputs = (
-                    chain.from_iterable(values.read(1)) if isinstance(values, Spool) else values
-                )
-                if isinstance(stage, AsyncCall):
-                    values = await _collect_async(stage, inputs, cursor)
-                elif isinstance(stage, Call):
-                    values = await asyncio.to_thread(_collect, stage, inputs, cursor)
-                else:
-                    values = _collect(stage, inputs, cursor)
-        except (asyncio.CancelledError, GeneratorExit) as error:
-            if self._is_closing:
-                raise
-            # The awaited function leaked this cancellation; the task itself was not cancelled.
-            raise RecordError("transform", type(error).__name__) from None
-        return values
-
     async def _record_step(self, step: _Step) -> AsyncIterator[Part]:
         """Record a step; yield parts."""
         recorder = self._recorder
@@ -324,7 +242,7 @@ class AsyncTransformLane:
             async for part in self._iterate(self._record_plain_step(step)):
                 yield part
         elif self._file_error:
-            await _cancel(step.task)
+            await cancel_call(step.task)
         else:
             async for part in self._record_call(step.cursor, step.task):
                 yield part
@@ -362,9 +280,7 @@ class AsyncTransformLane:
                     self._file_error = error
                 recorder.write_rows(cursor.record_slice)
 
-    async def _record_call(
-        self, cursor: RecordCursor, task: asyncio.Task[Sequence[Any] | Spool]
-    ) -> AsyncIterator[Part]:
+    async def _record_call(self, cursor: RecordCursor, task: PendingOutputs) -> AsyncIterator[Part]:
         try:
             # Shielded: the lane itself handles its cancellation.
             values = await asyncio.shield(task)
@@ -379,58 +295,3 @@ class AsyncTransformLane:
                         yield part
             else:
                 self._recorder.keep_outputs(values, cursor)
-
-
-async def _cancel(task: asyncio.Task[Sequence[Any] | Spool]) -> None:
-    """Cancel a call and ignore its outcome."""
-    task.cancel()
-    await asyncio.wait((task,))
-    if not task.cancelled() and task.exception() is None:
-        values = task.result()
-        if isinstance(values, Spool):
-            values.close()
-
-
-def _collect(
-    stage: Transform, inputs: Iterable[Any], cursor: RecordCursor
-) -> Sequence[Any] | Spool:
-    """Return the outputs of a transform for all values of one record. Raises RecordError."""
-    outputs = chain.from_iterable(stage(value, cursor) for value in inputs)
-    first = list(islice(outputs, SPOOLED_OUTPUTS))
-    if len(first) < SPOOLED_OUTPUTS:
-        return first
-    return _spool(chain(first, outputs))
-
-
-def _spool(values: Iterable[Json]) -> Spool:
-    spool = Spool()
-    try:
-        spool.write(values)
-    except BaseException:
-        spool.close()
-        raise
-    return spool
-
-
-async def _collect_async(
-    stage: AsyncCall, inputs: Iterable[Any], cursor: RecordCursor
-) -> Sequence[Any] | Spool:
-    """Return the outputs of an async function for all values of one record."""
-    first: list[Any] = []
-    spool: Spool | None = None
-    try:
-        for value in inputs:
-            async with aclosing(stage.outputs(value, cursor)) as outputs:
-                async for output in outputs:
-                    first.append(output)
-                    if len(first) == SPOOLED_OUTPUTS:
-                        spool = spool or Spool()
-                        spool.write(first)
-                        first.clear()
-        if spool is not None:
-            spool.write(first)
-    except BaseException:
-        if spool is not None:
-            spool.close()
-        raise
-    return first if spool is None else spool
