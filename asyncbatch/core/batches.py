@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from msgspec import Struct, field
 
 from asyncbatch.core.records import (
+    STDIN,
     Bookmark,
     CursorKind,
     CursorValues,
@@ -83,6 +84,21 @@ class Batch(Struct, frozen=True, gc=False):
     resume: Position | None = None  # the position at which to resume the only file
     prepared_part: Part | None = None  # the outcome, if the files need not be read
     limit: int | None = None  # the maximum number of records to read; None: no limit
+
+    unit: ClassVar = "file"
+
+    @property
+    def count(self) -> int:
+        """The number of files."""
+        return len(self.paths)
+
+    def name(self, number: int) -> str:
+        """Return the display name of file `number`."""
+        return display_path(self.paths[number - self.start])
+
+    def may_retry(self, number: int) -> bool:
+        """Whether file `number` can be read again, and none of its parts counts already."""
+        return self.split is None and self.paths[number - self.start] != STDIN
 
     @property
     def source(self) -> int:

@@ -155,6 +155,19 @@ def count_lines(text: bytes | bytearray, end: int, *, first: bool) -> LineCount:
     return LineCount(ends, lines)
 
 
+def cut_lines(lines: bytes, size: int) -> Iterator[bytes]:
+    """Yield whole lines of at most `size` bytes together, or one longer line."""
+    start = 0
+    while len(lines) - start > size:
+        end = lines.rfind(b"\n", start, start + size) + 1 or lines.find(b"\n", start) + 1
+        if not end:
+            break
+        yield lines[start:end]
+        start = end
+    if start < len(lines):
+        yield lines[start:]
+
+
 def detect_lines(
     chunks: Iterable[bytes], validator: Validator, max_line_bytes: float = inf
 ) -> tuple[bool, Iterator[bytes]]:

@@ -12,7 +12,7 @@ from asyncbatch.core.paths import ArchiveMember, ObjectPath
 from asyncbatch.core.records import display_path
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.sources.search import OPENING_PATHS, Search
-from asyncbatch.workers.engine import abandon_all
+from asyncbatch.workers.engine import LANES_PER_WORKER, abandon_all, choose_workers
 from asyncbatch.workers.local import LoopEngine, ThreadEngine
 from asyncbatch.workers.process import process_engine
 
@@ -62,17 +62,15 @@ class Launch:
                 self.searches[number].leaves_out = guard.is_own_output
         for search in searches:
             search.open()
-        wanted = usable_cpus() if job.workers is None else job.workers
-        if job.workers is None and not job.has_feeds and _is_small(searches, job):
-            wanted = 0
-        if _needs_process(job):
-            wanted = max(1, wanted)
-        if job.dask is not None:
-            wanted = 0
-        if job.record_work and job.record_work.needs_this_process:
-            wanted = 0
-        if job.most_workers is not None:
-            wanted = min(wanted, job.most_workers)
+        is_small = job.workers is None and not job.has_feeds and _is_small(searches, job)
+        ours_only = job.record_work is not None and job.record_work.needs_this_process
+        wanted = choose_workers(
+            job.workers,
+            default=0 if is_small else usable_cpus(),
+            needs_process=_needs_process(job),
+            needs_this_process=ours_only or job.dask is not None,
+            most=job.most_workers,
+        )
         in_flight = 1 if job.pause else job.concurrency or wanted
         self._worker_count = min(wanted, in_flight)
 
@@ -125,8 +123,6 @@ def _needs_process(job: Job) -> bool:
     return job.timeout is not None or (work is not None and work.runs_programs)
 
 
-# One batch is processed and one waits, so that no worker waits for this process.
-LANES_PER_WORKER = 2
 _CLEANUP_SECONDS = 2.0  # time for workers to clean up unfinished outputs
 
 

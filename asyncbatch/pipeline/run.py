@@ -324,7 +324,7 @@ class Run:
             self._scheduler.batches.settle(batch, done, split_file=split_file)
         elif batch.split is not None:
             decision = self._crashes.decide(batch, done, end.loss)
-            failure = decision.failure or self._crashes.crash_failure(batch.paths[0], end.loss)
+            failure = decision.failure or self._crashes.crash_failure(batch, batch.start, end.loss)
             done = 1
             self._scheduler.batches.end_splits(batch.start)
             yield BatchPart(batch, prepared_part(batch.start, done, {0: failure}, {}))
@@ -342,7 +342,7 @@ class Run:
         """
         decision = self._crashes.decide(batch, done, loss)
         if reported is not None:  # reported records cannot be withdrawn, so the file is not retried
-            blame = self._crashes.crash_failure(batch.paths[done], loss)
+            blame = self._crashes.crash_failure(batch, batch.start + done, loss)
             decision = Decision(batch.start + done, with_record_count(blame, reported))
         file = decision.file
         if file is None:

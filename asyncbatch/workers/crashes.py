@@ -1,17 +1,16 @@
-"""The crash policy: which file killed a worker, and which files are retried."""
+"""The crash policy: which file or event killed a worker, and which are retried."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from asyncbatch.core.records import STDIN, Failure, display_path
+from asyncbatch.core.records import Failure
 from asyncbatch.errors import NoWorkerError
 from asyncbatch.formats.failures import FileTimeoutError, file_failure
 
 if TYPE_CHECKING:
-    from asyncbatch.core.batches import Batch
     from asyncbatch.workers.engine import Loss
 
 MAX_FAILED_STARTS = 8  # workers in a row that may die before their first batch while no batch ends
@@ -19,12 +18,40 @@ _ADVICE = {
     "was killed by SIGKILL": "; if memory ran out, use fewer --workers or set --max-file-size",
     "was killed by SIGSEGV": " (a fault in compiled code)",
 }
+_MOMENTS = {"file": "while it processed this file", "event": "while at this event"}
+
+
+class Items(Protocol):
+    """The items of a batch: the files of a run, or the events of a stream, numbered in a row."""
+
+    @property
+    def start(self) -> int:
+        """The number of the first item."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """The number of items."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """The word for an item: file or event."""
+        ...
+
+    def name(self, number: int) -> str:
+        """Return the display name of the file of an item."""
+        ...
+
+    def may_retry(self, number: int) -> bool:
+        """Whether an item can be processed again."""
+        ...
 
 
 class Decision(Struct, frozen=True):
     """The decision after a loss.
 
-    `failure` is of file number `file`; without a `failure` that file is retried once, alone.
+    `failure` is of item number `file`; without a `failure` that item is retried once, alone.
     Without a `file` the batch is retried, in halves if `halve`.
     """
 
@@ -34,13 +61,13 @@ class Decision(Struct, frozen=True):
 
 
 class CrashPolicy:
-    """Decides which file fails or is retried after a loss.
+    """Decides which file or event fails or is retried after a loss.
 
-    `timeout` is the time limit of a file, in seconds.
+    `timeout` is the time limit of one, in seconds.
 
     A file may be innocent of its worker's death, because a kernel short of memory kills any
     process. So it is retried once, alone. A file over its time limit is not, nor is standard input,
-    which cannot be read twice.
+    which cannot be read twice. The same holds for events.
     """
 
     def __init__(self, timeout: float | None) -> None:
@@ -52,8 +79,8 @@ class CrashPolicy:
         """Note that a worker has finished a batch."""
         self._failed_starts = 0
 
-    def decide(self, batch: Batch, done: int, loss: Loss) -> Decision:
-        """Return the decision about `batch`, of which the first `done` files are done.
+    def decide(self, batch: Items, done: int, loss: Loss) -> Decision:
+        """Return the decision about `batch`, of which the first `done` items are done.
 
         Raises NoWorkerError if no worker reaches its first batch.
         """
@@ -62,28 +89,30 @@ class CrashPolicy:
             if self._failed_starts == MAX_FAILED_STARTS:
                 raise NoWorkerError(
                     f"{MAX_FAILED_STARTS} worker processes in a row ended before they began to "
-                    f"work; the last {loss.description}{_ADVICE.get(loss.description, '')}"
+                    f"work; the last {loss.description}{_advice(loss, batch)}"
                 )
             return Decision()
         self._failed_starts = 0
-        file, last = loss.file, batch.start + len(batch.paths) - 1
+        file, last = loss.file, batch.start + batch.count - 1
         if file is None or not batch.start + done <= file <= last:
-            if len(batch.paths) - done > 1:
+            if batch.count - done > 1:
                 return Decision(halve=True)
             file = last
-        path = batch.paths[file - batch.start]
-        # Parts of a split cannot be taken back, so it is not retried.
-        is_final = loss.timed_out or path == STDIN or batch.split is not None
-        if not is_final and file not in self._suspects:
+        if batch.may_retry(file) and not loss.timed_out and file not in self._suspects:
             self._suspects.add(file)
             return Decision(file)
         self._suspects.discard(file)
-        return Decision(file, self.crash_failure(path, loss))
+        return Decision(file, self.crash_failure(batch, file, loss))
 
-    def crash_failure(self, path: str, loss: Loss) -> Failure:
-        """Return the failure of the file at `path`, at which a worker died."""
+    def crash_failure(self, batch: Items, number: int, loss: Loss) -> Failure:
+        """Return the failure of item `number`, at which a worker died."""
+        file = batch.name(number)
         if loss.timed_out:
-            return file_failure(display_path(path), FileTimeoutError(self._timeout or 0.0))
-        advice = _ADVICE.get(loss.description, "")
-        message = f"its worker process {loss.description} while it processed this file{advice}"
-        return Failure(display_path(path), "worker_crash", message)
+            return file_failure(file, FileTimeoutError(self._timeout or 0.0))
+        message = f"its worker process {loss.description} {_MOMENTS[batch.unit]}"
+        return Failure(file, "worker_crash", message + _advice(loss, batch))
+
+
+def _advice(loss: Loss, batch: Items) -> str:
+    advice = _ADVICE.get(loss.description, "")
+    return advice if batch.unit == "file" else advice.removesuffix(" or set --max-file-size")

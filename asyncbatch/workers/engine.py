@@ -70,6 +70,30 @@ class Engine(Protocol):
         ...
 
 
+# One batch is processed and one waits, so that no worker waits for this process.
+LANES_PER_WORKER = 2
+
+
+def choose_workers(
+    wanted: int | None,
+    *,
+    default: int,
+    needs_process: bool = False,
+    needs_this_process: bool = False,
+    most: int | None = None,
+) -> int:
+    """Return the number of worker processes; 0 means none.
+
+    `wanted` is the user's number, or None. `most` is the limit by memory.
+    """
+    if needs_this_process:
+        return 0
+    count = default if wanted is None else wanted
+    if needs_process:
+        count = max(1, count)
+    return count if most is None else min(count, most)
+
+
 class BatchEnd(Struct, frozen=True):
     """The end of a batch in a lane. `loss` is set if its worker died."""
 

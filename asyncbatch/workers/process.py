@@ -312,25 +312,27 @@ class ProcessEngine:
 @asynccontextmanager
 async def process_engine(
     make_work: WorkFactory,
-    handles: Sequence[WorkerHandle],
+    handles: Sequence[WorkerHandle | None],
     count: int,
     *,
     reads_stdin: bool = False,
     file_timeout: float | None = None,
     graceful: bool = False,
 ) -> AsyncIterator[ProcessEngine]:
-    """Provide `count` lanes over started processes, and kill these at the end.
+    """Provide `count` lanes over processes, and kill these at the end.
 
-    `reads_stdin` passes standard input to restarted processes. `file_timeout` is the time limit of
-    a file in seconds. With `graceful`, the processes get some seconds to clean up.
+    A process without a handle starts with its first batch. `reads_stdin` passes standard input to
+    restarted processes. `file_timeout` is the time limit of a file in seconds. With `graceful`,
+    the processes get some seconds to clean up.
     """
     workers = [WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in handles]
     watching = (
-        None if file_timeout is None else asyncio.create_task(kill_overdue(workers, file_timeout))
+        None if file_timeout is None else asyncio.create_task(_kill_overdue(workers, file_timeout))
     )
     try:
         for worker, process in zip(workers, handles, strict=True):
-            await worker.connect(process)
+            if process is not None:
+                await worker.connect(process)
         yield ProcessEngine(workers, count)
     finally:
         if watching is not None:
@@ -353,13 +355,12 @@ async def _wait_for_exits(workers: Sequence[WorkerProcess]) -> None:
                 await worker.wait()
 
 
-async def kill_overdue(workers: Sequence[WorkerProcess], file_timeout: float) -> None:
-    """Kill overdue workers until cancelled. Workers may be added meanwhile."""
+async def _kill_overdue(workers: Sequence[WorkerProcess], file_timeout: float) -> None:
+    """Kill overdue workers until cancelled."""
     interval = min(max(file_timeout / 20, _MIN_WATCH_SECONDS), _MAX_WATCH_SECONDS)
-    stopwatches: list[FileStopwatch] = []
+    stopwatches = [FileStopwatch(file_timeout, interval) for _ in workers]
     while True:
         await asyncio.sleep(interval)
         now = time.monotonic()
-        stopwatches += [FileStopwatch(file_timeout, interval) for _ in workers[len(stopwatches) :]]
         for worker, stopwatch in zip(workers, stopwatches, strict=True):
             worker.check_overdue(stopwatch, now)

@@ -6,15 +6,14 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from asyncbatch.core.system import Memory, measure_memory, sum_memory, usable_cpus
-from asyncbatch.pipeline.stream.pools import FoldPool
-from asyncbatch.transforms.spec import FunctionSpec
+from asyncbatch.core.system import Memory, measure_memory, sum_memory
+from asyncbatch.pipeline.stream.pool import FoldPool, count_workers, make_pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncbatch.core.tally import FailureBudget, StreamTally
-    from asyncbatch.pipeline.stream.pools import TransformPool
+    from asyncbatch.pipeline.stream.pool import LinePool
     from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.sources.base import LiveChunk
     from asyncbatch.sources.live.merge import MergedSources
@@ -104,16 +103,12 @@ class StreamRun:
         self._checkpointer, self._is_saved = checkpointer, True
         self._merged, self._sink, self._budget = merged, sink, budget
         self._duration = None if duration is None else duration / 1e6
-        self._max_workers = usable_cpus() - 1 if workers is None else workers
+        self._workers = count_workers(stream, workers, timeout)
+        self._has_pool = bool(self._workers) or stream.runs_async
         self._call_concurrency, self._event_timeout = call_concurrency, timeout
-        self._pool: FoldPool | TransformPool | None = None
+        self._pool: LinePool | None = None
         self._large_chunks_in_a_row = 0
         settings = stream.settings
-        is_ours_only = any(isinstance(one, FunctionSpec) for one in settings.transforms)
-        in_workers = not is_ours_only and (workers != 0 or timeout is not None)
-        self._transforms_elsewhere = stream.runs_async or in_workers
-        if workers is None and settings.transforms:
-            self._max_workers = usable_cpus()
         self._uses_clock = settings.time is None or settings.idle is not None
         self._started_at, self._peak_memory = time.monotonic(), 0
         self._counts_at_start = (0, 0)  # events and bytes of earlier runs of the stream
@@ -179,13 +174,12 @@ class StreamRun:
             if left is not None and left <= 0:
                 break
             pool = self._pool
-            is_waited_for = isinstance(pool, FoldPool) and pool.is_busy
-            has_result = pool is not None and pool.has_result
-            found = await merged.read(0 if is_waited_for or has_result else self._wait_seconds())
+            is_waited_for = pool is not None and (pool.has_result or pool.has_unsent)
+            found = await merged.read(0 if is_waited_for else self._wait_seconds())
             await self._take_ready_results()
             if found is None:
-                if is_waited_for:
-                    await self._take_all_results()
+                if pool is not None:
+                    pool.dispatch(flush=True)
             else:
                 source, chunk = found
                 if stream.has_left(source.name) and chunk.data:
@@ -247,7 +241,7 @@ class StreamRun:
         lines = stream.cut(source, chunk)
         if stream.stages:
             await self._transform(source, chunk.file, lines)
-        elif not self._max_workers:
+        elif not self._has_pool:
             await self._put(stream.take(source, lines))
         elif len(lines) < _WORKER_CHUNK_BYTES:
             self._large_chunks_in_a_row = 0
@@ -261,34 +255,27 @@ class StreamRun:
 
     async def _transform(self, source: str, file: str, lines: bytes) -> None:
         """Transform lines in the pool, or in a thread if there is none."""
-        if self._pool is None and self._transforms_elsewhere:
-            self._pool = self._make_transforms()
-        if self._pool is None:
+        if not self._has_pool:
             blocks = await asyncio.to_thread(self.stream.read, source, lines)
             await self._put(self.stream.put(blocks))
             return
+        pool = self._pool or await self._start_pool()
         await self._take_ready_results()
-        self._pool.send(source, file, lines)
+        pool.send(source, file, lines)
 
-    def _make_transforms(self) -> TransformPool:
-        wake = self._merged.wake
-        if self.stream.runs_async:
-            from asyncbatch.pipeline.stream.async_transforms import AsyncTransforms
-
-            return AsyncTransforms(
-                self.stream, wake, concurrency=self._call_concurrency, timeout=self._event_timeout
-            )
-        from asyncbatch.pipeline.stream.process_transforms import ProcessTransforms
-
-        count = max(1, self._max_workers)
-        return ProcessTransforms(self.stream, wake, count=count, timeout=self._event_timeout)
+    async def _start_pool(self) -> LinePool:
+        self._pool = make_pool(
+            self.stream, self._merged.wake, self._workers,
+            call_concurrency=self._call_concurrency, timeout=self._event_timeout,
+        )  # fmt: skip
+        await self._pool.start()
+        return self._pool
 
     async def _ready_fold_pool(self) -> FoldPool | None:
         """Return the pool that folds, None until it is needed and ready."""
         self._large_chunks_in_a_row += 1
         if self._pool is None and self._large_chunks_in_a_row >= _LARGE_CHUNKS_BEFORE_WORKERS:
-            self._pool = FoldPool(self.stream, self._max_workers)
-            await self._pool.start()
+            await self._start_pool()
         pool = self._pool
         return pool if isinstance(pool, FoldPool) and pool.is_ready else None
 
@@ -310,7 +297,7 @@ class StreamRun:
     async def _settle(self) -> None:
         """Take all results of the pool, or after a stop give back lines that have not started."""
         while self._pool is not None and self._pool.is_busy:
-            if not isinstance(self._pool, FoldPool) and self._should_give_back():
+            if self._should_give_back():
                 for source, lines in self._pool.give_back():
                     self._events_given_back += self.stream.give_back(source, lines)
             if self._pool.is_busy:

@@ -11,6 +11,7 @@ from asyncbatch.core.tally import StreamTally
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.detect import find_stream_fault
 from asyncbatch.formats.lines import LineSplitter, count_lines, first_lines
+from asyncbatch.formats.positions import BOM
 from asyncbatch.sources.base import LiveChunk
 from asyncbatch.state.checkpoint import SourceState, StreamState
 from asyncbatch.transforms.chain import chain_of, is_async, make_stages
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from asyncbatch.config.job import StreamSettings
-    from asyncbatch.core.records import Position
+    from asyncbatch.core.records import Failure, Position
     from asyncbatch.formats.grammar import Fault
     from asyncbatch.windows.events import Window
+    from asyncbatch.workers.tasks.events import EventsPart, Folded
 
 
 class SourceReader:
@@ -188,12 +190,12 @@ class StreamCore:
 
     def check(self) -> None:
         """Raise UsageError or ValueError for an invalid field."""
-        self._reader("", "")
+        self.new_reader()
 
     def join(self, source: str) -> None:
         """Add a source. Raises UsageError for an invalid field."""
         self._watermark.join(source)
-        self._readers[source] = SourceReader(partial(self._reader, source), source)
+        self._readers[source] = SourceReader(partial(self.new_reader, source), source)
         self._source_names[source] = None
         if left_state := self._finished_sources.pop(source, None):
             self._resume_source(source, left_state)
@@ -328,7 +330,8 @@ class StreamCore:
         """
         reader = self._readers[source]
         if chunk.line_error:
-            return self._count_windows(self._put(reader.reader.reject_chunk(chunk)))
+            block = reader.reader.reject_line(chunk.data, "invalid_json", chunk.line_error)
+            return self._count_windows(self._put(block))
         self._count_chunk(chunk)
         fault = reader.take_fault()
         return [] if fault is None else self._put(reader.reader.reject_file(fault))
@@ -342,7 +345,8 @@ class StreamCore:
         """Return the reader of a source's current file."""
         return self._readers[source].reader
 
-    def _reader(self, source: str, file: str) -> EventReader:
+    def new_reader(self, source: str = "", file: str = "") -> EventReader:
+        """Return a reader of the lines of a file."""
         return EventReader(
             self.settings, self.recipe, file, self._wall_clock, source,
             chain=self._chain, keeps_texts=self.keeps_texts,
@@ -363,17 +367,34 @@ class StreamCore:
             self._watermark.raise_to(max(window.end for window in windows))
         return self._count_windows(windows)
 
-    def take_folded(
-        self, source: str, lines: bytes, folded: PartialWindows | EventBlock | None
+    def take_part(
+        self, source: str, lines: bytes, part: EventsPart, after: Position
     ) -> list[Window]:
-        """Add lines that a worker has folded; `folded` is None if it could not fold them."""
+        """Add the outcome of lines; read blocks end at position `after` of the file."""
+        if part.blocks is not None:
+            return self._take_blocks(source, part.blocks, after)
+        windows: list[Window] = []
+        at = 0
+        for size, folded in part.folded:
+            windows += self._take_folded(source, lines[at : at + size], folded)
+            at += size
+        return windows
+
+    def reject_event(self, source: str, line: bytes, failure: Failure) -> list[Window]:
+        """Reject the next line of a source, at which a worker was lost."""
+        text = line.removesuffix(b"\n").removeprefix(BOM)
+        reader = self._readers[source].reader
+        return self.put([reader.reject_line(text, failure.kind, failure.message)])
+
+    def _take_folded(self, source: str, lines: bytes, folded: Folded) -> list[Window]:
+        """Add lines that were folded; `folded` is None if they could not be folded."""
         reader = self._readers[source].reader
         if isinstance(folded, EventBlock) and folded.events is not None:
             if not self._is_plausible_time(folded.events.moments.highest):
                 return self.take(source, lines)
             folded.lines, folded.start = lines, reader.state[0]
             reader.skip(lines, folded.records)
-            return self.take_blocks(source, [folded], reader.state[0])
+            return self._take_blocks(source, [folded], reader.state[0])
         windows = self._add_partial(source, folded) if isinstance(folded, PartialWindows) else None
         if windows is None or not isinstance(folded, PartialWindows):
             return self.take(source, lines)
@@ -403,10 +424,10 @@ class StreamCore:
         ahead = self.settings.max_future
         return ahead is None or time <= self._wall_clock() + ahead
 
-    def take_blocks(
+    def _take_blocks(
         self, source: str, blocks: Sequence[EventBlock], after: Position
     ) -> list[Window]:
-        """Add blocks that a pool has read, up to position `after` of the file of the source."""
+        """Add blocks of events, up to position `after` of the file of the source."""
         reader = self._readers[source].reader
         arrived = reader.set_arrival()
         reader.resume(after, arrived)

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncbatch.config.job import StreamSettings
-    from asyncbatch.core.records import Json
+    from asyncbatch.core.records import FailureKind, Json
     from asyncbatch.formats.grammar import Fault
-    from asyncbatch.sources.base import LiveChunk
     from asyncbatch.transforms.base import MissingName
     from asyncbatch.transforms.chain import Chain
     from asyncbatch.windows.aggregates import AggregateSet
@@ -172,7 +171,7 @@ class EventReader:
     """Reads the events of one file of `source`. `now` is in microseconds since the epoch.
 
     Fields that are not needed are checked for structure only. Lines go through `chain` if there is
-    one. `progress` has the current line, from 0. Raises ValueError for an invalid path.
+    one. `progress` has the number of the current line. Raises ValueError for an invalid path.
     """
 
     def __init__(
@@ -193,6 +192,8 @@ class EventReader:
         self.progress = Progress()
         self._row_readers = [] if settings.transforms else self._make_row_readers()
         self._position = Position()
+        # the number of the first line of the file, for `progress`
+        self._first_number = 0
         self._arrival = 0
 
     def read(self, lines: bytes) -> Iterator[EventBlock]:
@@ -221,9 +222,9 @@ class EventReader:
         """Continue at a `state`."""
         self._position, self._arrival = at, arrival
 
-    def begin_file(self, file: str, at: Position) -> None:
-        """Continue with another file."""
-        self._file, self._position = file, at
+    def begin_file(self, file: str, at: Position, number: int) -> None:
+        """Continue with another file; `number` is the number of its line at a position."""
+        self._file, self._position, self._first_number = file, at, number - at.line
 
     def set_arrival(self) -> int:
         """Return the time of arrival for events that come now. It never goes back."""
@@ -231,20 +232,15 @@ class EventReader:
             self._arrival = max(self._arrival, self._now())
         return self._arrival
 
-    def reject_chunk(self, chunk: LiveChunk) -> EventBlock:
-        """Return the block that rejects an unreadable chunk."""
+    def reject_line(self, text: bytes, kind: FailureKind, message: str) -> EventBlock:
+        """Return the block that rejects the next line, which cannot be read."""
         at = self._position
-        self._position = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
-        failure = Failure(
-            display_path(self._file),
-            "invalid_json",
-            chunk.line_error,
-            self._position.record,
-            self._position.line,
-        )
+        self._position = Position(at.byte + len(text) + 1, at.record + 1, at.line + 1)
+        record, line = self._position.record, self._position.line
+        failure = Failure(display_path(self._file), kind, message, record, line)
         builder = self.new_builder()
         builder.block.records = 1
-        builder.reject_text(failure, chunk.data, is_invalid=True)
+        builder.reject_text(failure, text, is_invalid=kind == "invalid_json")
         return builder.block
 
     def reject_file(self, fault: Fault) -> EventBlock:
@@ -319,7 +315,7 @@ class EventReader:
             if isinstance(line, InvalidLine):
                 builder.reject(line)
                 continue
-            self.progress.begin_file(line.line - at.line - 1)
+            self.progress.begin_file(self._first_number + line.line - 1)
             try:
                 builder.add(line, self._transform(line))
             except RecordError as error:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.config.job import StreamSettings
 from asyncbatch.formats.decoder import allow_deep_nesting
-from asyncbatch.pipeline.stream.pools import FoldPool
+from asyncbatch.pipeline.stream.pool import make_pool
 from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.windows import window_lines
 from asyncbatch.sources.base import LiveChunk
@@ -78,7 +78,7 @@ async def crewed(chosen, chunks, workers):
     """Put chunks into windows, with workers that are ready from the first chunk on."""
     core = StreamCore(chosen)
     core.join("-")
-    crew = FoldPool(core, workers)
+    crew = make_pool(core, lambda: None, workers, call_concurrency=1, timeout=None)
     windows = []
     try:
         await crew.start()

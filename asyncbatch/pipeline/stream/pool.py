@@ -1,0 +1,383 @@
+"""The lines of a stream in the lanes of an engine, and their outcomes in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import AsyncExitStack, nullcontext, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.core.records import Failure, Position
+from asyncbatch.core.system import usable_cpus
+from asyncbatch.errors import NoWorkerError
+from asyncbatch.formats.lines import cut_lines
+from asyncbatch.transforms.spec import FunctionSpec
+from asyncbatch.workers.crashes import CrashPolicy
+from asyncbatch.workers.engine import LANES_PER_WORKER, WorkerLostError, choose_workers
+from asyncbatch.workers.local import LoopEngine
+from asyncbatch.workers.process import process_engine
+from asyncbatch.workers.tasks.events import EventsTask, FoldTask, LineBatch, position_after
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from asyncbatch.pipeline.stream.stream import StreamCore
+    from asyncbatch.windows.events import Window
+    from asyncbatch.workers.engine import Engine, Lane, Loss
+    from asyncbatch.workers.tasks.events import EventsPart
+
+_MAX_JOBS = 1024  # jobs in a pool, with and without an outcome
+
+
+class _Job:
+    """Lines of a source, and their outcome: a part, a failure of the only event, or an error."""
+
+    def __init__(self, source: str, file: str, number: int, position: Position) -> None:
+        self.source, self._file, self._number, self._position = source, file, number, position
+        self.end = position
+        self.size = 0
+        self._pieces: list[bytes] = []
+        self.is_sealed = False  # until then, lines may be added
+        self.outcome: EventsPart | Failure | Exception | None = None
+
+    def takes(self, source: str, file: str, size: int) -> bool:
+        """Whether lines of a file can be added, if the job may have `size` bytes."""
+        is_same = (self.source, self._file) == (source, file)
+        return is_same and self.size <= size and not self.is_sealed
+
+    def add(self, lines: bytes, end: Position) -> None:
+        """Append lines, which end at a position of the file."""
+        self._pieces.append(lines)
+        self.size += len(lines)
+        self.end = end
+
+    @property
+    def batch(self) -> LineBatch:
+        """The lines as a batch."""
+        self._pieces = [b"".join(self._pieces)]
+        return LineBatch(self._number, self._file, self._position, self._pieces[0])
+
+
+class LinePool:
+    """Sends the lines of a stream to the lanes of an engine. The stream takes outcomes in order.
+
+    Call `start` first. `wake` is called when there is an outcome. If a worker dies, the policy of
+    runs decides about the lines: an event is retried once, alone, and then rejected. An event that
+    exceeds `timeout` seconds is rejected at once.
+    """
+
+    size: int  # bytes of a job, at most
+    least = 0  # bytes of a job that is sent before there is a need
+    # Bytes that may be read ahead. Fewer for slow transforms, since a stop waits for them.
+    max_bytes_ahead: int
+
+    def __init__(
+        self,
+        stream: StreamCore,
+        engine: AbstractAsyncContextManager[Engine],
+        wake: Callable[[], None],
+        timeout: float | None = None,
+    ) -> None:
+        self._stream, self._starting, self._wake = stream, engine, wake
+        self._stack = AsyncExitStack()
+        self._engine: Engine = LoopEngine(())
+        self._crashes = CrashPolicy(timeout)
+        self._jobs: list[_Job] = []
+        self._waiting: deque[_Job] = deque()  # the jobs that wait for a lane
+        self._idle: deque[Lane] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._bytes = self._bytes_sent = 0
+
+    async def start(self) -> None:
+        """Start the engine. Raises OSError."""
+        self._engine = await self._stack.enter_async_context(self._starting)
+        self._idle.extend(self._engine.lanes)
+
+    async def close(self) -> None:
+        """Cancel all jobs, and end the engine."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """The process ids of the workers; empty without workers."""
+        return self._engine.pids
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are lines whose outcome was not taken."""
+        return bool(self._jobs)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether lines wait for more lines, to be sent together."""
+        return bool(self._waiting) and not self._waiting[-1].is_sealed
+
+    @property
+    def has_result(self) -> bool:
+        """Whether to take an outcome before more lines are sent."""
+        jobs = self._jobs
+        is_much = self._bytes > self.max_bytes_ahead or len(jobs) > _MAX_JOBS
+        return bool(jobs) and (jobs[0].outcome is not None or is_much)
+
+    def send(self, source: str, file: str, lines: bytes) -> None:
+        """Schedule the lines of a source, in a new job or together with an earlier one."""
+        for piece in cut_lines(lines, self.size):
+            job = self._jobs[-1] if self._jobs else None
+            if job is None or not job.takes(source, file, self.size - len(piece)):
+                job = _Job(source, file, self._bytes_sent, self._end_of(source))
+                self._jobs.append(job)
+                self._waiting.append(job)
+            job.add(piece, self._after(piece, job.end))
+            self._bytes += len(piece)
+            self._bytes_sent += len(piece)
+            self.dispatch()
+
+    async def take(self) -> list[Window]:
+        """Pass the next outcome to the stream; return the windows that it closes."""
+        while (job := self._jobs[0]).outcome is None:
+            self._changed.clear()
+            self.dispatch(flush=not job.is_sealed)
+            if job.outcome is None:
+                await self._changed.wait()
+        if isinstance(job.outcome, Exception):
+            raise job.outcome
+        self._stream.mark_active(waiting.source for waiting in self._jobs)
+        del self._jobs[0]
+        self._bytes -= job.size
+        if isinstance(job.outcome, Failure):
+            return self._stream.reject_event(job.source, job.batch.lines, job.outcome)
+        return self._stream.take_part(job.source, job.batch.lines, job.outcome, job.end)
+
+    def give_back(self) -> Sequence[tuple[str, bytes]]:
+        """Cancel the jobs that have not started; return their sources and lines, last one first."""
+        given_back = []
+        while self._jobs and not self._jobs[-1].is_sealed:
+            job = self._jobs.pop()
+            self._waiting.remove(job)
+            self._bytes -= job.size
+            given_back.append((job.source, job.batch.lines))
+        return given_back
+
+    def dispatch(self, *, flush: bool = False) -> None:
+        """Send waiting jobs to idle lanes. `flush`: also those that wait for more lines."""
+        waiting = self._waiting
+        while waiting and (flush or waiting[0].is_sealed or waiting[0].size >= self.least):
+            if (lane := self._next_lane()) is not None:
+                job = waiting.popleft()
+                job.is_sealed = True
+                self._keep(self._run(lane, job))
+            elif not self._run_here(waiting[0]):
+                return
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work in a task, which `close` cancels."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _next_lane(self) -> Lane | None:
+        """Return a lane for the next job, None if it must wait."""
+        return self._idle.popleft() if self._idle else None
+
+    def _run_here(self, job: _Job) -> bool:  # noqa: ARG002 - for overriding
+        """Do the first waiting job in this process, if that is faster; return whether it was."""
+        return False
+
+    async def _run(self, lane: Lane, job: _Job) -> None:
+        """Run a job in a lane, which can then take the next job."""
+        batch: Any = job.batch  # the task of the lane defines the types of batches and parts
+        parts: AsyncIterator[Any] = lane.run(batch)
+        is_free = False
+        try:
+            async for part in parts:
+                if part is None:  # its calls have started
+                    is_free = True
+                    self._free(lane)
+                else:
+                    job.outcome = self._note(job, part)
+        except WorkerLostError as lost:
+            if job.outcome is None:
+                self._after_loss(job, lost.loss)
+        except Exception as error:  # noqa: BLE001 - raised when the outcome is taken
+            job.outcome = error
+        else:
+            self._crashes.note_success()
+        if not is_free:
+            self._free(lane)
+        self._changed.set()
+        self._wake()
+
+    def _free(self, lane: Lane) -> None:
+        self._idle.append(lane)
+        self.dispatch()
+
+    def _note(self, job: _Job, part: Any) -> EventsPart:  # noqa: ARG002 - for overriding
+        """Return the part of a job as its outcome."""
+        outcome: EventsPart = part
+        return outcome
+
+    def _after_loss(self, job: _Job, loss: Loss) -> None:
+        """Replace the job whose worker died by jobs that retry its events or reject one."""
+        batch = job.batch
+        try:
+            decision = self._crashes.decide(batch, 0, loss)
+        except NoWorkerError as error:
+            job.outcome = error
+            return
+        number, place = decision.file, self._jobs.index(job)
+        batches: Iterable[LineBatch] = (batch,)
+        if number is not None:
+            batches = batch.split_at(number)
+        elif decision.halve:
+            batches = batch.halves()
+        jobs = []
+        for one in batches:
+            if one.lines:
+                again = _Job(job.source, one.file, one.start, one.position)
+                again.add(one.lines, self._after(one.lines, one.position))
+                again.is_sealed = True
+                again.outcome = decision.failure if one.start == number else None
+                jobs.append(again)
+        self._jobs[place : place + 1] = jobs
+        self._waiting.extendleft(one for one in reversed(jobs) if one.outcome is None)
+
+    def _end_of(self, source: str) -> Position:
+        """Return the position of the next lines of a source."""
+        for job in reversed(self._jobs):
+            if job.source == source:
+                return job.end
+        return self._stream.reader(source).state[0]
+
+    def _after(self, lines: bytes, at: Position) -> Position:
+        """Return the position after lines that begin at a position."""
+        return position_after(lines, at)
+
+
+_PIECE_SECONDS = 0.02  # intended time of one job: the outcomes of later jobs wait for it
+# bytes of a job: at first, at least, at most
+_FIRST_BYTES, _MIN_BYTES, _MAX_BYTES = 512, 256, 256 * 1024
+_MAX_BYTES_AHEAD = 4 * 1024 * 1024
+_JOBS_AHEAD = 50  # jobs that may wait for each worker: one second of work
+_JOBS_PER_WORKER = 4  # beyond this number of waiting jobs for each worker, another one is started
+
+
+class TransformPool(LinePool):
+    """A pool that starts workers when they are needed. The size of a job follows its time."""
+
+    size = _FIRST_BYTES
+
+    @property
+    def max_bytes_ahead(self) -> int:  # type: ignore[override]  # it changes
+        return min(_MAX_BYTES_AHEAD, _JOBS_AHEAD * self.size * len(self._engine.lanes))
+
+    async def start(self) -> None:
+        await super().start()
+        self._unused, self._idle = self._idle, deque()
+
+    def _next_lane(self) -> Lane | None:
+        used = len(self._engine.lanes) - len(self._unused)
+        if self._unused and not self._idle and len(self._waiting) > _JOBS_PER_WORKER * used:
+            return self._unused.popleft()
+        return super()._next_lane()
+
+    def _note(self, job: _Job, part: Any) -> EventsPart:
+        outcome = super()._note(job, part)
+        fitting = int(job.size * _PIECE_SECONDS / max(outcome.seconds, 1e-6))
+        # In steps: a slow job may only have waited for the processor.
+        fitting = max(self.size // 2, min(self.size * 4, fitting))
+        self.size = max(_MIN_BYTES, min(_MAX_BYTES, fitting))
+        return outcome
+
+
+class FoldPool(LinePool):
+    """A pool that folds lines into windows. While all workers are busy, this process folds too."""
+
+    least = 512 * 1024  # a message to a worker costs 0.2 ms
+    size = 2 * least
+    max_bytes_ahead = 16 * least
+
+    async def start(self) -> None:
+        await super().start()
+        self._work = FoldTask(self._stream.settings)
+        lanes, self._idle = self._engine.lanes, deque()
+        self._cold = len(lanes) // LANES_PER_WORKER
+        for lane in lanes[: self._cold]:
+            self._keep(self._warm_up(lane))
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all workers have started. Until then, folding in this process is faster."""
+        return not self._cold
+
+    async def _warm_up(self, lane: Lane) -> None:
+        nothing: Any = LineBatch(0, "", Position(), b"")
+        with suppress(WorkerLostError, OSError):  # the first job will report it
+            async for _ in lane.run(nothing):
+                pass
+        self._cold -= 1
+        self._idle.extend([lane] * LANES_PER_WORKER)
+
+    def _run_here(self, job: _Job) -> bool:
+        if job.is_sealed:  # it killed a worker
+            return False
+        self._waiting.popleft().is_sealed = True
+        job.outcome = next(self._work(job.batch))
+        return True
+
+    def give_back(self) -> Sequence[tuple[str, bytes]]:
+        self.dispatch(flush=True)
+        return ()
+
+    def _after(self, lines: bytes, at: Position) -> Position:  # noqa: ARG002 - the stream counts
+        return at
+
+
+class AsyncPool(LinePool):
+    """A pool of concurrent calls on the event loop."""
+
+    size = 4 * 1024
+    max_bytes_ahead = 64 * 1024  # hundreds of events: enough for all concurrent calls
+
+
+def count_workers(stream: StreamCore, wanted: int | None, timeout: float | None) -> int:
+    """Return the number of worker processes of a stream; `wanted` is the user's number."""
+    transforms, cpus = stream.settings.transforms, usable_cpus()
+    if not transforms:
+        return choose_workers(wanted, default=cpus - 1)
+    is_ours = stream.runs_async or any(isinstance(one, FunctionSpec) for one in transforms)
+    return choose_workers(
+        wanted, default=cpus, needs_process=timeout is not None, needs_this_process=is_ours
+    )
+
+
+def make_pool(
+    stream: StreamCore,
+    wake: Callable[[], None],
+    workers: int,
+    *,
+    call_concurrency: int,
+    timeout: float | None,
+) -> LinePool:
+    """Return the pool for a stream that has async transforms, or `workers`."""
+    settings = stream.settings
+    if stream.runs_async:
+        from asyncbatch.workers.tasks.events_async import AsyncEventsLane
+
+        lane: Any = AsyncEventsLane(
+            settings, stream.new_reader(), stream.stages, call_concurrency, timeout
+        )
+        return AsyncPool(stream, nullcontext(LoopEngine([lane])), wake)
+    handles = [None] * workers
+    if not settings.transforms:
+        fold: Any = partial(FoldTask, settings)
+        engine = process_engine(fold, handles, workers * LANES_PER_WORKER)
+        return FoldPool(stream, engine, wake)
+    transform: Any = partial(EventsTask, settings, keeps_texts=stream.keeps_texts)
+    engine = process_engine(transform, handles, workers, file_timeout=timeout)
+    return TransformPool(stream, engine, wake, timeout)

@@ -1,0 +1,155 @@
+"""The tasks of a stream: batches of lines in, events or partial windows out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from asyncbatch.core.progress import Progress
+from asyncbatch.core.records import Position, display_path
+from asyncbatch.formats.lines import count_lines, cut_lines
+from asyncbatch.transforms.chain import make_chain
+from asyncbatch.windows.aggregates import AggregateSet
+from asyncbatch.windows.events import Events, PartialWindows
+from asyncbatch.windows.fixed import group_by_pane
+from asyncbatch.windows.times import NumericTimes
+from asyncbatch.workers.tasks.event_reader import EventBlock, EventReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.config.job import StreamSettings
+    from asyncbatch.windows.events import Group
+
+    Folded = PartialWindows | EventBlock | None
+
+
+class LineBatch(Struct, frozen=True):
+    """Whole lines of a file, which begin at `position`. The file's last line may lack its LF."""
+
+    start: int  # the number of the first line: no two lines of a stream have the same
+    file: str
+    position: Position
+    lines: bytes
+
+    unit: ClassVar = "event"
+
+    @property
+    def count(self) -> int:
+        """The number of lines."""
+        return self.lines.count(b"\n") + (not self.lines.endswith(b"\n"))
+
+    def name(self, number: int) -> str:  # noqa: ARG002 - they have the same file
+        """Return the display name of the file of line `number`."""
+        return display_path(self.file)
+
+    def may_retry(self, number: int) -> bool:  # noqa: ARG002 - nothing of a batch counts early
+        """Whether line `number` can be read again."""
+        return True
+
+    def split_at(self, number: int) -> tuple[LineBatch, LineBatch, LineBatch]:
+        """Return the lines before line `number`, that line, and the lines after it."""
+        lines, begin = self.lines, 0
+        for _ in range(number - self.start):
+            begin = lines.find(b"\n", begin) + 1
+        end = lines.find(b"\n", begin) + 1 or len(lines)
+        before, rest = self._cut(begin)
+        return before, *rest._cut(end - begin)
+
+    def halves(self) -> tuple[LineBatch, LineBatch]:
+        """Return about half of the lines, and the others."""
+        half = len(self.lines) // 2
+        return self._cut((self.lines.rfind(b"\n", 0, half) + 1) or self.lines.find(b"\n", half) + 1)
+
+    def _cut(self, size: int) -> tuple[LineBatch, LineBatch]:
+        first = replace(self, lines=self.lines[:size])
+        if not size:
+            return first, self
+        position = position_after(first.lines, self.position)
+        start = self.start + first.count
+        return first, LineBatch(start, self.file, position, self.lines[size:])
+
+
+def position_after(lines: bytes, at: Position) -> Position:
+    """Return the position after whole lines that begin at a position."""
+    count = count_lines(lines, len(lines), first=not at.byte)
+    ends = count.ends + (not lines.endswith(b"\n"))
+    return Position(at.byte + len(lines), at.record + count.records, at.line + ends)
+
+
+class EventsPart(Struct):
+    """The outcome of a batch of lines: blocks of events, or what the lines were folded into."""
+
+    blocks: list[EventBlock] | None = None
+    # for some of the lines each: their size in bytes, and None if they must be read one by one
+    folded: list[tuple[int, Folded]] = []
+    seconds: float = 0.0  # the time that it took
+
+
+class EventsTask:
+    """Reads and transforms lines. `keeps_texts`: the events are returned with their texts."""
+
+    def __init__(self, settings: StreamSettings, *, keeps_texts: bool) -> None:
+        self._reader = EventReader(
+            settings, AggregateSet(settings.aggregates), "", lambda: time.time_ns() // 1000,
+            chain=make_chain(settings.transforms), keeps_texts=keeps_texts,
+        )  # fmt: skip
+        self.progress = Progress()  # as that of `TransformTask`, but counts lines instead of files
+
+    def __call__(self, batch: LineBatch) -> Iterator[EventsPart]:
+        """Yield the events of a batch."""
+        began, reader = time.perf_counter(), self._reader
+        reader.progress = self.progress
+        reader.begin_file(batch.file, batch.position, batch.start)
+        blocks = list(reader.read(batch.lines))
+        yield EventsPart(blocks, seconds=time.perf_counter() - began)
+
+
+# Bytes that are folded together: a late event in them makes all of them be read one by one.
+_FOLDED_BYTES = 128 * 1024
+# Groups with fewer events on average are sent as values: their totals would be larger.
+_MIN_EVENTS_PER_GROUP = 8
+
+
+class FoldTask:
+    """Folds lines into partial windows; None for lines that must be read one by one.
+
+    Sessions get events in place of totals. The stream itself checks how far ahead of the clock
+    events are, and sets their arrival.
+    """
+
+    def __init__(self, settings: StreamSettings) -> None:
+        self._recipe = AggregateSet(settings.aggregates)
+        self._reader = EventReader(
+            replace(settings, max_future=None), self._recipe, "", now=lambda: 0
+        )
+        self._pane = settings.window.pane
+        self._makes_windows = settings.window.kind != "session"
+
+    def __call__(self, batch: LineBatch) -> Iterator[EventsPart]:
+        """Yield the windows of a batch."""
+        pieces = cut_lines(batch.lines, _FOLDED_BYTES)
+        yield EventsPart(folded=[(len(lines), self._fold(lines)) for lines in pieces])
+
+    def _fold(self, lines: bytes) -> Folded:
+        events = self._reader.read_fast(lines, lines.count(b"\n"))
+        if events is None:
+            return None
+        moments = events.moments
+        if not self._makes_windows:
+            times = NumericTimes(moments.all())
+            return EventBlock(
+                events.count, Events(events.count, times, events.keys, events.columns)
+            )
+        groups = list(group_by_pane(events, self._pane))
+        if len(groups) * _MIN_EVENTS_PER_GROUP <= events.count:
+            groups = [self._aggregate(group) for group in groups]
+        return PartialWindows(events.count, moments.lowest, moments.highest, groups)
+
+    def _aggregate(self, group: Group) -> Group:
+        totals = self._recipe.empty()
+        totals.add(group.count, group.columns)
+        return replace(group, columns=(), totals=totals)
