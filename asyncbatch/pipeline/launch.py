@@ -63,14 +63,13 @@ class Launch:
         for search in searches:
             search.open()
         is_small = job.workers is None and not job.has_feeds and _is_small(searches, job)
-        ours_only = job.record_work is not None and job.record_work.needs_this_process
+        must_stay = job.record_work is not None and job.record_work.needs_this_process
         wanted = choose_workers(
-            job.workers,
-            default=0 if is_small else usable_cpus(),
-            needs_process=_needs_process(job),
-            needs_this_process=ours_only or job.dask is not None,
-            most=job.most_workers,
-        )
+            job.workers, 0 if is_small else usable_cpus(),
+            needs_process=_needs_process(job), must_stay=must_stay or job.dask is not None,
+        )  # fmt: skip
+        if job.most_workers is not None:
+            wanted = min(wanted, job.most_workers)
         in_flight = 1 if job.pause else job.concurrency or wanted
         self._worker_count = min(wanted, in_flight)
 

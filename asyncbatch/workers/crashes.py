@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -11,41 +11,15 @@ from asyncbatch.errors import NoWorkerError
 from asyncbatch.formats.failures import FileTimeoutError, file_failure
 
 if TYPE_CHECKING:
+    from asyncbatch.core.batches import Batch
     from asyncbatch.workers.engine import Loss
+    from asyncbatch.workers.tasks.events import LineBatch
 
 MAX_FAILED_STARTS = 8  # workers in a row that may die before their first batch while no batch ends
 _ADVICE = {
-    "was killed by SIGKILL": "; if memory ran out, use fewer --workers or set --max-file-size",
+    "was killed by SIGKILL": "; if memory ran out, use fewer --workers",
     "was killed by SIGSEGV": " (a fault in compiled code)",
 }
-_MOMENTS = {"file": "while it processed this file", "event": "while at this event"}
-
-
-class Items(Protocol):
-    """The items of a batch: the files of a run, or the events of a stream, numbered in a row."""
-
-    @property
-    def start(self) -> int:
-        """The number of the first item."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """The number of items."""
-        ...
-
-    @property
-    def unit(self) -> str:
-        """The word for an item: file or event."""
-        ...
-
-    def name(self, number: int) -> str:
-        """Return the display name of the file of an item."""
-        ...
-
-    def may_retry(self, number: int) -> bool:
-        """Whether an item can be processed again."""
-        ...
 
 
 class Decision(Struct, frozen=True):
@@ -79,7 +53,7 @@ class CrashPolicy:
         """Note that a worker has finished a batch."""
         self._failed_starts = 0
 
-    def decide(self, batch: Items, done: int, loss: Loss) -> Decision:
+    def decide(self, batch: Batch | LineBatch, done: int, loss: Loss) -> Decision:
         """Return the decision about `batch`, of which the first `done` items are done.
 
         Raises NoWorkerError if no worker reaches its first batch.
@@ -104,15 +78,15 @@ class CrashPolicy:
         self._suspects.discard(file)
         return Decision(file, self.crash_failure(batch, file, loss))
 
-    def crash_failure(self, batch: Items, number: int, loss: Loss) -> Failure:
+    def crash_failure(self, batch: Batch | LineBatch, number: int, loss: Loss) -> Failure:
         """Return the failure of item `number`, at which a worker died."""
         file = batch.name(number)
         if loss.timed_out:
             return file_failure(file, FileTimeoutError(self._timeout or 0.0))
-        message = f"its worker process {loss.description} {_MOMENTS[batch.unit]}"
+        message = f"its worker process {loss.description} while {batch.moment}"
         return Failure(file, "worker_crash", message + _advice(loss, batch))
 
 
-def _advice(loss: Loss, batch: Items) -> str:
+def _advice(loss: Loss, batch: Batch | LineBatch) -> str:
     advice = _ADVICE.get(loss.description, "")
-    return advice if batch.unit == "file" else advice.removesuffix(" or set --max-file-size")
+    return advice + batch.advice if "memory" in advice else advice

@@ -75,23 +75,14 @@ LANES_PER_WORKER = 2
 
 
 def choose_workers(
-    wanted: int | None,
-    *,
-    default: int,
-    needs_process: bool = False,
-    needs_this_process: bool = False,
-    most: int | None = None,
+    wanted: int | None, default: int, *, needs_process: bool = False, must_stay: bool = False
 ) -> int:
-    """Return the number of worker processes; 0 means none.
+    """Return the number of worker processes, for the user's number if there is one.
 
-    `wanted` is the user's number, or None. `most` is the limit by memory.
+    `must_stay`: the work is possible in this process only.
     """
-    if needs_this_process:
-        return 0
     count = default if wanted is None else wanted
-    if needs_process:
-        count = max(1, count)
-    return count if most is None else min(count, most)
+    return 0 if must_stay else max(count, int(needs_process))
 
 
 class BatchEnd(Struct, frozen=True):

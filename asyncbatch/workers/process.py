@@ -141,16 +141,10 @@ class BlockingWorker:
         if self._stopwatch is not None and self._overdue_file is None:
             self._overdue_file = self._stopwatch.overdue_file(self._progress, now)
             if self._overdue_file is not None:
-                self._process.kill()
-                with suppress(OSError):  # processes of the user's function may keep it open
-                    self._replies.shutdown(socket.SHUT_RD)
+                _kill_overdue(self._process, self._replies)
 
     def _kill_lost(self) -> Loss:
-        how, progress = self.kill(), self._progress
-        # If it finished the file at this moment, no file is overdue or guilty.
-        timed_out = self._overdue_file is not None and self._overdue_file == progress.file
-        file = None if self._overdue_file is not None and not timed_out else progress.file
-        return Loss(how, file, progress.in_batch, timed_out)
+        return _loss(self.kill(), self._progress, self._overdue_file)
 
     def interrupt(self) -> None:
         """End the process from another thread; `receive_part` then reports the loss."""
@@ -166,10 +160,21 @@ class BlockingWorker:
         return end_process(self._process, self._grace)
 
 
-_MIN_WATCH_SECONDS, _MAX_WATCH_SECONDS = (
-    0.01,
-    0.25,
-)  # seconds between two checks for overdue workers
+def _kill_overdue(process: subprocess.Popen[bytes], replies: socket.socket) -> None:
+    process.kill()
+    with suppress(OSError):  # processes of the user's function may keep it open
+        replies.shutdown(socket.SHUT_RD)
+
+
+def _loss(how: str, progress: Progress, overdue_file: int | None) -> Loss:
+    """Return the loss of a process, which may have been killed for an overdue file."""
+    # If it finished the file at this moment, no file is overdue or guilty.
+    timed_out = overdue_file is not None and overdue_file == progress.file
+    file = None if overdue_file is not None and not timed_out else progress.file
+    return Loss(how, file, progress.in_batch, timed_out)
+
+
+_MIN_WATCH_SECONDS, _MAX_WATCH_SECONDS = 0.01, 0.25  # between two checks for overdue workers
 _CLEANUP_SECONDS = 2.0  # seconds for processes to clean up and exit
 
 
@@ -264,16 +269,10 @@ class WorkerProcess:
             return
         self._overdue_file = stopwatch.overdue_file(self._progress, now)
         if self._overdue_file is not None:
-            self._process.kill()
-            with suppress(OSError):  # processes of the user's function may keep it open
-                self._replies.shutdown(socket.SHUT_RD)
+            _kill_overdue(self._process, self._replies)
 
     def _kill_lost(self) -> Loss:
-        how, progress = self.kill(), self._progress
-        # If it finished the file at this moment, no file is overdue or guilty.
-        timed_out = self._overdue_file is not None and self._overdue_file == progress.file
-        file = None if self._overdue_file is not None and not timed_out else progress.file
-        return Loss(how, file, progress.in_batch, timed_out)
+        return _loss(self.kill(), self._progress, self._overdue_file)
 
     def request_exit(self) -> None:
         """Ask the process to clean up unfinished outputs and exit."""
@@ -326,9 +325,7 @@ async def process_engine(
     the processes get some seconds to clean up.
     """
     workers = [WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in handles]
-    watching = (
-        None if file_timeout is None else asyncio.create_task(_kill_overdue(workers, file_timeout))
-    )
+    watching = None if file_timeout is None else asyncio.create_task(_watch(workers, file_timeout))
     try:
         for worker, process in zip(workers, handles, strict=True):
             if process is not None:
@@ -355,7 +352,7 @@ async def _wait_for_exits(workers: Sequence[WorkerProcess]) -> None:
                 await worker.wait()
 
 
-async def _kill_overdue(workers: Sequence[WorkerProcess], file_timeout: float) -> None:
+async def _watch(workers: Sequence[WorkerProcess], file_timeout: float) -> None:
     """Kill overdue workers until cancelled."""
     interval = min(max(file_timeout / 20, _MIN_WATCH_SECONDS), _MAX_WATCH_SECONDS)
     stopwatches = [FileStopwatch(file_timeout, interval) for _ in workers]

@@ -61,15 +61,6 @@ def test_workers_are_as_many_as_asked_for(folder, etl):
     assert alone != worker
 
 
-def test_a_file_that_takes_too_long_fails_alone(folder, etl):
-    place = folder({"id": 1}, {"id": 2, "slow": True}, {"id": 3})
-    done = etl("people.toml", "--timeout", "1.5", "-o", "jsonl")
-    assert done.returncode == 1
-    failures = [event for event in map(json.loads, done.stdout.splitlines()) if "error" in event]
-    assert [(one["file"], one["error"]["kind"]) for one in failures] == [("in/1.json", "timeout")]
-    assert [number for number, _ in rows(place)] == [1, 3]
-
-
 def test_failures_within_the_budget_are_a_success(folder, etl):
     folder({"id": 1}, {"id": 2, "bad": True}, {"id": 3})
     assert etl("people.toml").returncode == 1

@@ -42,10 +42,9 @@ class _Job:
         self.is_sealed = False  # until then, lines may be added
         self.outcome: EventsPart | Failure | Exception | None = None
 
-    def takes(self, source: str, file: str, size: int) -> bool:
-        """Whether lines of a file can be added, if the job may have `size` bytes."""
-        is_same = (self.source, self._file) == (source, file)
-        return is_same and self.size <= size and not self.is_sealed
+    def takes(self, file: str, size: int) -> bool:
+        """Whether lines of a file can be added, if the job may have `size` bytes before."""
+        return self._file == file and self.size <= size and not self.is_sealed
 
     def add(self, lines: bytes, end: Position) -> None:
         """Append lines, which end at a position of the file."""
@@ -68,10 +67,13 @@ class LinePool:
     exceeds `timeout` seconds is rejected at once.
     """
 
-    size: int  # bytes of a job, at most
-    least = 0  # bytes of a job that is sent before there is a need
-    # Bytes that may be read ahead. Fewer for slow transforms, since a stop waits for them.
-    max_bytes_ahead: int
+    size = 4 * 1024  # bytes of a job, at most
+    least = 0  # bytes of a job that is sent before the stream waits for it
+    # Bytes that may be read ahead: hundreds of events, enough for concurrent calls. Few for slow
+    # transforms, since a stop waits for them.
+    max_bytes_ahead = 64 * 1024
+
+    is_ready = True  # whether all its workers have started, if that matters
 
     def __init__(
         self,
@@ -115,8 +117,11 @@ class LinePool:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether lines wait for more lines, to be sent together."""
-        return bool(self._waiting) and not self._waiting[-1].is_sealed
+        """Whether the next job waits for more lines."""
+        if not self._waiting or self._waiting[0].is_sealed or not self.least:
+            return False
+        size = self._waiting[0].size
+        return size < self.least and sum(job.size for job in self._waiting) < 2 * self.least
 
     @property
     def has_result(self) -> bool:
@@ -128,9 +133,10 @@ class LinePool:
     def send(self, source: str, file: str, lines: bytes) -> None:
         """Schedule the lines of a source, in a new job or together with an earlier one."""
         for piece in cut_lines(lines, self.size):
-            job = self._jobs[-1] if self._jobs else None
-            if job is None or not job.takes(source, file, self.size - len(piece)):
-                job = _Job(source, file, self._bytes_sent, self._end_of(source))
+            job = next((one for one in reversed(self._jobs) if one.source == source), None)
+            if job is None or not job.takes(file, self.size - len(piece)):
+                end = self._stream.reader(source).state[0] if job is None else job.end
+                job = _Job(source, file, self._bytes_sent, end)
                 self._jobs.append(job)
                 self._waiting.append(job)
             job.add(piece, self._after(piece, job.end))
@@ -167,7 +173,7 @@ class LinePool:
     def dispatch(self, *, flush: bool = False) -> None:
         """Send waiting jobs to idle lanes. `flush`: also those that wait for more lines."""
         waiting = self._waiting
-        while waiting and (flush or waiting[0].is_sealed or waiting[0].size >= self.least):
+        while waiting and (flush or not self.has_unsent):
             if (lane := self._next_lane()) is not None:
                 job = waiting.popleft()
                 job.is_sealed = True
@@ -247,13 +253,6 @@ class LinePool:
         self._jobs[place : place + 1] = jobs
         self._waiting.extendleft(one for one in reversed(jobs) if one.outcome is None)
 
-    def _end_of(self, source: str) -> Position:
-        """Return the position of the next lines of a source."""
-        for job in reversed(self._jobs):
-            if job.source == source:
-                return job.end
-        return self._stream.reader(source).state[0]
-
     def _after(self, lines: bytes, at: Position) -> Position:
         """Return the position after lines that begin at a position."""
         return position_after(lines, at)
@@ -301,6 +300,7 @@ class FoldPool(LinePool):
     least = 512 * 1024  # a message to a worker costs 0.2 ms
     size = 2 * least
     max_bytes_ahead = 16 * least
+    is_ready = False  # until then, folding in this process is faster
 
     async def start(self) -> None:
         await super().start()
@@ -310,17 +310,13 @@ class FoldPool(LinePool):
         for lane in lanes[: self._cold]:
             self._keep(self._warm_up(lane))
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether all workers have started. Until then, folding in this process is faster."""
-        return not self._cold
-
     async def _warm_up(self, lane: Lane) -> None:
         nothing: Any = LineBatch(0, "", Position(), b"")
         with suppress(WorkerLostError, OSError):  # the first job will report it
             async for _ in lane.run(nothing):
                 pass
         self._cold -= 1
+        self.is_ready = not self._cold
         self._idle.extend([lane] * LANES_PER_WORKER)
 
     def _run_here(self, job: _Job) -> bool:
@@ -338,22 +334,13 @@ class FoldPool(LinePool):
         return at
 
 
-class AsyncPool(LinePool):
-    """A pool of concurrent calls on the event loop."""
-
-    size = 4 * 1024
-    max_bytes_ahead = 64 * 1024  # hundreds of events: enough for all concurrent calls
-
-
 def count_workers(stream: StreamCore, wanted: int | None, timeout: float | None) -> int:
     """Return the number of worker processes of a stream; `wanted` is the user's number."""
     transforms, cpus = stream.settings.transforms, usable_cpus()
     if not transforms:
-        return choose_workers(wanted, default=cpus - 1)
-    is_ours = stream.runs_async or any(isinstance(one, FunctionSpec) for one in transforms)
-    return choose_workers(
-        wanted, default=cpus, needs_process=timeout is not None, needs_this_process=is_ours
-    )
+        return choose_workers(wanted, cpus - 1)
+    must_stay = stream.runs_async or any(isinstance(one, FunctionSpec) for one in transforms)
+    return choose_workers(wanted, cpus, needs_process=timeout is not None, must_stay=must_stay)
 
 
 def make_pool(
@@ -372,7 +359,7 @@ def make_pool(
         lane: Any = AsyncEventsLane(
             settings, stream.new_reader(), stream.stages, call_concurrency, timeout
         )
-        return AsyncPool(stream, nullcontext(LoopEngine([lane])), wake)
+        return LinePool(stream, nullcontext(LoopEngine([lane])), wake)
     handles = [None] * workers
     if not settings.transforms:
         fold: Any = partial(FoldTask, settings)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from asyncbatch.core.system import Memory, measure_memory, sum_memory
-from asyncbatch.pipeline.stream.pool import FoldPool, count_workers, make_pool
+from asyncbatch.pipeline.stream.pool import count_workers, make_pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -239,45 +239,30 @@ class StreamRun:
             await self._put(stream.reject_chunk(source, chunk))
             return
         lines = stream.cut(source, chunk)
-        if stream.stages:
-            await self._transform(source, chunk.file, lines)
-        elif not self._has_pool:
-            await self._put(stream.take(source, lines))
-        elif len(lines) < _WORKER_CHUNK_BYTES:
-            self._large_chunks_in_a_row = 0
-            await self._take_all_results()
-            await self._put(stream.take(source, lines))
-        elif (pool := await self._ready_fold_pool()) is None:
-            await self._put(stream.take(source, lines))
-        else:
+        pool = await self._pool_for(lines) if self._has_pool else None
+        if pool is not None:
             await self._take_ready_results()
             pool.send(source, chunk.file, lines)
+        elif stream.stages:
+            blocks = await asyncio.to_thread(stream.read, source, lines)
+            await self._put(stream.put(blocks))
+        else:
+            await self._take_all_results()
+            await self._put(stream.take(source, lines))
 
-    async def _transform(self, source: str, file: str, lines: bytes) -> None:
-        """Transform lines in the pool, or in a thread if there is none."""
-        if not self._has_pool:
-            blocks = await asyncio.to_thread(self.stream.read, source, lines)
-            await self._put(self.stream.put(blocks))
-            return
-        pool = self._pool or await self._start_pool()
-        await self._take_ready_results()
-        pool.send(source, file, lines)
-
-    async def _start_pool(self) -> LinePool:
-        self._pool = make_pool(
-            self.stream, self._merged.wake, self._workers,
-            call_concurrency=self._call_concurrency, timeout=self._event_timeout,
-        )  # fmt: skip
-        await self._pool.start()
-        return self._pool
-
-    async def _ready_fold_pool(self) -> FoldPool | None:
-        """Return the pool that folds, None until it is needed and ready."""
-        self._large_chunks_in_a_row += 1
-        if self._pool is None and self._large_chunks_in_a_row >= _LARGE_CHUNKS_BEFORE_WORKERS:
-            await self._start_pool()
-        pool = self._pool
-        return pool if isinstance(pool, FoldPool) and pool.is_ready else None
+    async def _pool_for(self, lines: bytes) -> LinePool | None:
+        """Return the pool that processes lines, None if this process folds them."""
+        is_large = len(lines) >= _WORKER_CHUNK_BYTES or bool(self.stream.stages)
+        self._large_chunks_in_a_row = is_large * (self._large_chunks_in_a_row + 1)
+        if self._pool is None and (
+            self.stream.stages or self._large_chunks_in_a_row >= _LARGE_CHUNKS_BEFORE_WORKERS
+        ):
+            self._pool = make_pool(
+                self.stream, self._merged.wake, self._workers,
+                call_concurrency=self._call_concurrency, timeout=self._event_timeout,
+            )  # fmt: skip
+            await self._pool.start()
+        return self._pool if is_large and self._pool is not None and self._pool.is_ready else None
 
     def _holds_clock(self) -> bool:
         """Whether events in the pool would become late if the clock advanced."""

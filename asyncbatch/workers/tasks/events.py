@@ -35,7 +35,8 @@ class LineBatch(Struct, frozen=True):
     position: Position
     lines: bytes
 
-    unit: ClassVar = "event"
+    moment: ClassVar = "at this event"
+    advice: ClassVar = ""
 
     @property
     def count(self) -> int:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import re
 import signal
 import threading
 import time
@@ -27,6 +26,7 @@ from asyncbatch.sources.base import LiveChunk
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from asyncbatch.windows.times import utc_text
+from asyncbatch.workers.tasks.events import FoldTask
 from tests.processes import children, wait_until
 
 allow_deep_nesting()  # as streams do; hypothesis warns if it happens in the middle of a test
@@ -162,6 +162,32 @@ def test_workers_leave_what_is_odd_to_us(window):
     assert [one.line for one in tally.rejections] == [3001, 19_001]
 
 
+class Fragile(FoldTask):
+    """Folding that ends each worker process at one event."""
+
+    def _fold(self, lines):
+        if b'"fatal"' in lines and os.environ["MAIN_PROCESS"] != str(os.getpid()):
+            os._exit(3)
+        return super()._fold(lines)
+
+
+@pytest.mark.parametrize("window", ["tumbling:1s", "session:1s"])
+def test_an_event_that_ends_each_worker_is_rejected_alone(monkeypatch, window):
+    """Which of the lines it is, is found by halving."""
+    monkeypatch.setenv("MAIN_PROCESS", str(os.getpid()))
+    monkeypatch.setattr("asyncbatch.pipeline.stream.pool.FoldTask", Fragile)
+    lines = [at(number / 1000, "ab"[number % 2]).encode() for number in range(1500)]
+    lines.insert(700, at(0.7, "fatal").encode())
+    chosen = StreamSettings(parse_window(window), (parse_aggregate("count"),), by=("k",), time="t")
+    windows, tally = asyncio.run(crewed(chosen, [b"".join(lines)], 1))
+    [failure] = tally.rejections
+    assert (failure.kind, failure.line, failure.record) == ("worker_crash", 701, 701)
+    assert failure.message == "its worker process exited with 3 while at this event"
+    assert sum(one["aggregates"]["count"] for one in windows) == tally.events == 1500
+    assert {one["key"]["k"] for one in windows} == {"a", "b"}
+    assert (tally.read, tally.rejected) == (1501, 1)
+
+
 def test_so_many_events_by_their_arrival(stream, tmp_path):
     (tmp_path / "events.jsonl").write_text(at(1) * 200_000)
     options = ("--time", "arrival", "--by", "k", "--window", "tumbling:1h")
@@ -259,53 +285,6 @@ def test_an_event_that_kills_its_worker(stream, program, tmp_path):
     assert letters[1]["data"]["v"] == 40
     assert "exited with 3 while at this event" in errors
     assert "killed by SIGSEGV" in errors
-
-
-def test_an_innocent_event_is_tried_again(stream, program, tmp_path):
-    program(
-        "def once(event):\n"
-        "    if event['v'] == 7 and not os.path.exists('died'):\n"
-        "        open('died', 'w').close()\n"
-        "        os._exit(1)\n"
-        "    return event\n"
-    )
-    text = "".join(at(number / 10, v=number) for number in range(20))
-    code, windows, errors = stream("-", *BY_KIND, "--call", "program.py:once", stdin=text)
-    assert (code, counts(windows)) == (0, [("00", 20)])
-    assert (tmp_path / "died").exists()
-    assert not re.search(r"[1-9]\d* rejected", errors)
-
-
-HANGS = {
-    "plain": "def hang(event):\n    if event['v'] == 7: time.sleep(1000)\n",
-    "async": "async def hang(event):\n    if event['v'] == 7: await asyncio.sleep(1000)\n",
-}
-
-
-@pytest.mark.parametrize("how", HANGS.values(), ids=HANGS)
-def test_an_event_that_takes_too_long(stream, program, tmp_path, how):
-    program(how + "    return event\n")
-    text = "".join(at(number / 10, v=number) for number in range(20))
-    code, windows, errors = stream(
-        "-", *BY_KIND, "--call", "program.py:hang", "--timeout", "0.5",
-        "--dead-letter", "bad.jsonl", stdin=text,
-    )  # fmt: skip
-    assert (code, counts(windows)) == (0, [("00", 19)])
-    (letter,) = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
-    assert (letter["kind"], letter["record"]) == ("timeout", 8)
-    assert "took longer than 0.5 s (--timeout)" in errors
-
-
-def test_workers_that_cannot_begin(stream, program):
-    program(
-        "import sys\n"
-        "if sys.argv[:1] == ['-c']: os._exit(4)\n"  # as in a worker process
-        "def same(event):\n    return event\n"
-    )
-    code, windows, errors = stream("-", *BY_KIND, "--call", "program.py:same", stdin=at(1))
-    assert (code, windows) == (1, [])
-    assert "8 worker processes in a row ended before they began" in errors
-    assert "exited with 4" in errors
 
 
 def test_many_async_calls_at_once(stream, program):
