@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from contextlib import AsyncExitStack, nullcontext, suppress
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.records import Failure, Position
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from asyncbatch.workers.tasks.events import EventsPart
 
 _MAX_JOBS = 1024  # jobs in a pool, with and without an outcome
+_LINES_PER_JOB = 1 << 32  # more than a job can have: their numbers differ
 
 
 class _Job:
@@ -72,7 +74,6 @@ class LinePool:
     # Bytes that may be read ahead: hundreds of events, enough for concurrent calls. Few for slow
     # transforms, since a stop waits for them.
     max_bytes_ahead = 64 * 1024
-
     is_ready = True  # whether all its workers have started, if that matters
 
     def __init__(
@@ -91,7 +92,8 @@ class LinePool:
         self._idle: deque[Lane] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
-        self._bytes = self._bytes_sent = 0
+        self._bytes = 0
+        self._numbers = count(0, _LINES_PER_JOB)
 
     async def start(self) -> None:
         """Start the engine. Raises OSError."""
@@ -131,17 +133,16 @@ class LinePool:
         return bool(jobs) and (jobs[0].outcome is not None or is_much)
 
     def send(self, source: str, file: str, lines: bytes) -> None:
-        """Schedule the lines of a source, in a new job or together with an earlier one."""
+        """Schedule the lines of a source, in a new job or in its last one."""
         for piece in cut_lines(lines, self.size):
             job = next((one for one in reversed(self._jobs) if one.source == source), None)
             if job is None or not job.takes(file, self.size - len(piece)):
                 end = self._stream.reader(source).state[0] if job is None else job.end
-                job = _Job(source, file, self._bytes_sent, end)
+                job = _Job(source, file, next(self._numbers), end)
                 self._jobs.append(job)
                 self._waiting.append(job)
             job.add(piece, self._after(piece, job.end))
             self._bytes += len(piece)
-            self._bytes_sent += len(piece)
             self.dispatch()
 
     async def take(self) -> list[Window]:
@@ -323,7 +324,10 @@ class FoldPool(LinePool):
         if job.is_sealed:  # it killed a worker
             return False
         self._waiting.popleft().is_sealed = True
-        job.outcome = next(self._work(job.batch))
+        try:
+            job.outcome = next(self._work(job.batch))
+        except Exception as error:  # noqa: BLE001 - raised when the outcome is taken
+            job.outcome = error
         return True
 
     def give_back(self) -> Sequence[tuple[str, bytes]]:
