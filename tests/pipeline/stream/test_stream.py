@@ -402,6 +402,23 @@ def test_many_keys_go_through_workers(stream, masses):
     assert stream(*options, "--workers", 2)[:2] == stream(*options, "--workers", 0)[:2]
 
 
+def test_several_sources_go_through_workers(stream, masses, tmp_path):
+    """Their chunks alternate, and those of each go to a worker together."""
+    lines = masses.read_bytes().splitlines(keepends=True)
+    names = [f"{number}.jsonl" for number in range(3)]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(b"".join(lines[number::3]))
+    options = (*names, "--by", "event_type", "--agg", "sum:value", "--lateness", "300ms")
+    outcomes = []
+    for workers in (0, 2):
+        code, windows, _ = stream(*options, "--workers", workers, "--report", "r.json")
+        report = json.loads((tmp_path / "r.json").read_text())
+        failures = [(one["file"], one["line"]) for one in report["failures"]]
+        outcomes.append((code, windows, failures))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][2] == [("2.jsonl", 66_667)]
+
+
 def test_workers_that_die_are_made_good(live, masses):
     with masses.open("rb") as file:
         data = file.read()
