@@ -40,7 +40,7 @@ class _Job:
         self.source, self._file, self._number, self._position = source, file, number, position
         self.end = position
         self.size = 0
-        self._pieces: list[bytes] = []
+        self.pieces: list[bytes] = []
         self.is_sealed = False  # until then, lines may be added
         self.outcome: EventsPart | Failure | Exception | None = None
 
@@ -50,15 +50,14 @@ class _Job:
 
     def add(self, lines: bytes, end: Position) -> None:
         """Append lines, which end at a position of the file."""
-        self._pieces.append(lines)
+        self.pieces.append(lines)
         self.size += len(lines)
         self.end = end
 
     @property
     def batch(self) -> LineBatch:
         """The lines as a batch."""
-        self._pieces = [b"".join(self._pieces)]
-        return LineBatch(self._number, self._file, self._position, self._pieces[0])
+        return LineBatch(self._number, self._file, self._position, self.pieces)
 
 
 class LinePool:
@@ -159,7 +158,7 @@ class LinePool:
         self._bytes -= job.size
         if isinstance(job.outcome, Failure):
             return self._stream.reject_event(job.source, job.batch.lines, job.outcome)
-        return self._stream.take_part(job.source, job.batch.lines, job.outcome, job.end)
+        return self._stream.take_part(job.source, job.pieces, job.outcome, job.end)
 
     def give_back(self) -> Sequence[tuple[str, bytes]]:
         """Cancel the jobs that have not started; return their sources and lines, last one first."""
@@ -312,7 +311,7 @@ class FoldPool(LinePool):
             self._keep(self._warm_up(lane))
 
     async def _warm_up(self, lane: Lane) -> None:
-        nothing: Any = LineBatch(0, "", Position(), b"")
+        nothing: Any = LineBatch(0, "", Position(), ())
         with suppress(WorkerLostError, OSError):  # the first job will report it
             async for _ in lane.run(nothing):
                 pass

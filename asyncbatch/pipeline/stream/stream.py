@@ -368,17 +368,16 @@ class StreamCore:
         return self._count_windows(windows)
 
     def take_part(
-        self, source: str, lines: bytes, part: EventsPart, after: Position
+        self, source: str, pieces: Sequence[bytes], part: EventsPart, after: Position
     ) -> list[Window]:
-        """Add the outcome of lines; read blocks end at position `after` of the file."""
+        """Add the outcome of lines; blocks end at position `after` of the file."""
         if part.blocks is not None:
             return self._take_blocks(source, part.blocks, after)
-        windows: list[Window] = []
-        at = 0
-        for size, folded in part.folded:
-            windows += self._take_folded(source, lines[at : at + size], folded)
-            at += size
-        return windows
+        return [
+            window
+            for lines, folded in zip(pieces, part.folded, strict=True)
+            for window in self._take_folded(source, lines, folded)
+        ]
 
     def reject_event(self, source: str, line: bytes, failure: Failure) -> list[Window]:
         """Reject the next line of a source, at which a worker was lost."""

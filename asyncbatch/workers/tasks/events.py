@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Position, display_path
-from asyncbatch.formats.lines import count_lines, cut_lines
+from asyncbatch.formats.lines import count_lines
 from asyncbatch.transforms.chain import make_chain
 from asyncbatch.windows.aggregates import AggregateSet
 from asyncbatch.windows.events import Events, PartialWindows
@@ -19,7 +19,7 @@ from asyncbatch.windows.times import NumericTimes
 from asyncbatch.workers.tasks.event_reader import EventBlock, EventReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.windows.events import Group
@@ -33,15 +33,21 @@ class LineBatch(Struct, frozen=True):
     start: int  # the number of the first line: no two lines of a stream have the same
     file: str
     position: Position
-    lines: bytes
+    pieces: Sequence[bytes]  # whole lines each
 
     moment: ClassVar = "at this event"
     advice: ClassVar = ""
 
     @property
+    def lines(self) -> bytes:
+        """All lines."""
+        return b"".join(self.pieces)
+
+    @property
     def count(self) -> int:
         """The number of lines."""
-        return self.lines.count(b"\n") + (not self.lines.endswith(b"\n"))
+        lines = self.lines
+        return lines.count(b"\n") + (not lines.endswith(b"\n"))
 
     def name(self, number: int) -> str:  # noqa: ARG002 - they have the same file
         """Return the display name of the file of line `number`."""
@@ -57,21 +63,21 @@ class LineBatch(Struct, frozen=True):
         for _ in range(number - self.start):
             begin = lines.find(b"\n", begin) + 1
         end = lines.find(b"\n", begin) + 1 or len(lines)
-        before, rest = self._cut(begin)
-        return before, *rest._cut(end - begin)
+        before, rest = self._cut(lines, begin)
+        return before, *rest._cut(lines[begin:], end - begin)
 
     def halves(self) -> tuple[LineBatch, LineBatch]:
         """Return about half of the lines, and the others."""
-        half = len(self.lines) // 2
-        return self._cut((self.lines.rfind(b"\n", 0, half) + 1) or self.lines.find(b"\n", half) + 1)
+        lines, half = self.lines, len(self.lines) // 2
+        return self._cut(lines, lines.rfind(b"\n", 0, half) + 1 or lines.find(b"\n", half) + 1)
 
-    def _cut(self, size: int) -> tuple[LineBatch, LineBatch]:
-        first = replace(self, lines=self.lines[:size])
+    def _cut(self, lines: bytes, size: int) -> tuple[LineBatch, LineBatch]:
+        first = replace(self, pieces=(lines[:size],))
         if not size:
             return first, self
-        position = position_after(first.lines, self.position)
+        position = position_after(lines[:size], self.position)
         start = self.start + first.count
-        return first, LineBatch(start, self.file, position, self.lines[size:])
+        return first, LineBatch(start, self.file, position, (lines[size:],))
 
 
 def position_after(lines: bytes, at: Position) -> Position:
@@ -85,8 +91,7 @@ class EventsPart(Struct):
     """The outcome of a batch of lines: blocks of events, or what the lines were folded into."""
 
     blocks: list[EventBlock] | None = None
-    # for some of the lines each: their size in bytes, and None if they must be read one by one
-    folded: list[tuple[int, Folded]] = []
+    folded: list[Folded] = []  # for each piece; None if its lines must be read one by one
     seconds: float = 0.0  # the time that it took
 
 
@@ -109,8 +114,6 @@ class EventsTask:
         yield EventsPart(blocks, seconds=time.perf_counter() - began)
 
 
-# Bytes that are folded together: a late event in them makes all of them be read one by one.
-_FOLDED_BYTES = 128 * 1024
 # Groups with fewer events on average are sent as values: their totals would be larger.
 _MIN_EVENTS_PER_GROUP = 8
 
@@ -132,8 +135,7 @@ class FoldTask:
 
     def __call__(self, batch: LineBatch) -> Iterator[EventsPart]:
         """Yield the windows of a batch."""
-        pieces = cut_lines(batch.lines, _FOLDED_BYTES)
-        yield EventsPart(folded=[(len(lines), self._fold(lines)) for lines in pieces])
+        yield EventsPart(folded=[self._fold(lines) for lines in batch.pieces])
 
     def _fold(self, lines: bytes) -> Folded:
         events = self._reader.read_fast(lines, lines.count(b"\n"))
