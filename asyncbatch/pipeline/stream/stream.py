@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from asyncbatch.config.job import StreamSettings
-    from asyncbatch.core.records import Failure, Position
+    from asyncbatch.core.records import Position
     from asyncbatch.formats.grammar import Fault
     from asyncbatch.windows.events import Window
     from asyncbatch.workers.tasks.events import EventsPart, Folded
