@@ -14,8 +14,8 @@ from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
-from asyncbatch.sinks.column_block import ColumnBlock, Kind, make_block
-from asyncbatch.sinks.sql_names import fold
+from asyncbatch.sinks.column_block import EXACT, ColumnBlock, Kind, make_block
+from asyncbatch.sinks.sql import fold
 from asyncbatch.sinks.target import Target, parse_location
 from asyncbatch.sinks.text_files import csv_lines
 from asyncbatch.storage.append import AppendFile, AppendPosition
@@ -74,7 +74,6 @@ class WindowTarget(Protocol):
 START, END, KEY, PARTIAL = "window_start", "window_end", "window_key", "partial"
 TIMES = (START, END)
 _SECOND = 1_000_000  # microseconds
-_EXACT = 2**53  # integers from -_EXACT to _EXACT are exact as doubles
 
 
 # Aggregates whose column starts with integers, and widens with the first float.
@@ -151,7 +150,7 @@ def _number(value: Json) -> Any:
 
     Columns of integers and floats then need no type that holds larger integers.
     """
-    if type(value) is not int or abs(value) <= _EXACT:
+    if type(value) is not int or abs(value) <= EXACT:
         return value
     try:
         return float(value)
