@@ -107,7 +107,7 @@ class DatabaseSink:
         try:
             self._undo()
             if not stands and not (self._job and (self._job.is_resuming or not ended)):
-                with suppress(*self._errors):  # the next run does it first
+                with suppress(SinkError, *self._errors):  # the next run does it first
                     self._run_once(self._drop_replacement)
             elif stands and not self._is_lost and (self.mode == "replace" or sorts):
                 self._commit(partial(self._complete, sorts=sorts))
@@ -130,7 +130,7 @@ class DatabaseSink:
 
     def _reader(self) -> Any:
         """Return another connection, to read the ledger."""
-        raise NotImplementedError
+        return self._new_connection(os.path.abspath(self.name))
 
     def _start(self) -> None:
         """Prepare for the run: the checks have passed."""
@@ -243,9 +243,12 @@ class DatabaseSink:
 
     def _check_tables(self) -> None:
         """Raise UsageError if the table cannot be written."""
-        raise NotImplementedError
+        for table in (self._name, self._target):
+            if (kind := self._kind_of(table)) not in (None, "table"):
+                raise UsageError(f"cannot use {self.name}: {table.table} is a {kind}, not a table")
 
-    def _exists(self, table: TableName) -> bool:
+    def _kind_of(self, table: TableName) -> str | None:
+        """Return the kind of the object with this name ("table", "view", ...), or None."""
         raise NotImplementedError
 
     def _read_columns(self) -> None:
@@ -269,7 +272,7 @@ class DatabaseSink:
     def _continues_replacement(self) -> bool:
         """Whether a replacement table of an earlier run exists and can be continued."""
         job = self._job
-        if not job or not job.is_resuming or not self._exists(self._target):
+        if not job or not job.is_resuming or not self._kind_of(self._target):
             return False
         return self._ledger.can_resume(job, self._fold(self.table))
 
@@ -323,7 +326,7 @@ class DatabaseSink:
         if self._present:
             self._run(f"DROP TABLE IF EXISTS {self._name.sql}")
             self._run(f"ALTER TABLE {self._target.sql} RENAME TO {quote(self._name.table)}")
-        elif self._exists(self._name):
+        elif self._kind_of(self._name):
             self._run(f"DELETE FROM {self._name.sql}")  # noqa: S608 - quoted
         if self._job:
             self._ledger.promote(self._job.fingerprint, self._fold(self.table))

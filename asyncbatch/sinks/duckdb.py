@@ -78,9 +78,6 @@ class DuckdbSink(DatabaseSink):
         f"{path}{self.table}".encode()  # DuckDB has no error for invalid UTF-8
         return duckdb.connect(path, config=_NO_DOWNLOADS)
 
-    def _reader(self) -> Any:
-        return self._connection.cursor()
-
     def _is_transient(self, error: BaseException) -> bool:
         return "Conflicting lock" in str(error)
 
@@ -88,13 +85,8 @@ class DuckdbSink(DatabaseSink):
         """Return the first line of DuckDB's message, without the link to its manual."""
         return str(error).partition("\n")[0].partition(" See also ")[0]
 
-    def _check_tables(self) -> None:
-        for name in (self._name.table, self._target.table):
-            if self._find("view", name):
-                raise UsageError(f"cannot use {self.name}: {name} is a view, not a table")
-
-    def _exists(self, table: TableName) -> bool:
-        return self._find("table", table.table) is not None
+    def _kind_of(self, table: TableName) -> str | None:
+        return next((kind for kind in ("table", "view") if self._find(kind, table.table)), None)
 
     def _find(self, kind: str, name: str) -> str | None:
         """Return the exact name of a "table" or "view" in the database, or None."""

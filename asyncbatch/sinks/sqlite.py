@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 from contextlib import suppress
@@ -81,9 +80,6 @@ class SqliteSink(DatabaseSink):
     def _new_connection(self, path: str) -> sqlite3.Connection:
         return connect(path)
 
-    def _reader(self) -> sqlite3.Connection:
-        return connect(os.path.abspath(self.name))
-
     def _prepare(self) -> None:
         self._columns = Columns(
             {},
@@ -115,17 +111,12 @@ class SqliteSink(DatabaseSink):
         advice = next((text for name, text in _ADVICE.items() if code.startswith(name)), None)
         return f"{error} ({advice})" if advice else str(error)
 
-    def _check_tables(self) -> None:
-        for name in (self._name.table, self._target.table):
-            if (kind := relation_kind(self._connection, name)) not in (None, "table"):
-                raise UsageError(f"cannot use {self.name}: {name} is a {kind}, not a table")
-
     @property
     def _present(self) -> list[str]:
         return self._written
 
-    def _exists(self, table: TableName) -> bool:
-        return relation_kind(self._connection, table.table) is not None
+    def _kind_of(self, table: TableName) -> str | None:
+        return relation_kind(self._connection, table.table)
 
     def _has_unique_key(self) -> bool:
         try:

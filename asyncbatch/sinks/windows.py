@@ -266,7 +266,6 @@ class WindowTableTarget:
         self._sink.open()
         if removed:
             self._sink.remove(self._block(self._made.keys_of(removed)))
-            self._sink.commit()
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
         return self._made.rows(windows)

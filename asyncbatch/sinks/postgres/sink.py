@@ -256,8 +256,9 @@ class PostgresSink(DatabaseSink):
                 f" ({', '.join(others)}): --mode append or upsert keeps the table"
             )
 
-    def _exists(self, table: TableName) -> bool:
-        return find_table(self._connection, table) is not None
+    def _kind_of(self, table: TableName) -> str | None:
+        found = find_table(self._connection, table)
+        return found[1] if found else None
 
     def _read_columns(self) -> None:
         self._shape.read(self._connection)
