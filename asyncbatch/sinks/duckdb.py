@@ -153,9 +153,9 @@ class DuckdbSink(DatabaseSink):
 
     def _flaw(self, name: str) -> str | None:
         """Return the error of a field's name, or the reason why its column takes no values."""
-        if fold(name) in self._constraints.generated:
-            return GENERATED_FLAW
-        return _name_flaw(name)
+        if not name:
+            return "DuckDB does not allow an empty name"
+        return GENERATED_FLAW if fold(name) in self._constraints.generated else None
 
     def _write_admitted(self, admitted: Admitted) -> Written:
         """Change the table for admitted rows, and insert them, if it rejects none of them.
@@ -246,10 +246,6 @@ class DuckdbSink(DatabaseSink):
         stage = DuckdbStage(self._connection, self._target.sql, self._types)
         stage.fill(self._columns.admit(keys, None).block, needs_checks=True)
         stage.remove(self.key)
-
-
-def _name_flaw(name: str) -> str | None:
-    return None if name else "DuckDB does not allow an empty name"
 
 
 def _is_sqlite(path: str) -> bool:

@@ -152,9 +152,9 @@ class SqliteSink(DatabaseSink):
 
     def _flaw(self, name: str) -> str | None:
         """Return the error of a field's name, or the reason why its column takes no values."""
-        if fold(name) in self._generated:
-            return GENERATED_FLAW
-        return _name_flaw(name)
+        if "\0" in name:
+            return "SQLite does not allow a NUL character in a name"
+        return GENERATED_FLAW if fold(name) in self._generated else None
 
     def _guard_texts(self, block: ColumnBlock) -> None:
         """Let a column widen to text if it would change a value."""
@@ -269,10 +269,6 @@ class SqliteSink(DatabaseSink):
         block = self._columns.admit(keys, None).block
         rows = zip(*self._cells(block), strict=True)
         self._connection.executemany(removal(self._target.sql, block.names), rows)
-
-
-def _name_flaw(name: str) -> str | None:
-    return "SQLite does not allow a NUL character in a name" if "\0" in name else None
 
 
 def _native(values: list[Json]) -> list[Any]:

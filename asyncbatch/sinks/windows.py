@@ -222,17 +222,13 @@ class WindowCsvTarget(WindowFileTarget):
     def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
         super().open(position, removed)
         if position is None:
-            self._write([self._made.columns])
+            self.load(self._lines([self._made.columns]))
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
-        return [list(map(_cell, row.values())) for row in self._made.rows(windows)]
+        return self._lines(map(_cell, row.values()) for row in self._made.rows(windows))
 
-    def load(self, rows: Sequence[Json]) -> Sequence[str]:
-        self._write(rows)
-        return ()
-
-    def _write(self, rows: Json) -> None:
-        self.file.write(b"".join(csv_lines(rows, self._delimiter, is_safe=self._is_safe)))
+    def _lines(self, rows: Json) -> list[bytes]:
+        return csv_lines(rows, self._delimiter, is_safe=self._is_safe)
 
 
 def _cell(value: Json) -> Any:
