@@ -101,15 +101,16 @@ def _passwords_in(address: str) -> list[str]:
     ]
     if user_info := _USER_INFO.search(address):
         passwords.append(user_info[0][len(user_info[1]) + 1 : -1])
-    unquoted = [_unquoted(secret) for secret in passwords]
+    unquoted = [unquoted(secret) for secret in passwords]
     return sorted(filter(None, {*passwords, *unquoted}), key=len, reverse=True)
 
 
 def _is_password_name(name: str) -> bool:
-    return "password" in _unquoted(name).lower()
+    return "password" in unquoted(name).lower()
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
+    """Return a part of a URL without its escapes."""
     from urllib.parse import unquote
 
     return unquote(text) if "%" in text else text

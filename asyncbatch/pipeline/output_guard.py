@@ -38,13 +38,7 @@ class OutputGuard:
         ledger: str | None = None,
     ) -> None:
         """Raise UsageError if two outputs are the same file, or one is an input."""
-        seen: dict[str, str] = {}
-        for option, path in files.items():
-            full = os.path.realpath(path)
-            special = os.path.exists(path) and not os.path.isfile(path)
-            if not special and full in seen:
-                raise UsageError(f"{option} and {seen[full]} name the same file: {path}")
-            seen[full] = option
+        _check_outputs(files)
         self._ledger = ledger
         self._options = {path: option for option, path in files.items()}
         self._own: dict[str, bool] = {}  # by the path of an input that is an output
@@ -211,19 +205,29 @@ def _check_names(target: Target, inputs: Inputs) -> None:
 
 
 def check_live_outputs(sources: Sequence[str], outputs: Mapping[str, str | None]) -> None:
-    """Raise UsageError if two output options name one file, or one names an input.
-
-    Pipes and devices may repeat.
-    """
-    seen: dict[str, str] = {}
-    for option, path in outputs.items():
-        if path is None or (os.path.exists(path) and not os.path.isfile(path)):
-            continue
-        place = os.path.realpath(path)
-        if place in seen:
-            raise UsageError(f"{option} and {seen[place]} name the same file: {path}")
-        seen[place] = option
+    """Raise UsageError if two output options name one file, or one names an input."""
+    named = {option: path for option, path in outputs.items() if path is not None}
+    places = _check_outputs(named)
+    for place, option in places.items():
         for source in filter(os.path.exists, sources):
             read = os.path.realpath(source)
             if place == read or (os.path.isdir(read) and place.startswith(os.path.join(read, ""))):
-                raise UsageError(f"{option} {path} would be read as input: it is in {source}")
+                raise UsageError(
+                    f"{option} {named[option]} would be read as input: it is in {source}"
+                )
+
+
+def _check_outputs(files: Mapping[str, str]) -> dict[str, str]:
+    """Return the option of each output file by its real path.
+
+    Pipes and devices may repeat, and are left out. Raises UsageError if two options name one file.
+    """
+    seen: dict[str, str] = {}
+    for option, path in files.items():
+        if os.path.exists(path) and not os.path.isfile(path):
+            continue
+        full = os.path.realpath(path)
+        if full in seen:
+            raise UsageError(f"{option} and {seen[full]} name the same file: {path}")
+        seen[full] = option
+    return seen

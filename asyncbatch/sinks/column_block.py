@@ -42,7 +42,7 @@ _JSON_TEXTS: tuple[Kind, ...] = ("numeric", "json", "mixed")
 _WIDE: tuple[Kind, ...] = ("number", "numeric", "mixed")  # some rows may have a narrower kind
 _NUMBERS = {"integer", "real", "number"}
 _INT64 = 2**63
-_EXACT = 2**53  # Integers from -_EXACT to _EXACT are exact as doubles.
+EXACT = 2**53  # integers from -EXACT to EXACT are exact as doubles
 
 
 class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -312,7 +312,7 @@ def is_int64(integers: Iterable[int]) -> bool:
 
 def is_exact(integers: Iterable[int]) -> bool:
     """Whether double precision numbers can hold all these integers."""
-    return _in_range(integers, -_EXACT, _EXACT)
+    return _in_range(integers, -EXACT, EXACT)
 
 
 def _in_range(integers: Iterable[int | None], low: int, high: int) -> bool:

@@ -144,7 +144,7 @@ class Columns:
         contract: SchemaContractCheck | None = None,
         alters: Alters | None = None,
     ) -> None:
-        self._contract, self._alters = contract or SchemaContractCheck(), alters
+        self.contract, self._alters = contract or SchemaContractCheck(), alters
         self.kinds: dict[str, ColumnKind] = {}
         self._rich = rich
         self._limit, self._fold, self._flaw = limit, fold, flaw
@@ -153,6 +153,11 @@ class Columns:
         # The first field that filled each column, by its folded name.
         self._fields: dict[str, str] = {}
         self._fixed: dict[str, str] = {}  # see `fix`
+
+    def reset(self, kinds: Mapping[str, ColumnKind], *, limit: int) -> None:
+        """Start anew with the columns of the table, and their largest number."""
+        self.kinds, self._columns, self._limit = {}, {}, limit
+        self.refresh(kinds)
 
     def refresh(self, kinds: Mapping[str, ColumnKind]) -> None:
         """Update the kinds of columns to those of the table now.
@@ -186,10 +191,10 @@ class Columns:
         A rejected row leaves no trace: neither its names nor its types count for other rows.
         """
         against: Mapping[int, list[str]] = {}
-        if self._contract.holds and not self.kinds:
+        if self.contract.holds and not self.kinds:
             block = _with_values(block)
-        elif self._contract.holds:
-            block, against = self._contract.apply(
+        elif self.contract.holds:
+            block, against = self.contract.apply(
                 block, self._kinds_of(block.names), self._fold, self._alters
             )
         elif self._fixed:

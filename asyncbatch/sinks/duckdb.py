@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.errors import UsageError
 from asyncbatch.sinks.column_block import MAX_FIELDS
-from asyncbatch.sinks.columns import (
-    NO_FIELDS,
-    Admitted,
-    Columns,
-    Written,
-    group_edges,
-    spread_reasons,
-    write_accepted,
-)
+from asyncbatch.sinks.columns import NO_FIELDS, Columns, Written, group_edges, spread_reasons
+from asyncbatch.sinks.database import GENERATED_FLAW, DatabaseSink
 from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, DuckdbStage, ForeignKey, as_text
-from asyncbatch.sinks.sql_names import fold, quote, quoted
-from asyncbatch.state.ledger import table as replacing
-from asyncbatch.state.ledger.duckdb import DuckdbLedger, record
-from asyncbatch.state.ledger.duckdb import create as create_ledger
-from asyncbatch.state.ledger.duckdb import exists as has_ledger
-from asyncbatch.state.ledger.duckdb import upgrade as upgrade_ledger
+from asyncbatch.sinks.sql import fold, quote, quoted
+from asyncbatch.state.ledger.duckdb import DuckdbLedgerTable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
-    from asyncbatch.core.records import Json
-    from asyncbatch.sinks.base import Mode, Refusal
     from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
-    from asyncbatch.sinks.schema_contract import SchemaContractCheck
+    from asyncbatch.sinks.columns import Admitted
+    from asyncbatch.sinks.sql import TableName
 
 _KINDS: dict[str, ColumnKind] = {
     "BOOLEAN": "boolean",
@@ -43,163 +29,78 @@ _KINDS: dict[str, ColumnKind] = {
 # In UTC. Python needs one more package to read times with a time zone.
 _TIME = "TIMESTAMP"
 # DuckDB downloads extensions, for instance to open a database of another kind.
-_NO_DOWNLOADS = dict.fromkeys(("autoinstall_known_extensions", "autoload_known_extensions"), False)
+_NO_DOWNLOADS: dict[str, Any] = dict.fromkeys(
+    ("autoinstall_known_extensions", "autoload_known_extensions"), False
+)
 _HERE = "database_name = current_database() AND schema_name = 'main'"
-_EXACT = 2**53  # integers from -_EXACT to _EXACT are exact as doubles
 
 
-class DuckdbSink:
-    """A table of a DuckDB database: append, replace, or upsert by key.
+class DuckdbSink(DatabaseSink):
+    """A table of a DuckDB database.
 
-    New fields add columns, and values widen column types. A column of another type accepts the
-    values that its type can hold. The sink checks that a `key` is unique, without an index: DuckDB
-    cannot change a column that has an index. See `BatchSink` for the order of calls.
+    A column of another type than those of `TYPES` accepts the values that its type can hold. The
+    sink checks that a `key` is unique, without an index: DuckDB cannot change a column that has an
+    index. New columns `times` get a time type.
     """
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        table: str,
-        mode: Mode,
-        key: tuple[str, ...],
-        job: LedgerJob | None = None,
-        contract: SchemaContractCheck | None = None,
-        times: Collection[str] = (),
-        sorts_columns: bool = False,
-    ) -> None:
-        self._sorts_columns, self._is_new = sorts_columns, False  # whether this run made the table
-        self.path, self.table, self.mode, self.key = path, table, mode, key
-        self._job, self._times = job, times
-        # The table that is loaded. A replacement is renamed to `table` at the end.
-        self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
-        self._duckdb: Any
-        self._connection: Any
-        self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=self._flaw, contract=contract)
+    _ledger_type = DuckdbLedgerTable
+
+    def __init__(self, path: str, *, times: Collection[str] = (), **options: Any) -> None:
+        super().__init__(path, **options)
+        self._times = times
+        self._columns = Columns(
+            {}, limit=MAX_FIELDS, fold=fold, flaw=self._flaw, contract=self._contract
+        )
         # The declared types of the columns of the table.
         self._types: dict[str, str] = {}
         # The defaults of these columns, as SQL expressions.
         self._defaults: dict[str, str] = {}
         self._constraints = Constraints([], [], [], set(), {}, [])
-        self._is_lost = self._in_transaction = False
 
-    def open(self) -> None:
-        """Connect, and check that the table can be written. Raises UsageError."""
+    @property
+    def _present(self) -> Collection[str]:
+        return self._types
+
+    def _check_names(self) -> None:
         if not self.table:
             raise UsageError("DuckDB does not allow an empty table name: use --table NAME")
-        if os.path.isdir(self.path):
-            raise UsageError(f"cannot use {self.path}: it is a folder")
+
+    def _new_connection(self, path: str) -> Any:
         try:
             import duckdb
         except ImportError:
             raise UsageError(
                 "writing DuckDB needs one more package: pip install 'asyncbatch[duckdb]'"
             ) from None
-        self._duckdb = duckdb
-        is_new = not os.path.exists(self.path)
-        if not is_new and _is_sqlite(self.path):
-            raise UsageError(f"cannot use {self.path}: it is an SQLite database (sqlite:///)")
-        try:
-            path = os.path.abspath(self.path)
-            f"{path}{self.table}".encode()  # DuckDB has no error for invalid UTF-8
-            self._connection = self._duckdb.connect(path, config=_NO_DOWNLOADS)
-        except (self._duckdb.Error, UnicodeError) as error:
-            kind = TargetBusyError if "Conflicting lock" in str(error) else UsageError
-            raise kind(f"cannot use {self.path}: {_explained(error)}") from None
-        try:
-            self._prepare()
-        except (self._duckdb.Error, UnicodeError, UsageError) as error:
-            self._connection.close()
-            if is_new:
-                with suppress(FileNotFoundError):
-                    os.unlink(self.path)
-            if isinstance(error, UsageError):
-                raise
-            raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
+        self._errors = (duckdb.Error, UnicodeError)
+        if _is_sqlite(path):
+            raise UsageError(f"cannot use {self.name}: it is an SQLite database (sqlite:///)")
+        f"{path}{self.table}".encode()  # DuckDB has no error for invalid UTF-8
+        return duckdb.connect(path, config=_NO_DOWNLOADS)
 
-    def ledger(self) -> Ledger:
-        """Return the ledger of the job in this database."""
-        job = self._job.fingerprint if self._job else ""
-        return DuckdbLedger(self._connection, job, least=int(self.mode == "replace"))
+    def _is_transient(self, error: BaseException) -> bool:
+        return "Conflicting lock" in str(error)
 
-    def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        with self._transaction():
-            return write_accepted(lambda: self._columns, payload, groups, self._write)
+    def _explained(self, error: BaseException) -> str:
+        """Return the first line of DuckDB's message, without the link to its manual."""
+        return str(error).partition("\n")[0].partition(" See also ")[0]
 
-    def remove(self, keys: ColumnBlock) -> None:
-        """Delete the rows with these keys in the current transaction. Raises SinkError."""
-        with self._transaction():
-            if self._types:
-                stage = DuckdbStage(self._connection, self._target, self._types)
-                stage.fill(self._columns.admit(keys, None).block, needs_checks=True)
-                stage.remove(self.key)
-
-    def commit(self, entries: Sequence[Entry] = ()) -> None:
-        if not entries and not self._in_transaction:
-            return
-        with self._transaction():
-            if entries and self._job:
-                create_ledger(self._connection)
-                record(self._connection, self._job.fingerprint, fold(self.table), entries)
-            self._commit()
-
-    def finish(self, *, succeeded: bool, ended: bool) -> bool:
-        """End the run; put a replacement in place if the run succeeded. Raises SinkError."""
-        stands = self.mode != "replace" or (succeeded and not self._is_lost)
-        try:
-            if not stands and not (self._job and (self._job.is_resuming or not ended)):
-                with suppress(self._duckdb.Error):  # the next run does it first
-                    self._drop_replacement()
-            elif stands and not self._is_lost:
-                self._complete(ended=ended)
-        finally:
-            with suppress(self._duckdb.Error):  # committed rows are safe
-                self._connection.close()
-        return stands
-
-    def _prepare(self) -> None:
-        for name in (self.table, self._target):
-            if self._find("view", name):
-                raise UsageError(f"cannot use {self.path}: {name} is a view, not a table")
-        if has_ledger(self._connection):
-            upgrade_ledger(self._connection)
-        found = self._find("table", self._target)
-        if self.mode == "replace" and not (found and self._continues_replacement()):
-            self._drop_replacement()
-        elif found:
-            self._describe(found)
-            if self.key and self.mode != "replace":
-                self._check_key()
-        elif has_ledger(self._connection):
-            # There is no table: another process has dropped it.
-            replacing.forget(self._execute, fold(self.table), generation=0)
-
-    def _continues_replacement(self) -> bool:
-        """Whether the existing replacement table can be continued."""
-        if not self._job or not self._job.is_resuming or not has_ledger(self._connection):
-            return False
-        return replacing.can_resume(self._execute, self._job, fold(self.table))
-
-    def _execute(self, statement: str, values: Sequence[Json]) -> Sequence[Any]:
-        rows: Sequence[Any] = self._connection.execute(statement, values).fetchall()
-        return rows
-
-    def _drop_replacement(self) -> None:
-        self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
-        if has_ledger(self._connection):
-            replacing.forget(self._execute, fold(self.table), generation=1)
+    def _kind_of(self, table: TableName) -> str | None:
+        return next((kind for kind in ("table", "view") if self._find(kind, table.table)), None)
 
     def _find(self, kind: str, name: str) -> str | None:
         """Return the exact name of a "table" or "view" in the database, or None."""
         query = f"SELECT {kind}_name FROM duckdb_{kind}s() WHERE {_HERE} AND NOT internal"  # noqa: S608 - constants
-        names = (found for (found,) in self._connection.execute(query).fetchall())
+        names = (found for (found,) in self._rows(query))
         return next((found for found in names if fold(found) == fold(name)), None)
 
-    def _describe(self, table: str) -> None:
-        """Read the columns and constraints of the table."""
+    def _read_columns(self) -> None:
+        """Read the columns and constraints of the table, if it exists."""
+        if (table := self._find("table", self._target.table)) is None:
+            return
         where = f"WHERE {_HERE} AND table_name = ?"
         query = f"SELECT column_name, data_type, column_default FROM duckdb_columns() {where}"  # noqa: S608 - constants
-        columns = self._connection.execute(query, [table]).fetchall()
+        columns = self._rows(query, table)
         self._types = {name: declared for name, declared, _ in columns}
         self._defaults = {name: default for name, _, default in columns if default is not None}
         self._constraints.defaults.update(self._defaults)
@@ -210,7 +111,7 @@ class DuckdbSink:
         fields += ", referenced_column_names"
         query = f"SELECT {fields} FROM duckdb_constraints() {where}"  # noqa: S608 - constants
         fixed = self._fixed_columns(table)
-        for kind, names, expression, other, others in self._execute(query, [table]):
+        for kind, names, expression, other, others in self._rows(query, table):
             if kind == "NOT NULL":
                 self._constraints.not_null.extend(names)
                 continue
@@ -231,7 +132,7 @@ class DuckdbSink:
             " WHERE table_catalog = current_database() AND table_schema = 'main'"
             " AND table_name = ? AND is_generated = 'ALWAYS'"
         )
-        return {fold(name): expression for name, expression in self._execute(query, [table])}
+        return {fold(name): expression for name, expression in self._rows(query, table)}
 
     def _fixed_columns(self, table: str) -> dict[str, str]:
         """Return the columns whose types an index or another column fixes, with the reasons.
@@ -239,7 +140,7 @@ class DuckdbSink:
         An attempt to change them would end the transaction, and lose its rows.
         """
         query = f"SELECT index_name FROM duckdb_indexes() WHERE {_HERE} AND table_name = ?"  # noqa: S608 - constants
-        if index := self._execute(query, [table]):
+        if index := self._rows(query, table):
             reason = f"DuckDB cannot change the types of a table with an index ({index[0][0]})"
             return dict.fromkeys(self._types, reason)
         reason = "DuckDB cannot change the type of a column that generates another"
@@ -252,38 +153,12 @@ class DuckdbSink:
 
     def _flaw(self, name: str) -> str | None:
         """Return the error of a field's name, or the reason why its column takes no values."""
-        if fold(name) in self._constraints.generated:
-            return "the table generates the values of this column"
-        return _name_flaw(name)
+        if not name:
+            return "DuckDB does not allow an empty name"
+        return GENERATED_FLAW if fold(name) in self._constraints.generated else None
 
-    def _check_key(self) -> None:
-        present = set(map(fold, self._types))
-        if missing := [name for name in self.key if fold(name) not in present]:
-            raise UsageError(
-                f"cannot use {self.path}: table {self.table} lacks these columns of the key:"
-                f" {', '.join(missing)}"
-            )
-        there = " AND ".join(f"{quote(name)} NOTNULL" for name in self.key)
-        query = (
-            f"SELECT 1 FROM {quote(self.table)} WHERE {there}"  # noqa: S608 - quoted
-            f" GROUP BY {quoted(self.key)} HAVING count(*) > 1 LIMIT 1"
-        )
-        if self._connection.execute(query).fetchone():
-            raise UsageError(
-                f"cannot use {self.path}: several rows of table {self.table} have the same"
-                f" {', '.join(self.key)}, so this cannot be the key"
-            )
-
-    def _is_exact(self, column: str) -> bool:
-        name = quote(column)
-        query = (
-            f"SELECT 1 FROM {quote(self._target)}"  # noqa: S608 - quoted
-            f" WHERE {name} NOT BETWEEN {-_EXACT} AND {_EXACT} LIMIT 1"
-        )
-        return self._connection.execute(query).fetchone() is None
-
-    def _write(self, admitted: Admitted) -> Written:
-        """Change the table for admitted rows, and insert them, if none of them is rejected.
+    def _write_admitted(self, admitted: Admitted) -> Written:
+        """Change the table for admitted rows, and insert them, if it rejects none of them.
 
         DuckDB cannot undo a part of a transaction. So the rows are checked before the change.
         """
@@ -299,40 +174,26 @@ class DuckdbSink:
         if new_types and reasons:
             stage.discard()
             return Written(reasons, is_undone=True)
-        self._reshape(changes, new_types)
+        if self._types:
+            retyped = [n for n, kind in new_types.items() if self._types.get(n, kind) != kind]
+            self._alter(new_types, retyped)
+        elif new_types:
+            self._create(new_types)
+        self._types.update(new_types)
+        self._columns.refresh(
+            {name: "any" if new_types.get(name) == _TIME else changes[name] for name in changes}
+        )
         stage.move(self.key if self.mode == "upsert" else ())
         return Written(reasons)
 
-    def _reshape(self, changes: Mapping[str, ColumnKind], types: Mapping[str, str]) -> None:
-        """Create the table, or add columns and change the types of columns."""
-        table = quote(self._target)
-        if types and not self._types:
-            columns = ", ".join(f"{quote(name)} {declared}" for name, declared in types.items())
-            self._connection.execute(f"CREATE TABLE {table} ({columns})")
-            self._is_new = True
-        else:
-            for name, declared in types.items():
-                if name not in self._types:
-                    column = f"{quote(name)} {declared}"
-                    self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
-                elif declared != self._types[name]:
-                    self._retype(name, declared)
-        self._types.update(types)
-        self._columns.refresh(
-            {name: "any" if types.get(name) == _TIME else changes[name] for name in changes}
-        )
-
-    def _retype(self, name: str, declared: str) -> None:
-        value = self._converted(name, declared)
-        column = f"{quote(name)} SET DATA TYPE {declared} USING {value}"
-        try:
-            self._connection.execute(f"ALTER TABLE {quote(self._target)} ALTER COLUMN {column}")
-        except self._duckdb.Error as error:
-            raise SinkError(
-                f"cannot write {self.path}: column {name} of table {self.table} must become"
-                f" {declared} to hold the new values, but: {_explained(error)}; change the column"
-                " yourself, or name another table"
-            ) from None
+    def _retype(self, types: Mapping[str, str]) -> None:
+        for name, declared in types.items():
+            made = f"{declared} USING {self._converted(name, declared)}"
+            column = f"{quote(name)} SET DATA TYPE {made}"
+            try:
+                self._run(f"ALTER TABLE {self._target.sql} ALTER COLUMN {column}")
+            except self._errors as error:
+                raise self._retype_error(name, declared, f": {self._explained(error)}") from None
 
     def _converted(self, name: str, declared: str, prefix: str = "") -> str:
         """Return the SQL expression for a column as a column of another type."""
@@ -361,7 +222,7 @@ class DuckdbSink:
         }
         types = self._types | dict(new_types)
         stage = DuckdbStage(
-            *(self._connection, self._target, types, changed, self._times),
+            *(self._connection, self._target.sql, types, changed, self._times),
             defaults=self._defaults,
             is_new=not self._types,
         )
@@ -374,69 +235,20 @@ class DuckdbSink:
         stage.drop(clashes)
         return stage, reasons | clashes
 
-    def _complete(self, *, ended: bool) -> None:
-        """Put the columns of a new table in order, and a replacement in place."""
-        sorts = self._sorts_columns and self._is_new and ended and bool(self._types)
-        if self.mode != "replace" and not sorts:
-            return
-        with self._transaction():
-            if sorts and list(self._types) != sorted(self._types):
-                self._sort_columns()
-            if self.mode == "replace":
-                self._replace()
-                if self._job and has_ledger(self._connection):
-                    replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
-            self._commit()
-
     def _sort_columns(self) -> None:
-        """Put the columns of the table in the order of their names, in a copy."""
-        execute, table = self._connection.execute, quote(self._target)
-        new = quote(f"{self.table}.asyncbatch-sorted")
-        selection = f"SELECT {quoted(sorted(self._types))} FROM {table}"  # noqa: S608 - quoted
-        execute(f"CREATE OR REPLACE TABLE {new} AS {selection}")
-        execute(f"DROP TABLE {table}")
-        execute(f"ALTER TABLE {new} RENAME TO {table}")
+        copy, names = self._sibling("sorted"), quoted(sorted(self._types))
+        table = self._target.sql
+        self._run(f"CREATE OR REPLACE TABLE {copy.sql} AS SELECT {names} FROM {table}")  # noqa: S608 - quoted
+        self._run(f"DROP TABLE {table}")
+        self._run(f"ALTER TABLE {copy.sql} RENAME TO {quote(self._target.table)}")
 
-    def _replace(self) -> None:
-        execute, table = self._connection.execute, quote(self.table)
-        if self._types:
-            execute(f"DROP TABLE IF EXISTS {table}")
-            execute(f"ALTER TABLE {quote(self._target)} RENAME TO {table}")
-        elif self._find("table", self.table):
-            execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
-
-    def _commit(self) -> None:
-        self._connection.execute("COMMIT")
-        self._in_transaction = False
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Start a transaction if there is none. An error rolls back and ends the sink."""
-        try:
-            if not self._in_transaction:
-                self._connection.execute("BEGIN")
-                self._in_transaction = True
-            yield
-        except BaseException as error:
-            self._is_lost = True
-            self._in_transaction = False
-            with suppress(self._duckdb.Error):  # it may have been rolled back already
-                self._connection.execute("ROLLBACK")
-            if isinstance(error, self._duckdb.Error):
-                raise SinkError(f"cannot write {self.path}: {_explained(error)}") from None
-            raise
-
-
-def _name_flaw(name: str) -> str | None:
-    return None if name else "DuckDB does not allow an empty name"
+    def _remove(self, keys: ColumnBlock) -> None:
+        stage = DuckdbStage(self._connection, self._target.sql, self._types)
+        stage.fill(self._columns.admit(keys, None).block, needs_checks=True)
+        stage.remove(self.key)
 
 
 def _is_sqlite(path: str) -> bool:
     with suppress(OSError), open(path, "rb") as file:
         return file.read(16) == b"SQLite format 3\0"
     return False
-
-
-def _explained(error: Exception) -> str:
-    """Return the first line of DuckDB's message, without the link to its manual."""
-    return str(error).partition("\n")[0].partition(" See also ")[0]

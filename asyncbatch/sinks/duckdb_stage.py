@@ -11,7 +11,7 @@ from asyncbatch.formats.decoder import encode
 from asyncbatch.sinks.column_block import plain_texts
 from asyncbatch.sinks.columns import cells
 from asyncbatch.sinks.exactness import TimeType, is_changed_by_float32
-from asyncbatch.sinks.sql_names import fold, quote, quoted
+from asyncbatch.sinks.sql import fold, quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -66,11 +66,11 @@ class ForeignKey(NamedTuple):
 class DuckdbStage:
     """A temporary table with the rows of one load, numbered from 0 in column n.
 
-    Its column c0 has the first field of the block, and so on. `types` has the declared types of the
-    columns of `table`. Values of types that are not in `TYPES` are cast from text. Columns `in_utc`
-    hold times in UTC without their Z. A field that a row lacks gets the default of its column, an
-    SQL expression in `defaults`. Call `fill` first, then the checks and `drop`, then `move`,
-    `remove` or `discard`.
+    Its column c0 has the first field of the block, and so on. `table` is quoted; `types` has the
+    declared types of its columns. Values of types that are not in `TYPES` are cast from text.
+    Columns `in_utc` hold times in UTC without their Z. A field that a row lacks gets the default of
+    its column, an SQL expression in `defaults`. Call `fill` first, then the checks and `drop`, then
+    `move`, `remove` or `discard`.
 
     `changed` has an expression for each column of the table whose type is different before `move`.
     `is_new`: the table does not exist before `move`.
@@ -88,7 +88,7 @@ class DuckdbStage:
         is_new: bool = False,
     ) -> None:
         self._in_utc, self._defaults = in_utc, defaults
-        self._execute, self._table, self._types = connection.execute, quote(table), types
+        self._execute, self._table, self._types = connection.execute, table, types
         self._is_new = is_new
         self._changed = {fold(name): expression for name, expression in changed.items()}
         self._block: ColumnBlock

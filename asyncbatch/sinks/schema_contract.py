@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind, Kind, json_values
+from asyncbatch.sinks.column_block import EXACT, ColumnBlock, ColumnKind, Kind, json_values
 from asyncbatch.transforms.base import kind_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     Alters = Callable[[str, Any], bool]
 
 _INT64 = 2**63
-_EXACT = 2**53
 # The end of the message about a value, by the kind of its column.
 _MISFIT_REASON: dict[str, str] = {
     "boolean": "of booleans cannot hold",
@@ -180,7 +179,7 @@ def _integer(value: Json) -> int | None:
 
 
 def _real(value: Json) -> float | None:
-    is_exact = type(value) is float or (type(value) in (bool, int) and abs(value) <= _EXACT)
+    is_exact = type(value) is float or (type(value) in (bool, int) and abs(value) <= EXACT)
     return float(value) if is_exact else None
 
 

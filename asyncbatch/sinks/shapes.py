@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.sinks.column_block import is_exact, is_int64
-from asyncbatch.sinks.sql_names import fold
+from asyncbatch.sinks.sql import fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

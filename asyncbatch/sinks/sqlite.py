@@ -2,57 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.core.retry import Retrier, Retries, attempts_note
-from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
 from asyncbatch.sinks.column_block import ColumnBlock, json_values, without_negative_zero
-from asyncbatch.sinks.columns import (
-    NO_FIELDS,
-    Admitted,
-    Columns,
-    Written,
-    group_edges,
-    load_salvaging,
-    write_accepted,
-)
-from asyncbatch.sinks.schema_contract import SchemaContractCheck
-from asyncbatch.sinks.sql_names import fold, quote, quoted, removal
+from asyncbatch.sinks.columns import NO_FIELDS, Columns, group_edges, load_salvaging
+from asyncbatch.sinks.database import GENERATED_FLAW, DatabaseSink
+from asyncbatch.sinks.sql import fold, inexactness, quote, removal
 from asyncbatch.sinks.sqlite_schema import (
     TYPES,
     NotRetypableError,
     columns_of,
-    create,
     fixed_columns,
-    has_only_exact,
-    has_repeated_key,
-    has_unique_key,
     insertion,
     relation_kind,
     retype,
 )
-from asyncbatch.state.ledger import table as replacing
-from asyncbatch.state.ledger.sqlite import SqliteLedger, record
-from asyncbatch.state.ledger.sqlite import create as create_ledger
-from asyncbatch.state.ledger.sqlite import exists as has_ledger
-from asyncbatch.state.ledger.sqlite import upgrade as upgrade_ledger
+from asyncbatch.state.ledger.sqlite import SqliteLedgerTable, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.records import Json
-    from asyncbatch.sinks.base import Mode, Refusal
     from asyncbatch.sinks.column_block import ColumnKind
-
-BUSY_SECONDS = 5.0  # how long to wait for the lock of another process
+    from asyncbatch.sinks.columns import ColumnsState
+    from asyncbatch.sinks.sql import TableName
 
 _INT64 = 2**63
 # Texts that SQLite converts to a number in a column with numeric affinity.
@@ -69,36 +48,17 @@ _ADVICE = {
 }
 
 
-class SqliteSink:
-    """A table of an SQLite database: append, replace, or upsert by key.
+class SqliteSink(DatabaseSink):
+    """A table of an SQLite database. The sink makes a `key` unique."""
 
-    New fields add columns, and values widen column types. The sink makes a `key` unique. See
-    `BatchSink` for the order of calls.
-    """
+    _begin_statement = "BEGIN IMMEDIATE"  # fails if the database cannot be written
+    _errors = (sqlite3.Error, UnicodeError)
+    _ledger_type = SqliteLedgerTable
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        table: str,
-        mode: Mode,
-        key: tuple[str, ...],
-        job: LedgerJob | None = None,
-        retrier: Retrier | None = None,
-        contract: SchemaContractCheck | None = None,
-        sorts_columns: bool = False,
-    ) -> None:
-        self._sorts_columns, self._is_new = sorts_columns, False  # whether this run made the table
-        self.path, self.table, self.mode, self.key = path, table, mode, key
-        self._job, self._retrier = job, retrier or Retrier(Retries())
-        self._contract = contract or SchemaContractCheck()
-        # The table that is loaded. A replacement is renamed to `table` at the end.
-        self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
-        self._connection: sqlite3.Connection
-        # Includes fields without a column yet, because all their values were null.
-        self._columns: Columns
+    def __init__(self, path: str, **options: Any) -> None:
+        super().__init__(path, **options)
         # The columns of the table that are not generated.
-        self._present: list[str] = []
+        self._written: list[str] = []
         # The folded names of those that are.
         self._generated: set[str] = set()
         # Columns with a default.
@@ -108,168 +68,93 @@ class SqliteSink:
         # Columns created without a type, because a table needs at least one column.
         self._untyped: set[str] = set()
         self._schema_version = -1
-        self._lacks_index = self._is_lost = False
-
-    def open(self) -> None:
-        """Connect, and check that the table can be written. Raises UsageError."""
-        if not self.table or "\0" in self.table or fold(self.table).startswith("sqlite_"):
-            raise UsageError(f"--table {self.table!r} is not a valid table name for SQLite")
-        if os.path.isdir(self.path):
-            raise UsageError(f"cannot use {self.path}: it is a folder")
-        is_new = not os.path.exists(self.path)
-        try:
-            self._connection = sqlite3.connect(
-                os.path.abspath(self.path),
-                timeout=BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-        except sqlite3.Error as error:
-            raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
-        try:
-            self._prepare()
-        except (sqlite3.Error, UnicodeError, UsageError) as error:
-            self._connection.close()
-            if is_new:
-                with suppress(FileNotFoundError):
-                    os.unlink(self.path)
-            if isinstance(error, UsageError):
-                raise
-            kind = TargetBusyError if _is_busy(error) else UsageError
-            raise kind(f"cannot use {self.path}: {_explained(error)}") from None
-
-    def ledger(self) -> Ledger:
-        """Return the ledger of the job in this database."""
-        job = self._job.fingerprint if self._job else ""
-        return SqliteLedger(os.path.abspath(self.path), job, least=int(self.mode == "replace"))
-
-    def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        with self._transaction():
-            self._read_schema()
-            return write_accepted(lambda: self._columns, payload, groups, self._write)
-
-    def remove(self, keys: ColumnBlock) -> None:
-        """Delete the rows with these keys in the current transaction. Raises SinkError."""
-        with self._transaction():
-            self._read_schema()
-            block = self._columns.admit(keys, None).block
-            if self._present:
-                rows = zip(*self._cells(block), strict=True)
-                self._connection.executemany(removal(self._target, block.names), rows)
 
     def sync(self) -> None:
         """Write committed rows to the disk, to survive a loss of power. Raises SinkError."""
-        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._run("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def commit(self, entries: Sequence[Entry] = ()) -> None:
-        if not entries and not self._connection.in_transaction:
-            return
-        with self._transaction():
-            if entries and self._job:
-                create_ledger(self._connection)
-                record(self._connection, self._job.fingerprint, fold(self.table), entries)
-            self._connection.execute("COMMIT")
+    def _check_names(self) -> None:
+        if not self.table or "\0" in self.table or fold(self.table).startswith("sqlite_"):
+            raise UsageError(f"--table {self.table!r} is not a valid table name for SQLite")
 
-    def finish(self, *, succeeded: bool, ended: bool) -> bool:
-        """End the run; put a replacement in place if the run succeeded. Raises SinkError."""
-        stands = self.mode != "replace" or (succeeded and not self._is_lost)
-        try:
-            if not stands and not (self._job and (self._job.is_resuming or not ended)):
-                with suppress(sqlite3.Error):  # the next run does it first
-                    self._drop_replacement()
-            elif stands and not self._is_lost:
-                self._complete(ended=ended)
-            with suppress(sqlite3.Error):  # committed rows are safe without it
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            self._connection.close()
-        return stands
+    def _new_connection(self, path: str) -> sqlite3.Connection:
+        return connect(path)
 
     def _prepare(self) -> None:
-        execute = self._connection.execute
-        execute("BEGIN IMMEDIATE")  # fails if the database cannot be written
-        for name in (self.table, self._target):
-            if (kind := relation_kind(self._connection, name)) not in (None, "table"):
-                raise UsageError(f"cannot use {self.path}: {name} is a {kind}, not a table")
-        limit = self._connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
         self._columns = Columns(
             {},
-            limit=limit,
+            limit=self._connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN),
             fold=fold,
             flaw=self._flaw,
             contract=self._contract,
             alters=self._alters,
         )
-        if is_continued := self.mode != "replace" or self._continues_replacement():
-            self._read_schema()
-        if self.mode != "replace" and self.key and self._present:
-            self._check_key()
-        execute("ROLLBACK")
-        execute("PRAGMA journal_mode = WAL")
-        execute("PRAGMA synchronous = NORMAL")
-        execute("PRAGMA legacy_alter_table = ON")  # views and triggers keep naming the old table
-        if has_ledger(self._connection):
-            execute("BEGIN IMMEDIATE")
-            upgrade_ledger(self._connection)
-            execute("COMMIT")
-        if not is_continued:
-            self._drop_replacement()
-        elif not self._present and has_ledger(self._connection):
-            # There is no table: another process has dropped it.
-            replacing.forget(self._execute, fold(self.table), generation=0)
+        super()._prepare()
 
-    def _continues_replacement(self) -> bool:
-        """Whether a replacement table of an earlier run exists and can be continued."""
-        if not self._job or not self._job.is_resuming or not has_ledger(self._connection):
-            return False
-        is_there = relation_kind(self._connection, self._target) is not None
-        return is_there and replacing.can_resume(self._execute, self._job, fold(self.table))
+    def _start(self) -> None:
+        self._run("PRAGMA journal_mode = WAL")
+        self._run("PRAGMA synchronous = NORMAL")
+        self._run("PRAGMA legacy_alter_table = ON")  # views and triggers keep naming the old table
 
-    def _execute(self, statement: str, values: Sequence[Json]) -> Sequence[Any]:
-        rows: Sequence[Any] = self._connection.execute(statement, values).fetchall()
-        return rows
+    def _close(self) -> None:
+        with suppress(sqlite3.Error):  # committed rows are safe without it
+            self._run("PRAGMA wal_checkpoint(TRUNCATE)")
+        super()._close()
 
-    def _drop_replacement(self) -> None:
-        self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
-        if has_ledger(self._connection):
-            replacing.forget(self._execute, fold(self.table), generation=1)
+    def _is_transient(self, error: BaseException) -> bool:
+        code = getattr(error, "sqlite_errorname", "")
+        return bool(code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")))
 
-    def _check_key(self) -> None:
-        present = set(map(fold, self._present))
-        if missing := [name for name in self.key if fold(name) not in present]:
-            raise UsageError(
-                f"cannot use {self.path}: table {self.table} lacks these columns of the key:"
-                f" {', '.join(missing)}"
-            )
-        if has_unique_key(self._connection, self.table, self.key):
-            return
-        if has_repeated_key(self._connection, self.table, self.key):
-            raise UsageError(
-                f"cannot use {self.path}: several rows of table {self.table} have the same"
-                f" {', '.join(self.key)}, so this cannot be the key"
-            )
-        self._lacks_index = True
+    def _explained(self, error: BaseException) -> str:
+        """Return SQLite's message, with advice."""
+        code = getattr(error, "sqlite_errorname", "")
+        advice = next((text for name, text in _ADVICE.items() if code.startswith(name)), None)
+        return f"{error} ({advice})" if advice else str(error)
 
-    def _read_schema(self) -> None:
+    @property
+    def _present(self) -> list[str]:
+        return self._written
+
+    def _kind_of(self, table: TableName) -> str | None:
+        return relation_kind(self._connection, table.table)
+
+    def _has_unique_key(self) -> bool:
+        try:
+            values = [None] * len(self.key)
+            self._rows(f"EXPLAIN {insertion(self._name.sql, self.key, self.key)}", *values)
+        except sqlite3.OperationalError as error:
+            if "ON CONFLICT" in str(error):
+                return False
+            raise
+        return True
+
+    def _is_exact(self, column: str) -> bool:
+        query = inexactness(self._target.sql, column, f"typeof({quote(column)}) = 'integer' AND ")
+        return not self._rows(query)
+
+    def _begin(self) -> None:
+        self._read_columns()
+
+    def _read_columns(self) -> None:
         """Read the table's schema, if it has changed."""
-        (version,) = self._connection.execute("PRAGMA schema_version").fetchone()
+        ((version,),) = self._rows("PRAGMA schema_version")
         if version == self._schema_version:
             return
         self._schema_version = version
-        columns = columns_of(self._connection, self._target)
-        self._present = [column.name for column in columns if not column.is_generated]
+        columns = columns_of(self._connection, self._target.table)
+        self._written = [column.name for column in columns if not column.is_generated]
         self._generated = {fold(column.name) for column in columns if column.is_generated}
         self._defaulted = {column.name for column in columns if column.has_default}
         self._numeric = {column.name for column in columns if column.affinity == "numeric"}
-        self._columns.fix(fixed_columns(self._connection, self._target, columns))
+        self._columns.fix(fixed_columns(self._connection, self._target.table, columns))
         kinds = {column.name: column.kind for column in columns}
         self._columns.refresh(kinds | dict.fromkeys(self._untyped & kinds.keys(), "null"))
 
     def _flaw(self, name: str) -> str | None:
         """Return the error of a field's name, or the reason why its column takes no values."""
-        if fold(name) in self._generated:
-            return "the table generates the values of this column"
-        return _name_flaw(name)
+        if "\0" in name:
+            return "SQLite does not allow a NUL character in a name"
+        return GENERATED_FLAW if fold(name) in self._generated else None
 
     def _guard_texts(self, block: ColumnBlock) -> None:
         """Let a column widen to text if it would change a value."""
@@ -292,72 +177,42 @@ class SqliteSink:
             return not _fits(value)
         return type(value) is str and _NUMBER.fullmatch(value) is not None
 
-    def _write(self, admitted: Admitted) -> Written:
-        """Change the table for admitted rows, and insert them."""
-        block = admitted.block
-        is_exact = partial(has_only_exact, self._connection, self._target)
-        state, untyped = self._columns.state(), set(self._untyped)
-        lacks_index = self._lacks_index
+    def _changes(self, block: ColumnBlock) -> dict[str, ColumnKind]:
         self._guard_texts(block)
-        changes = self._columns.changes(block, is_exact)
-        is_changing = any(kind != "null" for kind in changes.values()) or not self._present
-        if is_changing:
-            self._connection.execute("SAVEPOINT shape")
-        self._reshape(changes)
-        if self._lacks_index:
-            self._index()
-        if self._present:
-            edges = group_edges(block.count, admitted.groups)
-            reasons = load_salvaging(edges, self._inserter(block))
-        else:
-            reasons = dict.fromkeys(range(block.count), NO_FIELDS)
-        is_undone = is_changing and bool(reasons)
-        if is_undone:
-            self._connection.execute("ROLLBACK TO shape")
-            self._columns.restore(state)
-            self._untyped, self._schema_version = untyped, -1
-            self._lacks_index = lacks_index
-        if is_changing:
-            self._connection.execute("RELEASE shape")
-        if is_undone:
-            self._read_schema()
-        return Written(reasons, is_undone)
+        return super()._changes(block)
 
-    def _reshape(self, changes: Mapping[str, ColumnKind]) -> None:
-        """Create the table, or add columns and change the types of columns."""
+    def _state(self) -> tuple[ColumnsState, set[str]]:
+        return self._columns.state(), set(self._untyped)
+
+    def _restore(self, state: tuple[ColumnsState, set[str]]) -> None:
+        columns, self._untyped = state
+        self._columns.restore(columns)
+        self._schema_version = -1
+        self._read_columns()
+
+    def _reshape(self, block: ColumnBlock, changes: Mapping[str, ColumnKind]) -> str | None:  # noqa: ARG002 - the kinds decide
         if not changes:
-            return
+            return None if self._present else NO_FIELDS
         typed = {name: TYPES[kind] for name, kind in changes.items() if kind != "null"}
         if not self._present:
-            untyped = {} if typed else dict.fromkeys(list(changes)[:1], "")
-            self._untyped, self._is_new = set(untyped), True
-            create(self._connection, self._target, typed or untyped, self.key)
-        elif retyped := {name: typed[name] for name in self._present if name in typed}:
-            self._retype(retyped)
-            self._untyped -= retyped.keys()
-        added = [name for name in typed if name not in self._present] if self._present else []
-        for name in added:
-            column = f"{quote(name)} {typed[name]}"
-            self._connection.execute(f"ALTER TABLE {quote(self._target)} ADD COLUMN {column}")
+            self._untyped = set() if typed else set(list(changes)[:1])
+            self._create(typed or dict.fromkeys(self._untyped, ""), self.key)
+        else:
+            self._alter(typed, retyped=typed.keys() & set(self._present))
+            self._untyped -= typed.keys()
         self._columns.refresh(changes)
-        self._read_schema()
+        self._read_columns()
+        return None
 
     def _retype(self, types: Mapping[str, str]) -> None:
         try:
-            retype(self._connection, self._target, types)
+            retype(self._connection, self._target.table, types)
         except NotRetypableError as error:
-            column, declared = next(iter(types.items()))
-            raise SinkError(
-                f"cannot write {self.path}: column {column} of table {self.table} must become"
-                f" {declared} to hold the new values, but the table has {error} in its definition;"
-                " change the column yourself, or name another table"
-            ) from None
+            reason = f" the table has {error} in its definition"
+            raise self._retype_error(*next(iter(types.items())), reason) from None
 
-    def _index(self) -> None:
-        """Create a unique index on the key."""
-        name, table = quote(f"{self.table}.asyncbatch-key"), quote(self.table)
-        self._connection.execute(f"CREATE UNIQUE INDEX {name} ON {table} ({quoted(self.key)})")
-        self._lacks_index = False
+    def _sort_columns(self) -> None:
+        retype(self._connection, self._target.table, {}, by_name=True)
 
     def _cells(self, block: ColumnBlock) -> list[list[Any]]:
         """Return the values of admitted rows as SQLite takes them.
@@ -371,8 +226,7 @@ class SqliteSink:
             for name, values in zip(block.names, self._columns.cells(block), strict=True)
         ]
 
-    def _inserter(self, block: ColumnBlock) -> Callable[[int, int], str | None]:
-        """Return the `attempt` function of `load_salvaging` for a block."""
+    def _insert(self, block: ColumnBlock, groups: Sequence[int] | None) -> dict[int, str]:
         key = self.key if self.mode == "upsert" else ()
         key_names = set(map(fold, key))
         replaced = [name for name in self._present if fold(name) not in key_names]
@@ -393,9 +247,9 @@ class SqliteSink:
             names = [name for name in columns if name not in defaulted or defaulted[name][start]]
             parts = [columns[name][start:stop] for name in names]
             rows = zip(*parts, strict=True) if parts else [()] * (stop - start)
-            connection.executemany(insertion(self._target, names, key, replaced), rows)
+            connection.executemany(insertion(self._target.sql, names, key, replaced), rows)
 
-        def insert(start: int, stop: int) -> str | None:
+        def attempt(start: int, stop: int) -> str | None:
             connection.execute("SAVEPOINT attempt")
             reason = None
             try:
@@ -404,56 +258,17 @@ class SqliteSink:
             except sqlite3.IntegrityError as error:
                 if not connection.in_transaction:  # a constraint or trigger may roll it back
                     raise
-                reason = str(error).replace(f"{self._target}.", f"{self.table}.")
+                reason = str(error).replace(f"{self._target.table}.", f"{self.table}.")
                 connection.execute("ROLLBACK TO attempt")
             connection.execute("RELEASE attempt")
             return reason
 
-        return insert
+        return load_salvaging(group_edges(block.count, groups), attempt)
 
-    def _complete(self, *, ended: bool) -> None:
-        """Put the columns of a new table in order, and a replacement in place."""
-        sorts = self._sorts_columns and self._is_new and ended and bool(self._present)
-        if self.mode != "replace" and not sorts:
-            return
-        with self._transaction():
-            self._read_schema()
-            if sorts and self._present != sorted(self._present):
-                retype(self._connection, self._target, {}, by_name=True)
-            if self.mode == "replace":
-                self._replace()
-                if self._job and has_ledger(self._connection):
-                    replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
-            self._connection.execute("COMMIT")
-
-    def _replace(self) -> None:
-        execute, table = self._connection.execute, quote(self.table)
-        if self._present:
-            execute(f"DROP TABLE IF EXISTS {table}")
-            execute(f"ALTER TABLE {quote(self._target)} RENAME TO {table}")
-        elif relation_kind(self._connection, self.table):
-            execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Start a transaction if there is none. An error rolls back and ends the sink."""
-        try:
-            if not self._connection.in_transaction:
-                begin = partial(self._connection.execute, "BEGIN IMMEDIATE")
-                self._retrier.call(begin, _is_busy)
-            yield
-        except BaseException as error:
-            self._is_lost = True
-            with suppress(sqlite3.Error):  # it may have been rolled back already
-                self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                reason = f"{_explained(error)}{attempts_note(error)}"
-                raise SinkError(f"cannot write {self.path}: {reason}") from None
-            raise
-
-
-def _name_flaw(name: str) -> str | None:
-    return "SQLite does not allow a NUL character in a name" if "\0" in name else None
+    def _remove(self, keys: ColumnBlock) -> None:
+        block = self._columns.admit(keys, None).block
+        rows = zip(*self._cells(block), strict=True)
+        self._connection.executemany(removal(self._target.sql, block.names), rows)
 
 
 def _native(values: list[Json]) -> list[Any]:
@@ -468,14 +283,3 @@ def _native(values: list[Json]) -> list[Any]:
 
 def _fits(value: int) -> bool:
     return -_INT64 <= value < _INT64
-
-
-def _is_busy(error: BaseException) -> bool:
-    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-
-
-def _explained(error: Exception) -> str:
-    """Return SQLite's message, with advice."""
-    code = getattr(error, "sqlite_errorname", "")
-    advice = next((text for name, text in _ADVICE.items() if code.startswith(name)), None)
-    return f"{error} ({advice})" if advice else str(error)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import sqlite3
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from asyncbatch.sinks.column_block import plain_texts
-from asyncbatch.sinks.sql_names import quote, quoted
+from asyncbatch.sinks.sql import creation, quote, quoted, replacement
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
     from asyncbatch.core.records import Json
@@ -81,60 +81,16 @@ def columns_of(connection: sqlite3.Connection, table: str) -> list[SqliteColumn]
     return [SqliteColumn(*row) for row in connection.execute(query, (table,))]
 
 
-def create(
-    connection: sqlite3.Connection, table: str, types: Mapping[str, str], key: Sequence[str]
-) -> None:
-    """Create a table with columns of these declared types."""
-    parts = [f"{quote(name)} {declared}".rstrip() for name, declared in types.items()]
-    if key:
-        parts.append(f"PRIMARY KEY ({quoted(key)})")
-    connection.execute(f"CREATE TABLE {quote(table)} ({', '.join(parts)})")
-
-
-def has_unique_key(connection: sqlite3.Connection, table: str, key: Sequence[str]) -> bool:
-    """Whether a constraint or index makes the values of these columns unique."""
-    try:
-        connection.execute(f"EXPLAIN {insertion(table, key, key)}", [None] * len(key))
-    except sqlite3.OperationalError as error:
-        if "ON CONFLICT" in str(error):
-            return False
-        raise
-    return True
-
-
-def has_repeated_key(connection: sqlite3.Connection, table: str, key: Sequence[str]) -> bool:
-    """Whether two rows now have the same values in these columns."""
-    names = quoted(key)
-    there = " AND ".join(f"{quote(name)} NOTNULL" for name in key)
-    query = f"SELECT 1 FROM {quote(table)} WHERE {there} GROUP BY {names} HAVING count(*) > 1"  # noqa: S608 - quoted
-    return connection.execute(query).fetchone() is not None
-
-
-def has_only_exact(connection: sqlite3.Connection, table: str, column: str) -> bool:
-    """Whether all integers in a column are exact as doubles."""
-    name, limit = quote(column), 2**53
-    query = (
-        f"SELECT 1 FROM {quote(table)} WHERE typeof({name}) = 'integer'"  # noqa: S608 - quoted
-        f" AND {name} NOT BETWEEN {-limit} AND {limit}"
-    )
-    return connection.execute(query).fetchone() is None
-
-
 def insertion(
     table: str, names: Sequence[str], key: Sequence[str] = (), replaced: Iterable[str] = ()
 ) -> str:
-    """Return the statement that inserts a row with these columns.
+    """Return the statement that inserts a row with these columns into a table (quoted).
 
     With a key, an existing row gets the new values of the columns `replaced`.
     """
-    columns, places = quoted(names), ", ".join("?" * len(names))
-    statement = f"INSERT INTO {quote(table)} "
-    statement += f"({columns}) VALUES ({places})" if names else "DEFAULT VALUES"
-    if not key:
-        return statement
-    update = ", ".join(f"{name} = excluded.{name}" for name in map(quote, replaced))
-    action = f"UPDATE SET {update}" if update else "NOTHING"
-    return f"{statement} ON CONFLICT ({', '.join(map(quote, key))}) DO {action}"
+    places = ", ".join("?" * len(names))
+    values = f"({quoted(names)}) VALUES ({places})" if names else "DEFAULT VALUES"
+    return f"INSERT INTO {table} {values}{replacement(key, replaced) if key else ''}"
 
 
 # Quoted names, strings and comments in SQL.
@@ -204,7 +160,8 @@ def retype(
     new = f"{table}.asyncbatch-rebuilt"
     feature = _special_feature(sql)
     if feature is None:
-        create(connection, new, {c.name: types.get(c.name, c.declared) for c in columns}, key)
+        declared = {c.name: types.get(c.name, c.declared) for c in columns}
+        connection.execute(creation(quote(new), declared, key))
     elif edited := _edited(sql, new, {c.name: (c.declared, types.get(c.name)) for c in columns}):
         connection.execute(edited)
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from asyncbatch.core.paths import is_object_url, is_store_url, parse_address, redact_url
-from asyncbatch.core.secrets import SERVER_SCHEMES, is_ambiguous_address, redact_address
+from asyncbatch.core.secrets import SERVER_SCHEMES, is_ambiguous_address, redact_address, unquoted
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import compression_by_name
@@ -216,12 +216,6 @@ class Target(Struct, frozen=True):
                 return DuckdbSink(self.path, times=self.times, **options)
 
 
-def _unquoted(text: str) -> str:
-    from urllib.parse import unquote
-
-    return unquote(text) if "%" in text else text
-
-
 def parse_location(name: str) -> tuple[Form, str]:
     """Return the form and the path of the target with this name. Raises UsageError."""
     if not name:
@@ -242,7 +236,7 @@ def parse_location(name: str) -> tuple[Form, str]:
             return "postgres", ""
         if scheme not in _DATABASES:
             raise UsageError(f"--to {redact_address(name)}: unknown kind of target; write {KNOWN}")
-        path = _unquoted(rest.removeprefix("/"))
+        path = unquoted(rest.removeprefix("/"))
         if not rest.startswith("/") or not path:
             raise UsageError(
                 f"--to {name}: write {scheme}:///people.db for a file in this folder, or "

@@ -14,8 +14,8 @@ from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
-from asyncbatch.sinks.column_block import ColumnBlock, Kind, make_block
-from asyncbatch.sinks.sql_names import fold
+from asyncbatch.sinks.column_block import EXACT, ColumnBlock, Kind, make_block
+from asyncbatch.sinks.sql import fold
 from asyncbatch.sinks.target import Target, parse_location
 from asyncbatch.sinks.text_files import csv_lines
 from asyncbatch.storage.append import AppendFile, AppendPosition
@@ -74,7 +74,6 @@ class WindowTarget(Protocol):
 START, END, KEY, PARTIAL = "window_start", "window_end", "window_key", "partial"
 TIMES = (START, END)
 _SECOND = 1_000_000  # microseconds
-_EXACT = 2**53  # integers from -_EXACT to _EXACT are exact as doubles
 
 
 # Aggregates whose column starts with integers, and widens with the first float.
@@ -151,7 +150,7 @@ def _number(value: Json) -> Any:
 
     Columns of integers and floats then need no type that holds larger integers.
     """
-    if type(value) is not int or abs(value) <= _EXACT:
+    if type(value) is not int or abs(value) <= EXACT:
         return value
     try:
         return float(value)
@@ -223,17 +222,13 @@ class WindowCsvTarget(WindowFileTarget):
     def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
         super().open(position, removed)
         if position is None:
-            self._write([self._made.columns])
+            self.load(self._lines([self._made.columns]))
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
-        return [list(map(_cell, row.values())) for row in self._made.rows(windows)]
+        return self._lines(map(_cell, row.values()) for row in self._made.rows(windows))
 
-    def load(self, rows: Sequence[Json]) -> Sequence[str]:
-        self._write(rows)
-        return ()
-
-    def _write(self, rows: Json) -> None:
-        self.file.write(b"".join(csv_lines(rows, self._delimiter, is_safe=self._is_safe)))
+    def _lines(self, rows: Json) -> list[bytes]:
+        return csv_lines(rows, self._delimiter, is_safe=self._is_safe)
 
 
 def _cell(value: Json) -> Any:
@@ -267,7 +262,6 @@ class WindowTableTarget:
         self._sink.open()
         if removed:
             self._sink.remove(self._block(self._made.keys_of(removed)))
-            self._sink.commit()
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
         return self._made.rows(windows)

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks import sqlite as sqlite_module
 from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.sqlite import SqliteSink
+from asyncbatch.state.ledger import sqlite as sqlite_module
 from tests.conftest import python
 from tests.sinks.test_block import PLAIN_ROWS, TEXTS, is_held
 

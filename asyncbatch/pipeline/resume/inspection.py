@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.postgres.server import PostgresServer
 from asyncbatch.state.ledger import table
-from asyncbatch.state.ledger.postgres import existing_columns, numbered
+from asyncbatch.state.ledger.duckdb import DuckdbLedgerTable
+from asyncbatch.state.ledger.postgres import PostgresLedgerTable, with_dollars
+from asyncbatch.state.ledger.sqlite import SqliteLedgerTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,17 +36,10 @@ class Database(Protocol):
     """The database of a ledger. `name` has no secrets. All methods may raise UsageError."""
 
     name: str
-
-    def tables(self) -> set[str]:
-        """Return the names of its tables, at least those of the ledger."""
-        ...
-
-    def columns(self) -> set[str]:
-        """Return the names of the columns of the ledger. Earlier versions have fewer."""
-        ...
+    columns_query: str  # see `LedgerTable`
 
     def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
-        """Return the rows of a query. A question mark stands for each value."""
+        """Return the rows of a query. Its values are ?1 and so on."""
         ...
 
     def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
@@ -67,17 +62,10 @@ class LedgerDatabase:
         except OSError as error:
             raise UsageError(f"no ledger at {name}: {error.strerror}") from None
         self._is_sqlite = head == _SQLITE_HEAD
+        dialect = SqliteLedgerTable if self._is_sqlite else DuckdbLedgerTable
+        self.columns_query = dialect.columns_query
         with self._usage_errors():
             self._connection = self._connect(writes=writes)
-
-    def tables(self) -> set[str]:
-        source = "sqlite_master WHERE type = 'table'" if self._is_sqlite else "duckdb_tables()"
-        column = "name" if self._is_sqlite else "table_name"
-        return {name for (name,) in self.rows(f"SELECT {column} FROM {source}")}  # noqa: S608 - constants
-
-    def columns(self) -> set[str]:
-        with self._usage_errors():
-            return {column[0] for column in self._connection.execute(table.PROBE).description}
 
     def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
         with self._usage_errors():
@@ -123,8 +111,12 @@ class Inspection:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._tables = database.tables()
-        if table.NAME not in self._tables:
+        # The columns of each table. The ledger of an earlier version has fewer.
+        self._tables = {
+            name: [column for (column,) in database.rows(database.columns_query, [name])]
+            for name in (table.NAME, "asyncbatch_generations", "asyncbatch_jobs")
+        }
+        if not self._tables[table.NAME]:
             raise UsageError(
                 f"{database.name} has no ledger: no run of asyncbatch has written to it"
             )
@@ -137,7 +129,7 @@ class Inspection:
     def jobs(self) -> list[JobSummary]:
         """Return a summary of each job in the ledger."""
         described: dict[str, str] = {}
-        if "asyncbatch_jobs" in self._tables:
+        if self._tables["asyncbatch_jobs"]:
             described.update(self._database.rows("SELECT job, description FROM asyncbatch_jobs"))
         query = (
             f"SELECT job, target, outcome, count(*), max(done_at) FROM {table.NAME}"  # noqa: S608 - constants
@@ -154,24 +146,24 @@ class Inspection:
 
     def entries(self, job: str | None) -> Iterator[Entry]:
         """Yield the entries of one job, or of all, sorted by input."""
-        present = self._database.columns()
-        names = [name if name in present else "NULL" for name in table.COLUMNS[2:]]
+        present = self._tables[table.NAME]
+        names = [name if name in present else "NULL" for name in table.ENTRY_COLUMNS]
         query = f"SELECT {', '.join(names)} FROM {table.NAME}"  # noqa: S608 - constants
-        query += " WHERE job = ?" if job else ""
+        query += " WHERE job = ?1" if job else ""
         for some in self._database.pages(f"{query} ORDER BY path, done_at", [job] if job else []):
             yield from map(table.entry_of, some)
 
     def clear(self, job: str | None) -> int:
         """Delete the entries of one job, or of all; return their number."""
-        where, values = (" WHERE job = ?", [job]) if job else ("", [])
+        where, values = (" WHERE job = ?1", [job]) if job else ("", [])
         (count,) = self._database.rows(f"SELECT count(*) FROM {table.NAME}{where}", values)[0]  # noqa: S608 - constants
-        if "asyncbatch_generations" in self._tables:
+        if self._tables["asyncbatch_generations"]:
             query = f"SELECT part FROM asyncbatch_generations{where}"  # noqa: S608 - see above
             for (part,) in self._database.rows(query, values):
                 with suppress(OSError):  # it is gone, or complete under another name
                     os.unlink(table.unescape_path(part))
-        for name in (table.NAME, "asyncbatch_generations", "asyncbatch_jobs"):
-            if name in self._tables:
+        for name, columns in self._tables.items():
+            if columns:
                 self._database.rows(f"DELETE FROM {name}{where}", values)  # noqa: S608 - see above
         return int(count)
 
@@ -199,28 +191,19 @@ class ServerDatabase:
     The `address` may hold a password; `name` does not.
     """
 
+    columns_query = PostgresLedgerTable.columns_query
+
     def __init__(self, address: str) -> None:
         self._server = PostgresServer(address)
         self.name = self._server.name
         self._server.open()
 
-    def tables(self) -> set[str]:
-        query = "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p')"
-        return {name for (name,) in self.rows(f"{query} AND pg_table_is_visible(oid)")}
-
-    def columns(self) -> set[str]:
-        return set(existing_columns(self))
-
-    def fetch(self, query: str, *values: Any) -> list[Any]:
-        """Return the rows of a query, in which `$1` stands for the first value."""
-        return self._call(lambda: self._server.fetch(query, *values))
-
     def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
-        return self.fetch(numbered(query), *values)
+        return self._call(lambda: self._server.fetch(with_dollars(query), *values))
 
     def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
         connection = self._call(self._server.connect)
-        declare = f"DECLARE inspected CURSOR FOR {numbered(query)}"
+        declare = f"DECLARE inspected CURSOR FOR {with_dollars(query)}"
         try:
             self._call(lambda: connection.execute("BEGIN"))
             self._call(lambda: connection.execute(declare, *values))

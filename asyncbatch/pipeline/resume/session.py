@@ -137,9 +137,9 @@ class FileLedgerSession(LedgerSession):
         self._store.close()
 
     def _reader(self) -> Ledger:
-        from asyncbatch.state.ledger.sqlite import SqliteLedger
+        from asyncbatch.state.ledger.sqlite import sqlite_ledger
 
-        return SqliteLedger(self._settings.path, self._settings.fingerprint)
+        return sqlite_ledger(self._settings.path, self._settings.fingerprint)
 
 
 class FolderLedgerSession(FileLedgerSession):

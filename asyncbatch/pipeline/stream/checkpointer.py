@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncbatch.pipeline.stream.stream import StreamCore
-    from asyncbatch.sinks.windows import WindowTarget
+    from asyncbatch.pipeline.stream.window_writer import WindowWriter
     from asyncbatch.sources.base import LiveSource
     from asyncbatch.state.checkpoint import CheckpointFile
     from asyncbatch.storage.append import AppendFile, AppendPosition
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Checkpointer:
     """Saves the stream and the positions of its sources and outputs, `every` microseconds.
 
-    Call `open` first, and `close` at the end. `target` is None if windows go to standard output.
+    Call `open` first, and `close` at the end. `writer` is None if windows go to standard output.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Checkpointer:
         stream: StreamCore,
         sources: Sequence[LiveSource],
         *,
-        target: WindowTarget | None,
+        writer: WindowWriter | None,
         files: Sequence[AppendFile],
     ) -> None:
         self._file, self._interval_s = file, every / 1e6
         self._stream, self._sources = stream, sources
-        self._target, self._files = target, files
+        self._writer, self._files = writer, files
         self._last_save = time.monotonic()
 
     @property
@@ -59,8 +59,8 @@ class Checkpointer:
 
         All sources must have joined the new stream. Raises UsageError, LockHeldError.
         """
-        if self._target is not None:
-            self._target.check_resumable()
+        if self._writer is not None:
+            self._writer.target.check_resumable()
         for file in self._files:
             file.check_regular()
         found = self._file.open()
@@ -99,7 +99,7 @@ class Checkpointer:
 
     def _positions(self) -> tuple[Any, list[AppendPosition]]:
         """Write the outputs to the disk; return their positions. Raises SinkError."""
-        target = None if self._target is None else self._target.position()
+        target = None if self._writer is None else self._writer.position()
         return target, [file.position() for file in self._files]
 
     def _checkpoint(
@@ -114,8 +114,8 @@ class Checkpointer:
         files: Sequence[AppendPosition | None],
         removed: Sequence[Window],
     ) -> None:
-        if self._target is not None:
-            self._target.open(target, removed)
+        if self._writer is not None:
+            self._writer.open(target, removed)
         for file, place in zip(self._files, files, strict=True):
             file.open(place)
 

@@ -6,9 +6,8 @@ import hashlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.sinks.postgres.server import TableName
 from asyncbatch.sinks.postgres.values import as_sent
-from asyncbatch.sinks.sql_names import quote, quoted
+from asyncbatch.sinks.sql import TableName, quote, quoted, replacement
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -164,8 +163,4 @@ class PostgresLoad:
         if self._overrides:  # COPY always does
             statement += " OVERRIDING SYSTEM VALUE"
         statement += f" SELECT {', '.join(self._selected)} FROM {self._stage.sql}"  # noqa: S608 - quoted
-        if not self._key:
-            return statement
-        update = ", ".join(f"{name} = excluded.{name}" for name in map(quote, self._replaced))
-        action = f"UPDATE SET {update}" if update else "NOTHING"
-        return f"{statement} ON CONFLICT ({quoted(self._key)}) DO {action}"
+        return statement + (replacement(self._key, self._replaced) if self._key else "")

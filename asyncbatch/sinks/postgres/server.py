@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import threading
 from contextlib import suppress
@@ -15,44 +14,12 @@ from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.sinks.postgres.address import CONNECT_SECONDS, ServerAddress
-from asyncbatch.sinks.sql_names import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from asyncbatch.core.retry import Retrier
-
-MOST_NAME_BYTES = 63  # of a name in PostgreSQL, which cuts longer ones
-
-
-class TableName(NamedTuple):
-    """The name of a table. Without a schema, the search path decides."""
-
-    schema: str | None
-    table: str
-
-    @classmethod
-    def parse(cls, text: str) -> TableName:
-        """Return the name that the text TABLE or SCHEMA.TABLE gives."""
-        schema, dot, table = text.partition(".")
-        return cls(schema, table) if dot else cls(None, text)
-
-    @property
-    def sql(self) -> str:
-        """The name, quoted for SQL."""
-        return quoted(filter(None, self)).replace('", "', '"."')
-
-    def sibling(self, suffix: str) -> TableName:
-        """Return the name of a table or index that belongs to the table."""
-        ending = f".asyncbatch-{suffix}"
-        most_bytes = MOST_NAME_BYTES - len(ending)
-        raw = self.table.encode()
-        if len(raw) <= most_bytes:
-            return self._replace(table=self.table + ending)
-        digest = hashlib.blake2b(raw, digest_size=4).hexdigest()
-        cut = raw[: most_bytes - len(digest) - 1].decode(errors="ignore")
-        return self._replace(table=f"{cut}~{digest}{ending}")
-
+    from asyncbatch.sinks.sql import TableName
 
 T = TypeVar("T")
 
@@ -232,11 +199,16 @@ class PostgresServer:
         self._loop.run_forever()
         self._loop.close()
 
-    def is_error(self, error: BaseException) -> bool:
-        """Whether an error comes from the server, its client library or the network."""
+    @property
+    def errors(self) -> tuple[type[BaseException], ...]:
+        """The errors of the server, its client library and the network."""
         library = self._asyncpg
         kinds = library.PostgresError, library.InterfaceError, library.InternalClientError
-        return isinstance(error, (*kinds, OSError, StillOpenError))
+        return *kinds, OSError, StillOpenError
+
+    def is_error(self, error: BaseException) -> bool:
+        """Whether an error comes from the server, its client library or the network."""
+        return isinstance(error, self.errors)
 
     def is_transient(self, error: BaseException) -> bool:
         """Whether another attempt, on a new connection, may succeed."""
@@ -330,6 +302,9 @@ class RetryingReader:
             reason = f"{self._server.explained(error)}{attempts_note(error)}"
             raise SinkError(f"cannot read {self._server.name}: {reason}") from None
 
+    def close(self) -> None:
+        """Do nothing: the connections belong to the server."""
+
 
 class PostgresConnection:
     """A connection of a `PostgresServer`. Methods block, and raise asyncpg errors."""
@@ -395,7 +370,7 @@ class Transactions:
 
     A sink owns it, in one thread. Each transaction starts with the script `first` and a call of
     `begin`. After a lost connection `begin` is called on a new one, and must repeat all work of the
-    transaction.
+    transaction. Methods raise the errors of the server that no other attempt can repair.
     """
 
     def __init__(
@@ -410,19 +385,20 @@ class Transactions:
         self._connection: PostgresConnection | None = None
         self._in_transaction = False
         self._uncertain: _UncertainCommit | None = None
-        # Whether an error that no retry could repair has ended the sequence.
-        self.is_lost = False
 
-    def execute(self, work: Callable[[PostgresConnection], T]) -> T:
-        """Return the result of `work` in the current transaction. Raises SinkError."""
-        return self._with_retries(lambda: work(self._begun_connection()))
+    def execute(self, work: Callable[[], T]) -> T:
+        """Return the result of `work` in the current transaction."""
+
+        def execute() -> T:
+            self._begun_connection()
+            return work()
+
+        return self._with_retries(execute)
 
     def commit(
-        self,
-        last: Callable[[PostgresConnection], None],
-        is_there: Callable[[int], bool] = lambda _: True,
+        self, last: Callable[[], None], is_there: Callable[[int], bool] = lambda _: True
     ) -> None:
-        """Run `last` in the current transaction, and commit. Raises SinkError.
+        """Run `last` in the current transaction, and commit. Raises SinkError if it is undone.
 
         `is_there` returns whether the rows exist that the transaction with a number wrote. It is
         needed because a server that crashed may reuse the numbers of transactions.
@@ -431,7 +407,7 @@ class Transactions:
         def commit() -> None:
             if not self._has_ended():
                 connection = self._begun_connection()
-                last(connection)
+                last()
                 number = int(connection.fetch("SELECT txid_current()")[0][0])
                 self._uncertain = _UncertainCommit(number, is_there)
                 self._end(connection)
@@ -440,10 +416,7 @@ class Transactions:
         self._with_retries(commit)
 
     def execute_once(self, work: Callable[[PostgresConnection], None]) -> None:
-        """Run work in its own transaction, without retries.
-
-        Raises the server's error.
-        """
+        """Run work in its own transaction, without retries."""
         connection = self._connected()
         try:
             connection.execute(self._server.begin)
@@ -514,11 +487,4 @@ class Transactions:
                 self.undo()
                 raise
 
-        try:
-            return self._retrier.call(once, self._server.is_transient)
-        except BaseException as error:
-            self.is_lost = True
-            if not self._server.is_error(error):
-                raise
-            reason = f"{self._server.explained(error)}{attempts_note(error)}"
-            raise SinkError(f"cannot write {self._server.name}: {reason}") from None
+        return self._retrier.call(once, self._server.is_transient)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
-from asyncbatch.sinks.postgres.server import MOST_NAME_BYTES, TableName
+from asyncbatch.sinks.database import GENERATED_FLAW
 from asyncbatch.sinks.schema_contract import SchemaContractCheck
-from asyncbatch.sinks.sql_names import quote, quoted
+from asyncbatch.sinks.sql import TableName, creation, inexactness, quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -79,6 +78,7 @@ def as_text(column: str) -> str:
     return f"to_char({value}, 'YYYY-MM-DD\"T\"HH24:MI:SS') || {fraction} || 'Z'"
 
 
+MOST_NAME_BYTES = 63  # of a name: PostgreSQL cuts longer ones
 MOST_COLUMNS = 1600  # a limit of PostgreSQL; dropped columns count
 TYPES: dict[ColumnKind, str] = {
     "null": "text",
@@ -100,11 +100,9 @@ KINDS: dict[str, ColumnKind] = {
     TIME: "text",
 }
 _SYSTEM_COLUMNS = frozenset(("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"))
-_EXACT = 2**53  # integers from -_EXACT to _EXACT are exact as doubles
 _QUOTES = "$asyncbatch$"  # quotes a script within a script
 
 
-GENERATED_FLAW = "the table generates the values of this column"
 IDENTITY_FLAW = (
     f"{GENERATED_FLAW} (GENERATED ALWAYS AS IDENTITY); --override-identity writes those of the"
     " records, in an upsert only into the key"
@@ -200,16 +198,6 @@ def columns_of(
     return rows[0][0] if rows else None, there, len(rows) - len(there)
 
 
-def create(
-    connection: PostgresConnection, table: TableName, types: Mapping[str, str], key: Sequence[str]
-) -> None:
-    """Create a table with columns of these types."""
-    parts = [f"{quote(name)} {declared}" for name, declared in types.items()]
-    if key:
-        parts.append(f"PRIMARY KEY ({quoted(key)})")
-    connection.execute(f"CREATE TABLE {table.sql} ({', '.join(parts)})")
-
-
 def has_unique_key(connection: PostgresConnection, table: int, key: Sequence[str]) -> bool:
     """Whether an index keeps the values of these columns unique at any time."""
     query = (
@@ -219,22 +207,6 @@ def has_unique_key(connection: PostgresConnection, table: int, key: Sequence[str
         " WHERE attrelid = i.indrelid AND attnum = ANY((indkey::int2[])[0:indnkeyatts - 1])) = $2"
     )
     return bool(connection.fetch(query, table, sorted(key, key=str.encode)))
-
-
-def has_repeated_key(connection: PostgresConnection, table: TableName, key: Sequence[str]) -> bool:
-    """Whether two rows now have the same values in these columns."""
-    there = " AND ".join(f"{quote(name)} IS NOT NULL" for name in key)
-    query = f"SELECT 1 FROM {table.sql} WHERE {there} GROUP BY {quoted(key)}"  # noqa: S608 - quoted
-    return bool(connection.fetch(f"{query} HAVING count(*) > 1 LIMIT 1"))
-
-
-def has_only_exact(connection: PostgresConnection, table: TableName, column: str) -> bool:
-    """Whether all integers in a column are exact as doubles."""
-    query = (
-        f"SELECT 1 FROM {table.sql} WHERE {quote(column)}"  # noqa: S608 - quoted
-        f" NOT BETWEEN {-_EXACT} AND {_EXACT} LIMIT 1"
-    )
-    return not connection.fetch(query)
 
 
 def dependents(connection: PostgresConnection, table: int) -> list[str]:
@@ -307,8 +279,14 @@ class TableShape:
         self.identities: set[str] = set()
         self.generated: dict[str, str] = {}
         self._holds = contract is not None and contract.holds
-        self._columns = partial(Columns, rich=True, contract=contract, alters=self._alters)
-        self.columns = self._columns({}, limit=MOST_COLUMNS, flaw=column_flaw)
+        self.columns = Columns(
+            {},
+            limit=MOST_COLUMNS,
+            flaw=lambda name: self.generated.get(name) or column_flaw(name),
+            rich=True,
+            contract=contract,
+            alters=self._alters,
+        )
         self._seen: tuple[int | None, list[PostgresColumn], int] = (None, [], 0)
         # Columns created as text, because all values were null.
         self._untyped: set[str] = set()
@@ -344,11 +322,7 @@ class TableShape:
         }
         kinds |= {column.name: self._kind(column) for column in columns}
         kinds |= dict.fromkeys(self._untyped & self.types.keys(), "null")
-
-        def unfit(name: str) -> str | None:
-            return self.generated.get(name) or column_flaw(name)
-
-        self.columns = self._columns(kinds, limit=MOST_COLUMNS - dropped, flaw=unfit)
+        self.columns.reset(kinds, limit=MOST_COLUMNS - dropped)
 
     def fit(self, connection: PostgresConnection, block: ColumnBlock) -> str | None:
         """Create or change the table so that it can hold these rows.
@@ -375,7 +349,7 @@ class TableShape:
             types |= dict.fromkeys(self._untyped, TYPES["null"])
             made = [column for column in made if column not in self._times]
             times = dict.fromkeys((*made, *(name for name in self._times if name in types)), TIME)
-            create(connection, self._name, types | times, self._key)
+            connection.execute(creation(self._name.sql, types | times, self._key))
             mark_columns(connection, self._name, types, made)
             self.is_new = True
         elif typed:
@@ -396,8 +370,8 @@ class TableShape:
         is_ours = self.is_new and number is not None and self.made == self.types.keys()
         if list(self.types) == names or not is_ours or dependents(connection, number or 0):
             return
-        copy, table = self._name.sibling("sorted"), self._name.sql
-        create(connection, copy, {name: self.types[name] for name in names}, self._key)
+        copy, table = self._name.sibling("sorted", MOST_NAME_BYTES), self._name.sql
+        connection.execute(creation(copy.sql, {n: self.types[n] for n in names}, self._key))
         mark_columns(connection, copy, names, [name for name in names if self.types[name] == TIME])
         listed = quoted(names)
         connection.execute(f"INSERT INTO {copy.sql} ({listed}) SELECT {listed} FROM {table}")  # noqa: S608 - quoted
@@ -454,9 +428,7 @@ class TableShape:
         """Leave the table as it is from now on, as the schema contract freeze does."""
         self.fixed = reason
         self._holds = True
-        self._columns = partial(
-            Columns, rich=True, contract=SchemaContractCheck("freeze"), alters=self._alters
-        )
+        self.columns.contract = SchemaContractCheck("freeze")
         self._seen = (None, [], 0)
         self.read(connection)
 
@@ -479,7 +451,9 @@ class TableShape:
 
     def changes(self, connection: PostgresConnection, block: ColumnBlock) -> dict[str, ColumnKind]:
         """Return the new and wider columns that a block needs, with their kinds."""
-        changes = self.columns.changes(block, partial(has_only_exact, connection, self._name))
+        changes = self.columns.changes(
+            block, lambda name: not connection.fetch(inexactness(self._name.sql, name))
+        )
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
             if self.types.get(name) == TIME and kind != "null" and not are_times(kind, values):
                 changes[name] = "text"

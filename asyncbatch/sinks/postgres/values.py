@@ -10,7 +10,7 @@ from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.sinks.column_block import json_texts, without_negative_zero
 from asyncbatch.sinks.columns import cells
 from asyncbatch.sinks.exactness import TimeType, is_changed_by_float32, is_rounded
-from asyncbatch.sinks.postgres.table import KINDS, TIME, times
+from asyncbatch.sinks.postgres.table import KINDS, MOST_NAME_BYTES, TIME, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,6 @@ _RANGES = {
 _RANGES |= {name.replace("range", "multirange"): declared for name, declared in _RANGES.items()}
 # An element of an array or a bound of a range, with or without quotes.
 _ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s"{}\[\](),][^"{}\[\](),]*)')
-_MOST_NAME_BYTES = 63
 
 
 class ColumnType(NamedTuple):
@@ -157,7 +156,7 @@ def _loss(declared: str) -> Loss | None:  # noqa: PLR0911 - one return for each 
     if declared == '"char"':
         return lambda text: "would cut" if len(text.encode()) > 1 else None
     if declared == "name":
-        return lambda text: "would cut" if len(text.encode()) > _MOST_NAME_BYTES else None
+        return lambda text: "would cut" if len(text.encode()) > MOST_NAME_BYTES else None
     if declared.startswith("interval"):
         return _interval_loss(declared)
     name, digits, places = _parsed(declared)

@@ -9,6 +9,7 @@ from urllib.parse import quote, quote_plus
 
 from yarl import URL
 
+from asyncbatch.core.secrets import REDACTED
 from asyncbatch.errors import valid_text
 from asyncbatch.sources.http.failures import RefusedLinkError
 from asyncbatch.sources.http.settings import BasicAuth, BearerAuth, HeaderAuth, QueryAuth
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from asyncbatch.sources.http.settings import HttpSettings
 
-REDACTED = "***"
 # Headers without secrets. They may go to origins other than that of the settings' URL.
 HARMLESS_HEADERS = frozenset({"accept", "accept-language", "cache-control", "user-agent"})
 # Characters. A shorter header value is not redacted: it also occurs in ordinary text.

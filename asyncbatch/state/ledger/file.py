@@ -66,17 +66,13 @@ class LedgerStore:
             with suppress(FileExistsError):  # SQLite's own files get the mode of this one
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 os.close(os.open(self.path, flags, PRIVATE_MODE))
-            self._connection = sqlite3.connect(
-                self.path,
-                timeout=sqlite.BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            self._connection = sqlite.connect(self.path)
+            self._table = sqlite.SqliteLedgerTable(self._connection)
             self._connection.execute("PRAGMA journal_mode = WAL")
             # A power failure may lose the last entries. This only repeats work.
             self._connection.execute("PRAGMA synchronous = NORMAL")
             with self._transaction():
-                sqlite.create(self._connection)
+                self._table.create()
                 self._connection.execute(_GENERATIONS)
                 self._connection.execute(_JOBS)
                 self._connection.execute(
@@ -93,7 +89,7 @@ class LedgerStore:
     def record(self, entries: Sequence[Entry]) -> None:
         """Write and commit entries."""
         with self._transaction():
-            sqlite.record(self._connection, self._job, table.escape_path(self._target), entries)
+            self._table.record(self._job, table.escape_path(self._target), entries)
 
     def generations(self) -> Mapping[int, Generation]:
         """Return the outputs, finished or not, that no other program has changed since."""
@@ -221,7 +217,7 @@ def has_written(ledger: str, path: str) -> bool:
         return False
     try:
         status = os.stat(path)
-        with closing(sqlite3.connect(ledger, timeout=sqlite.BUSY_SECONDS)) as connection:
+        with closing(sqlite.connect(ledger)) as connection:
             query = (
                 "SELECT 1 FROM asyncbatch_generations WHERE inode = ? AND size = ? AND mtime_ns = ?"
             )
@@ -234,8 +230,8 @@ def has_written(ledger: str, path: str) -> bool:
 def has_read(ledger: str, inputs: Sequence[str]) -> bool:
     """Whether a ledger file has an entry of one of these inputs, or of a file in one of them."""
     try:
-        with closing(sqlite3.connect(ledger, timeout=sqlite.BUSY_SECONDS)) as connection:
-            if not sqlite.exists(connection):
+        with closing(sqlite.connect(ledger)) as connection:
+            if not sqlite.SqliteLedgerTable(connection).exists():
                 return False
             query = (
                 f"SELECT 1 FROM {table.NAME} WHERE path = ?1"  # noqa: S608 - constants

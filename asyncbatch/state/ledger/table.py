@@ -1,4 +1,4 @@
-"""The ledger table: its schema, its rows, and statements for any database."""
+"""The ledger table: its schema, its rows, and its statements in any database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.core.ledger_entries import Entry, Extent, Stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
     from asyncbatch.core.ledger_entries import LedgerJob
 
@@ -42,20 +42,8 @@ _COLUMNS = {
 }
 COLUMNS = tuple(_COLUMNS)
 ALL = ", ".join(COLUMNS)
-# a query that returns the columns of the existing table
-PROBE = f"SELECT * FROM {NAME} LIMIT 0"  # noqa: S608 - constants
-TYPES = tuple(declared.removesuffix(" NOT NULL") for declared in _COLUMNS.values())
-FIND_ENTRY = ", ".join(COLUMNS[2:])  # the columns of `entry_of`, in its order
-
-CREATE = f"CREATE TABLE IF NOT EXISTS {NAME} ({', '.join(map(' '.join, _COLUMNS.items()))})"
-INDEX = f"CREATE UNIQUE INDEX IF NOT EXISTS {NAME}_key ON {NAME} (job, path, generation)"
+ENTRY_COLUMNS = COLUMNS[2:]  # those of `entry_of`, in its order
 STAMP_INDEX = f"CREATE INDEX IF NOT EXISTS {NAME}_stamp ON {NAME} (size, mtime_ns)"
-
-
-def missing_columns(present: Collection[str]) -> list[str]:
-    """Return a statement for each column that is not in `present`, which adds it."""
-    lacking = [name for name in COLUMNS if name not in present]
-    return [f"ALTER TABLE {NAME} ADD COLUMN {name} {_COLUMNS[name]}" for name in lacking]
 
 
 def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
@@ -70,7 +58,7 @@ def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
-    """Return the entry from a row of the columns `FIND_ENTRY`."""
+    """Return the entry from a row of the columns `ENTRY_COLUMNS`."""
     generation, path, size, mtime_ns, digest, outcome = row[:6]
     read, dropped, rejected, written, done_at, letters, at, length, skip, take = row[6:16]
     return Entry(
@@ -105,34 +93,136 @@ def _unescape(text: str) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+# Runs a statement with values, of which ?1 is the first; returns the rows.
 Execute = Callable[[str, Sequence[Any]], Sequence[Any]]
 
 
-def forget(execute: Execute, target: str, *, generation: int) -> None:
-    """Delete the entries of all jobs for `target` and this generation."""
-    execute(
-        f"DELETE FROM {NAME} WHERE target = ? AND generation = ?",  # noqa: S608 - constants
-        [target, generation],
-    )
+class LedgerTable:
+    """The ledger table of a database, which may not exist yet.
+
+    A subclass gives the dialect of the database. Methods raise the errors of the database.
+    """
+
+    columns_query: str  # for the names of the columns of table ?1; no rows without this table
+    _blob = "BLOB"  # the type of bytes
+    _is_listed = "path IN (SELECT unnest(?2))"  # the condition that ?2 has the path
+    _indexes: Sequence[str] = ()
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    def exists(self) -> bool:
+        """Whether the database has a ledger."""
+        return bool(self._execute(self.columns_query, [NAME]))
+
+    def create(self) -> None:
+        """Create the table, or upgrade that of an earlier version."""
+        if self._missing_columns():
+            self._lock()
+            columns = ", ".join(map(" ".join, self._columns().items()))
+            self._execute(f"CREATE TABLE IF NOT EXISTS {NAME} ({columns})", ())
+            for statement in self._indexes:
+                self._execute(statement, ())
+            for name in self._missing_columns():
+                self._execute(f"ALTER TABLE {NAME} ADD COLUMN {name} {self._columns()[name]}", ())
+
+    def upgrade(self) -> None:
+        """Add the missing columns to a table of an earlier version, if there is one."""
+        if self.exists():
+            self.create()
+
+    def record(self, job: str, target: str, entries: Sequence[Entry]) -> None:
+        """Write entries, which replace earlier ones of their paths."""
+        self._execute(
+            f"DELETE FROM {NAME} WHERE job = ?1 AND {self._is_listed} AND generation = ?3",  # noqa: S608 - constants
+            [job, self._listed([entry.path for entry in entries]), entries[0].generation],
+        )
+        columns = zip(*(row_of(job, target, entry) for entry in entries), strict=True)
+        types = (declared.removesuffix(" NOT NULL") for declared in self._columns().values())
+        # Row by row, this would take a hundred times as long.
+        lists = ", ".join(f"unnest(?{place}::{kind}[])" for place, kind in enumerate(types, 1))
+        self._execute(f"INSERT INTO {NAME} ({ALL}) SELECT {lists}", list(map(list, columns)))
+
+    def lookup(self, job: str, paths: Sequence[str], *, least: int) -> Mapping[str, Entry]:
+        """Return the newest entries of inputs, from generation `least` on, by path."""
+        query = (
+            f"SELECT {', '.join(ENTRY_COLUMNS)} FROM {NAME} WHERE job = ?1 AND {self._is_listed}"  # noqa: S608 - constants
+            " AND generation >= ?3 ORDER BY generation"
+        )
+        rows = self._execute(query, [job, self._listed(paths), least])
+        return {entry.path: entry for entry in map(entry_of, rows)}
+
+    def find(self, job: str, stamp: Stamp, *, least: int) -> Sequence[str]:
+        """Return the inputs that had this stamp, and that added rows."""
+        query = (
+            f"SELECT path FROM {NAME} WHERE job = ?1 AND records_written > 0"  # noqa: S608 - constants
+            " AND generation >= ?2 AND size = ?3 AND CASE WHEN digest IS NULL"
+            " OR CAST(?5 AS TEXT) IS NULL THEN mtime_ns = ?4 ELSE digest = ?5 END"
+        )
+        return [unescape_path(path) for (path,) in self._execute(query, [job, least, *stamp])]
+
+    def forget(self, target: str, *, generation: int) -> None:
+        """Delete the entries of all jobs for `target` and this generation, if there is a ledger."""
+        if self.exists():
+            self._execute(
+                f"DELETE FROM {NAME} WHERE target = ?1 AND generation = ?2",  # noqa: S608 - constants
+                [target, generation],
+            )
+
+    def can_resume(self, job: LedgerJob, target: str) -> bool:
+        """Whether this job made the replacement of `target`, from unchanged inputs."""
+        query = (
+            f"SELECT job, path, size, mtime_ns, digest FROM {NAME}"  # noqa: S608 - constants
+            " WHERE target = ?1 AND generation > 0 AND (records_written > 0 OR job <> ?2)"
+        )
+        rows = self._execute(query, [target, job.fingerprint]) if self.exists() else ()
+        return bool(rows) and all(
+            owner == job.fingerprint and job.is_current(unescape_path(path), Stamp(*stamp))
+            for owner, path, *stamp in rows
+        )
+
+    def promote(self, job: str, target: str) -> None:
+        """Replace the entries of `target` by those of the job's finished replacement."""
+        if self.exists():
+            self._execute(
+                f"DELETE FROM {NAME} WHERE target = ?1 AND NOT (job = ?2 AND generation > 0)",  # noqa: S608 - constants
+                [target, job],
+            )
+            self._execute(f"UPDATE {NAME} SET generation = 0 WHERE job = ?1", [job])  # noqa: S608 - constants
+
+    def _lock(self) -> None:
+        """Wait for other sessions that create the table."""
+
+    def _listed(self, paths: Sequence[str]) -> Any:
+        """Return the value of ?2 in `_is_listed`."""
+        return list(map(escape_path, paths))
+
+    def _columns(self) -> dict[str, str]:
+        return {name: kind.replace("BLOB", self._blob) for name, kind in _COLUMNS.items()}
+
+    def _missing_columns(self) -> list[str]:
+        present = {name for (name,) in self._execute(self.columns_query, [NAME])}
+        return [name for name in COLUMNS if name not in present]
 
 
-def can_resume(execute: Execute, job: LedgerJob, target: str) -> bool:
-    """Whether this job made the replacement of `target`, from unchanged inputs."""
-    query = (
-        f"SELECT job, path, size, mtime_ns, digest FROM {NAME}"  # noqa: S608 - constants
-        " WHERE target = ? AND generation > 0 AND (records_written > 0 OR job <> ?)"
-    )
-    rows = execute(query, [target, job.fingerprint])
-    return bool(rows) and all(
-        owner == job.fingerprint and job.is_current(unescape_path(path), Stamp(*stamp))
-        for owner, path, *stamp in rows
-    )
+class TableLedger:
+    """The entries of one job in a ledger table, for one thread at a time.
 
+    Only generations from `least` on count. `close` releases the connection of the table.
+    """
 
-def promote(execute: Execute, job: str, target: str) -> None:
-    """Replace the entries of `target` by those of the job's finished replacement."""
-    execute(
-        f"DELETE FROM {NAME} WHERE target = ? AND NOT (job = ? AND generation > 0)",  # noqa: S608 - constants
-        [target, job],
-    )
-    execute(f"UPDATE {NAME} SET generation = 0 WHERE job = ?", [job])  # noqa: S608 - constants
+    def __init__(
+        self, table: LedgerTable, job: str, close: Callable[[], None], *, least: int = 0
+    ) -> None:
+        self._table, self._job, self._least = table, job, least
+        self.close, self._is_there = close, False
+
+    def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
+        return self._table.lookup(self._job, paths, least=self._least) if self._exists() else {}
+
+    def find(self, stamp: Stamp) -> Sequence[str]:
+        return self._table.find(self._job, stamp, least=self._least) if self._exists() else ()
+
+    def _exists(self) -> bool:
+        self._is_there = self._is_there or self._table.exists()
+        return self._is_there

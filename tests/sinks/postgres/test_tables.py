@@ -17,6 +17,7 @@ from urllib.parse import quote_plus
 import asyncpg
 import pytest
 
+from asyncbatch.core.ledger_entries import Entry, LedgerJob, Stamp
 from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import SinkError, UsageError
@@ -254,6 +255,29 @@ def test_a_table_that_lacks_an_index_for_its_key_gets_one(load, sql):
     sql("CREATE TABLE t (id bigint, v bigint); INSERT INTO t VALUES (1, 1)")
     assert load([{"id": 1, "v": 2}], "--key", "id")["exit_code"] == 0
     assert sql("SELECT * FROM t") == [(1, 2)]
+
+
+def test_a_commit_without_rows_does_not_cost_the_key_its_index(url, sql):
+    sql("CREATE TABLE t (id bigint, v bigint); INSERT INTO t VALUES (1, 1)")
+    job = LedgerJob("job", is_resuming=False, is_current=lambda *_: True)
+    sink = PostgresSink(url, table="t", mode="upsert", key=("id",), job=job)
+    sink.open()
+    sink.commit([Entry("empty.jsonl", Stamp(0, 1), "success", 0, 0, 0, 0)])
+    assert not sink.load(make_block([{"id": 1, "v": 2}]))
+    sink.commit()
+    sink.finish(succeeded=True, ended=True)
+    assert sql("SELECT * FROM t") == [(1, 2)]
+    assert sql("SELECT path FROM asyncbatch_ledger") == [("empty.jsonl",)]
+
+
+def test_a_replacement_takes_inputs_under_another_name(load, sql, tmp_path):
+    """The rows of the old name are in the table that is replaced, not in the new one."""
+    load([{"id": 1}], "--mode", "replace", name="a.jsonl")
+    (tmp_path / "a.jsonl").rename(tmp_path / "b.jsonl")
+    report = load([], "--mode", "replace", "--resume", name="b.jsonl")
+    assert (report["exit_code"], messages(report)) == (0, [])
+    assert sql("SELECT id FROM t") == [(1,)]
+    assert sql("SELECT path FROM asyncbatch_ledger") == [("b.jsonl",)]
 
 
 def test_appending_refuses_rows_whose_key_is_there(load, sql, tmp_path):

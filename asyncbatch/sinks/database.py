@@ -1,0 +1,412 @@
+"""The base of sinks for databases: a table to append to, to replace, or to upsert by key."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asyncbatch.core.retry import Retrier, Retries, attempts_note
+from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.sinks.columns import Written, write_accepted
+from asyncbatch.sinks.schema_contract import SchemaContractCheck
+from asyncbatch.sinks.sql import TableName, creation, fold, inexactness, quote, quoted, repetition
+from asyncbatch.state.ledger.table import LedgerTable, TableLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
+    from asyncbatch.sinks.base import Mode, Refusal
+    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
+    from asyncbatch.sinks.columns import Admitted, Columns
+
+T = TypeVar("T")
+
+GENERATED_FLAW = "the table generates the values of this column"
+
+
+class DatabaseSink:
+    """A table of a database: append, replace, or upsert by key.
+
+    New fields add columns, and values widen column types. See `BatchSink` for the order of calls.
+
+    A subclass is the dialect of one database. The methods for connections and transactions are
+    those of a database in the file `name`, with one connection.
+    """
+
+    _max_name_bytes: int | None = None  # the largest size of a name; None: no limit
+    _fold: Callable[[str], str] = staticmethod(fold)  # one text for names that are equal
+    _begin_statement = "BEGIN"
+    _errors: tuple[type[BaseException], ...] = (UnicodeError,)  # of the database
+    _ledger_type: type[LedgerTable]
+    _keeps_ledger = True  # whether the database keeps the ledger of the job
+    # Includes fields without a column yet, because all their values were null.
+    _columns: Columns
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        table: str,
+        mode: Mode,
+        key: tuple[str, ...],
+        job: LedgerJob | None = None,
+        retrier: Retrier | None = None,
+        contract: SchemaContractCheck | None = None,
+        sorts_columns: bool = False,
+    ) -> None:
+        self.name, self.table, self.mode, self.key = name, table, mode, key
+        self._job, self._retrier = job, retrier or Retrier(Retries())
+        self._contract = contract or SchemaContractCheck()
+        self._name = self._parse_name(table)
+        # The table that is loaded. A replacement is renamed to `table` at the end.
+        self._target = self._sibling("new") if mode == "replace" else self._name
+        self._sorts_columns, self._is_new = sorts_columns, False  # whether this run made the table
+        self._connection: Any
+        self._is_lost = self._in_transaction = False
+        # Whether the ledger is known to exist; whether the unique index of the key may be missing.
+        self._has_ledger = self._lacks_index = False
+
+    def open(self) -> None:
+        """Connect, and check that the table can be written. Raises UsageError."""
+        self._check_names()
+        with self._usage_errors():
+            self._connect()
+            try:
+                self._run_once(self._prepare)
+                self._start()
+            except BaseException:
+                self._abandon()
+                raise
+
+    def ledger(self) -> Ledger:
+        """Return the ledger of the job in this database."""
+        connection = self._reader()
+        job, least = self._job.fingerprint if self._job else "", int(self.mode == "replace")
+        return TableLedger(self._ledger_type(connection), job, connection.close, least=least)
+
+    def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
+        return self._transact(lambda: self._write(payload, groups))
+
+    def remove(self, keys: ColumnBlock) -> None:
+        """Delete the rows with these keys, and commit. Raises SinkError."""
+        self._commit(lambda: self._remove(keys) if self._present else None)
+
+    def commit(self, entries: Sequence[Entry] = ()) -> None:
+        entries = entries if self._job and self._keeps_ledger else ()
+        if entries or self._in_transaction:
+            self._commit(partial(self._record, entries), entries)
+            self._has_ledger = self._has_ledger or bool(entries)
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:
+        """End the run; put a replacement in place if the run succeeded. Raises SinkError."""
+        stands = self.mode != "replace" or (succeeded and not self._is_lost)
+        sorts = self._sorts_columns and self._is_new and ended
+        try:
+            self._undo()
+            if not stands and not (self._job and (self._job.is_resuming or not ended)):
+                with suppress(SinkError, *self._errors):  # the next run does it first
+                    self._run_once(self._drop_replacement)
+            elif stands and not self._is_lost and (self.mode == "replace" or sorts):
+                self._commit(partial(self._complete, sorts=sorts))
+        finally:
+            self._close()
+        return stands
+
+    # Connections and transactions.
+
+    def _connect(self) -> None:
+        """Connect, and create the database if there is none."""
+        if os.path.isdir(self.name):
+            raise UsageError(f"cannot use {self.name}: it is a folder")
+        self._has_new_file = not os.path.exists(self.name)
+        self._connection = self._new_connection(os.path.abspath(self.name))
+
+    def _new_connection(self, path: str) -> Any:
+        """Return a connection to the file at `path`, which may not exist."""
+        raise NotImplementedError
+
+    def _reader(self) -> Any:
+        """Return another connection, to read the ledger."""
+        return self._new_connection(os.path.abspath(self.name))
+
+    def _start(self) -> None:
+        """Prepare for the run: the checks have passed."""
+
+    def _abandon(self) -> None:
+        """Disconnect, and remove a new database: the run cannot start."""
+        self._connection.close()
+        if self._has_new_file:
+            with suppress(FileNotFoundError):
+                os.unlink(self.name)
+
+    def _close(self) -> None:
+        """Disconnect at the end of the run: committed rows are safe."""
+        with suppress(*self._errors):
+            self._connection.close()
+
+    def _run(self, statement: str) -> None:
+        self._connection.execute(statement)
+
+    def _rows(self, query: str, *values: Any) -> Sequence[Any]:
+        rows: Sequence[Any] = self._connection.execute(query, values).fetchall()
+        return rows
+
+    def _run_once(self, work: Callable[[], None]) -> None:
+        """Call `work` in a transaction of its own. Raises the errors of the database."""
+        self._run(self._begin_statement)
+        work()
+        self._run("COMMIT")
+
+    def _transact(self, work: Callable[[], T]) -> T:
+        """Call `work` in the current transaction, or in a new one. Raises SinkError."""
+        with self._sink_errors():
+            if not self._in_transaction:
+                begin = partial(self._run, self._begin_statement)
+                self._retrier.call(begin, self._is_transient)
+                self._in_transaction = True
+                self._begin()
+            return work()
+
+    def _begin(self) -> None:
+        """Adapt to changes of the table by other processes: a transaction has begun."""
+
+    def _commit(self, work: Callable[[], None], entries: Sequence[Entry] = ()) -> None:  # noqa: ARG002 - for servers: a file is never in doubt
+        """Call `work`, which writes `entries`, in the current transaction, and commit."""
+
+        def commit() -> None:
+            work()
+            self._run("COMMIT")
+            self._in_transaction = False
+
+        self._transact(commit)
+
+    def _undo(self) -> None:
+        """Roll back the current transaction, if there is one."""
+        if self._in_transaction:
+            self._in_transaction = False
+            with suppress(*self._errors):  # it may have been rolled back already
+                self._run("ROLLBACK")
+
+    @contextmanager
+    def _sink_errors(self) -> Iterator[None]:
+        """Translate an error of the database into a SinkError. Any error ends the sink."""
+        try:
+            yield
+        except BaseException as error:
+            self._is_lost = True
+            self._undo()
+            if not isinstance(error, self._errors):
+                raise
+            reason = f"{self._explained(error)}{attempts_note(error)}"
+            raise SinkError(f"cannot write {self.name}: {reason}") from None
+
+    def _is_transient(self, error: BaseException) -> bool:
+        """Whether another attempt may succeed."""
+        raise NotImplementedError
+
+    def _explained(self, error: BaseException) -> str:
+        """Return the message of an error of the database."""
+        return str(error)
+
+    @contextmanager
+    def _usage_errors(self) -> Iterator[None]:
+        """Translate an error of the database into a UsageError."""
+        try:
+            yield
+        except self._errors as error:
+            kind = TargetBusyError if self._is_transient(error) else UsageError
+            raise kind(f"cannot use {self.name}: {self._explained(error)}") from None
+
+    # The table and its ledger.
+
+    def _parse_name(self, table: str) -> TableName:
+        return TableName(None, table)
+
+    def _sibling(self, suffix: str) -> TableName:
+        return self._name.sibling(suffix, self._max_name_bytes)
+
+    @property
+    def _ledger(self) -> LedgerTable:
+        return self._ledger_type(self._connection)
+
+    @property
+    def _present(self) -> Collection[str]:
+        """The columns of the table that take values; none if there is no table."""
+        raise NotImplementedError
+
+    def _check_names(self) -> None:
+        """Raise UsageError if the table cannot have this name."""
+        raise NotImplementedError
+
+    def _check_tables(self) -> None:
+        """Raise UsageError if the table cannot be written."""
+        for table in (self._name, self._target):
+            if (kind := self._kind_of(table)) not in (None, "table"):
+                raise UsageError(f"cannot use {self.name}: {table.table} is a {kind}, not a table")
+
+    def _kind_of(self, table: TableName) -> str | None:
+        """Return the kind of the object with this name ("table", "view", ...), or None."""
+        raise NotImplementedError
+
+    def _read_columns(self) -> None:
+        """Read the columns of the table, if it exists."""
+        raise NotImplementedError
+
+    def _prepare(self) -> None:
+        """Check the table, and read its columns."""
+        self._check_tables()
+        if self._keeps_ledger:
+            self._ledger.upgrade()
+        if self.mode == "replace" and not self._continues_replacement():
+            self._drop_replacement()
+            return
+        self._read_columns()
+        if not self._present and self._keeps_ledger:  # another process may have dropped the table
+            self._ledger.forget(self._fold(self.table), generation=0)
+        elif self._present and self.mode != "replace" and self.key:
+            self._check_key()
+
+    def _continues_replacement(self) -> bool:
+        """Whether a replacement table of an earlier run exists and can be continued."""
+        job = self._job
+        if not job or not job.is_resuming or not self._kind_of(self._target):
+            return False
+        return self._ledger.can_resume(job, self._fold(self.table))
+
+    def _drop_replacement(self) -> None:
+        self._run(f"DROP TABLE IF EXISTS {self._target.sql}")
+        self._ledger.forget(self._fold(self.table), generation=1)
+
+    def _check_key(self) -> None:
+        """Check that the key can be unique. Raises UsageError."""
+        present = set(map(self._fold, self._present))
+        if missing := [name for name in self.key if self._fold(name) not in present]:
+            raise UsageError(
+                f"cannot use {self.name}: table {self.table} lacks these columns of the key:"
+                f" {', '.join(missing)}"
+            )
+        if self._has_unique_key():
+            return
+        if self._rows(repetition(self._name.sql, self.key)):
+            raise UsageError(
+                f"cannot use {self.name}: several rows of table {self.table} have the same"
+                f" {', '.join(self.key)}, so this cannot be the key"
+            )
+        self._lacks_index = True
+
+    def _has_unique_key(self) -> bool:
+        """Whether a constraint or index keeps the values of the key unique."""
+        return False
+
+    def _index(self) -> None:
+        """Create a unique index on the key, if there is none."""
+        if self._lacks_index and not self._has_unique_key():
+            name = quote(self._sibling("key").table)
+            self._run(f"CREATE UNIQUE INDEX {name} ON {self._name.sql} ({quoted(self.key)})")
+
+    def _is_exact(self, column: str) -> bool:
+        """Whether all integers in a column are exact as doubles."""
+        return not self._rows(inexactness(self._target.sql, column))
+
+    def _record(self, entries: Sequence[Entry]) -> None:
+        if entries and self._job:
+            if not self._has_ledger:
+                self._ledger.create()
+            self._ledger.record(self._job.fingerprint, self._fold(self.table), entries)
+
+    def _complete(self, *, sorts: bool) -> None:
+        """Put the columns of a new table in order, and a replacement in place."""
+        if sorts and list(self._present) != sorted(self._present):
+            self._sort_columns()
+        if self.mode != "replace":
+            return
+        if self._present:
+            self._run(f"DROP TABLE IF EXISTS {self._name.sql}")
+            self._run(f"ALTER TABLE {self._target.sql} RENAME TO {quote(self._name.table)}")
+        elif self._kind_of(self._name):
+            self._run(f"DELETE FROM {self._name.sql}")  # noqa: S608 - quoted
+        if self._job:
+            self._ledger.promote(self._job.fingerprint, self._fold(self.table))
+
+    def _sort_columns(self) -> None:
+        """Put the columns of the table in the order of their names."""
+        raise NotImplementedError
+
+    # The rows.
+
+    def _write(self, payload: ColumnBlock, groups: Sequence[int] | None) -> Sequence[Refusal]:
+        """Write rows; return the rejected rows."""
+        return write_accepted(lambda: self._columns, payload, groups, self._write_admitted)
+
+    def _write_admitted(self, admitted: Admitted) -> Written:
+        """Change the table for admitted rows, and insert them."""
+        block = admitted.block
+        changes = self._changes(block)
+        is_changing = any(kind != "null" for kind in changes.values()) or not self._present
+        state = self._state() if is_changing else None
+        if is_changing:
+            self._run("SAVEPOINT shape")
+        if reason := self._reshape(block, changes):
+            reasons = dict.fromkeys(range(block.count), reason)
+        else:
+            self._index()
+            reasons = self._insert(block, admitted.groups)
+        is_undone = is_changing and bool(reasons)
+        if is_undone:
+            self._run("ROLLBACK TO shape")
+            self._restore(state)
+        if is_changing:
+            self._run("RELEASE shape")
+        return Written(reasons, is_undone)
+
+    def _changes(self, block: ColumnBlock) -> dict[str, ColumnKind]:
+        """Return the new and wider columns that a block needs, with their kinds."""
+        return self._columns.changes(block, self._is_exact)
+
+    def _state(self) -> Any:
+        """Return a copy of the state before a change of the table."""
+        raise NotImplementedError
+
+    def _restore(self, state: Any) -> None:
+        """Return to an earlier state, after a change of the table was undone."""
+        raise NotImplementedError
+
+    def _reshape(self, block: ColumnBlock, changes: Mapping[str, ColumnKind]) -> str | None:
+        """Change the table so that it can hold a block; return the reason if it cannot."""
+        raise NotImplementedError
+
+    def _create(self, types: Mapping[str, str], key: Sequence[str] = ()) -> None:
+        """Create the table with columns of these types."""
+        self._run(creation(self._target.sql, types, key))
+        self._is_new = True
+
+    def _alter(self, types: Mapping[str, str], retyped: Collection[str]) -> None:
+        """Change the types of the columns `retyped`, and add the others."""
+        if retyped:
+            self._retype({name: types[name] for name in self._present if name in retyped})
+        for name in types:
+            if name not in self._present:
+                column = f"{quote(name)} {types[name]}"
+                self._run(f"ALTER TABLE {self._target.sql} ADD COLUMN {column}")
+
+    def _retype(self, types: Mapping[str, str]) -> None:
+        """Change the types of columns. Raises SinkError."""
+        raise NotImplementedError
+
+    def _retype_error(self, name: str, declared: str, reason: str) -> SinkError:
+        return SinkError(
+            f"cannot write {self.name}: column {name} of table {self.table} must become"
+            f" {declared} to hold the new values, but{reason}; change the column yourself, or"
+            " name another table"
+        )
+
+    def _insert(self, block: ColumnBlock, groups: Sequence[int] | None) -> dict[int, str]:
+        """Insert the rows that the table accepts; return the reasons against the others."""
+        raise NotImplementedError
+
+    def _remove(self, keys: ColumnBlock) -> None:
+        """Delete the rows with these keys."""
+        raise NotImplementedError
