@@ -8,6 +8,7 @@ from asyncbatch.cli.command import NotBegunError, open_reports, print_note
 from asyncbatch.cli.values import dask_settings, failure_budget
 from asyncbatch.config.options.control import (
     ClusterFlags,
+    ConfigFlags,
     FailureFlags,
     LockFlags,
     OutputFlags,
@@ -64,6 +65,7 @@ def run_etl(
     failures: FailureFlags,
     print_schema: PrintSchema = False,
     output: OutputFlags,
+    config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
     """Run a pipeline file: load records from APIs and files into a target.
 

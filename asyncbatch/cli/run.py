@@ -10,6 +10,7 @@ from asyncbatch.cli.values import dask_settings, failure_budget, has_library, me
 from asyncbatch.config.options.control import (
     BatchFlags,
     ClusterFlags,
+    ConfigFlags,
     FailureFlags,
     LockFlags,
     OutputFlags,
@@ -66,6 +67,7 @@ def run_files(
     retries: RetryFlags,
     failures: FailureFlags,
     output: OutputFlags,
+    config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
     """Process JSON files in bounded, concurrent batches and report each failure.
 

@@ -8,6 +8,7 @@ from asyncbatch.config.options.declare import (
     Bytes,
     Count,
     Delay,
+    Lines,
     Name,
     Natural,
     Options,
@@ -17,11 +18,10 @@ from asyncbatch.config.options.declare import (
 
 OutputFormat = Literal["text", "json", "jsonl", "junit", "github"]
 ShowFailures: TypeAlias = Annotated[
-    float,
+    Lines,
     option(
         "The number of failures in the summary.",
         metavar="N|all",
-        form="count",
         panel="Failures",
     ),
 ]
@@ -33,6 +33,27 @@ Quiet: TypeAlias = Annotated[
         main=True,
     ),
 ]
+
+
+class ConfigFlags(Options, frozen=True, kw_only=True):
+    """The configuration file of a command."""
+
+    panel: ClassVar[str] = "Configuration"
+
+    config: Annotated[
+        Name | None,
+        option(
+            "Read options from this file, also those that run code or write files.",
+            metavar="FILE",
+            default="asyncbatch.toml or pyproject.toml, in this folder or above",
+            eager=True,
+        ),
+    ] = None
+    profile: Annotated[
+        Name | None,
+        option("Prefer the options of this profile of the file.", metavar="NAME", eager=True),
+    ] = None
+    no_config: Annotated[bool, option("Read no configuration file.", eager=True)] = False
 
 
 class WorkerFlags(Options, frozen=True, kw_only=True):
@@ -125,7 +146,8 @@ class ClusterFlags(Options, frozen=True, kw_only=True):
         Literal["local", "dask"],
         option(
             "Run the work in processes of this machine, or on a Dask cluster whose workers can "
-            "read the same files."
+            "read the same files.",
+            trusted=True,
         ),
     ] = "local"
     scheduler: Annotated[
@@ -134,6 +156,7 @@ class ClusterFlags(Options, frozen=True, kw_only=True):
             "The scheduler of the Dask cluster, tcp://HOST:8786.",
             metavar="ADDRESS",
             default="start a cluster of --workers on this machine",
+            trusted=True,
         ),
     ] = None
 
@@ -150,6 +173,7 @@ class LockFlags(Options, frozen=True, kw_only=True):
             "the lock file; --lock=FILE is never read as an input.",
             metavar="[FILE]",
             default="one file per job",
+            trusted=True,
         ),
     ] = None
     lock_wait: Annotated[
@@ -205,6 +229,7 @@ class RetryFlags(Options, frozen=True, kw_only=True):
         option(
             "Keep rejected records and the names of failed files, as JSON Lines.",
             metavar="FILE",
+            trusted=True,
             main=True,
         ),
     ] = None
@@ -230,6 +255,7 @@ class OutputFlags(Options, frozen=True, kw_only=True):
             "Also write a report file: .json (the object), .jsonl (events), .md, .prom (metrics) "
             "or, but not of a stream, .xml (JUnit).",
             metavar="FILE",
+            trusted=True,
             main=True,
         ),
     ] = ()

@@ -18,6 +18,7 @@ class OverrideFlags(Options, frozen=True, kw_only=True):
             "Override a value of the pipeline file: sink.table=people, source.0.timeout=5, "
             "window.lateness=2s.",
             metavar="KEY=VALUE",
+            trusted=True,
             main=True,
         ),
     ] = ()
