@@ -200,10 +200,13 @@ def test_help_and_version_read_no_file(place):
 TRUSTED = {
     "run": {
         *("call", "jq", "jq_env", "engine", "scheduler", "endpoint", "to", "mode", "dead_letter"),
+        "allow_origins",
         *("report", "ledger", "lock", "files_from", "from_dead_letter", "follow_symlinks"),
     },
-    "validate": {"endpoint", "dead_letter", "report", "files_from", "follow_symlinks"},
-    "etl": {"set", "engine", "scheduler", "report", "lock"},
+    "validate": {
+        *("endpoint", "allow_origins", "dead_letter", "report", "files_from", "follow_symlinks"),
+    },
+    "etl": {"set", "to", "dead_letter", "engine", "scheduler", "report", "lock"},
     "stream": {
         *("set", "call", "jq", "jq_env", "to", "dead_letter", "late", "checkpoint", "report"),
         "lock",
@@ -241,6 +244,8 @@ def sample(flag):  # noqa: PLR0911 - one case a type
     name = flag.names[0].partition("/")[0]
     if flag.form is not None and not flag.is_many:
         return SAMPLES[flag.form], [name, SAMPLES[flag.form]]
+    if flag.form == "origin":
+        return ["https://a.example", "http://b:8"], [name, "https://a.example,http://b:8"]
     if flag.splits:
         return ["a", "b,c"], [name, 'a,"b,c"']
     if flag.is_many:

@@ -35,6 +35,19 @@ Quiet: TypeAlias = Annotated[
 ]
 
 
+RetryCount: TypeAlias = Annotated[
+    Natural,
+    option("Retry temporary failures: a failed read, a lost connection in a --call.", metavar="N"),
+]
+RetryDelay: TypeAlias = Annotated[
+    Delay,
+    option(
+        "The delay before the first retry; it doubles with each retry.",
+        metavar="DURATION",
+    ),
+]
+
+
 class ConfigFlags(Options, frozen=True, kw_only=True):
     """The configuration file of a command."""
 
@@ -211,19 +224,8 @@ class RetryFlags(Options, frozen=True, kw_only=True):
 
     panel: ClassVar[str] = "Failures"
 
-    retries: Annotated[
-        Natural,
-        option(
-            "Retry temporary failures: a failed read, a lost connection in a --call.", metavar="N"
-        ),
-    ] = 0
-    retry_delay: Annotated[
-        Delay,
-        option(
-            "The delay before the first retry; it doubles with each retry.",
-            metavar="DURATION",
-        ),
-    ] = 0.2
+    retries: RetryCount = 0
+    retry_delay: RetryDelay = 0.2
     dead_letter: Annotated[
         Name | None,
         option(

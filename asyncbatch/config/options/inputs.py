@@ -84,6 +84,7 @@ class FileOptions(Options, frozen=True, kw_only=True):
             "Let http(s) URLs redirect to these other origins: https://cdn.example.com.",
             metavar="ORIGINS",
             commas=True,
+            trusted=True,
         ),
     ] = ()
     allow_empty: Annotated[bool, option("Succeed even if no file is found.")] = False

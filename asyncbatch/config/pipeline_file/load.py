@@ -12,6 +12,7 @@ from asyncbatch.config.pipeline_file.check import INVALID, check
 from asyncbatch.config.pipeline_file.document import override, parse_toml, substitute
 from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
 from asyncbatch.config.pipeline_file.mistakes import Mistake, first_mistakes
+from asyncbatch.config.pipeline_file.sinks import redirect
 from asyncbatch.errors import PipelineFileError
 
 if TYPE_CHECKING:
@@ -28,22 +29,28 @@ def load_pipeline_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    **flags: Any,
 ) -> PipelineFile:
     """Read and check the pipeline file at `path`. Overrides are `section.key=value`.
 
-    Variables come from `environment`, by default the process's. Raises PipelineFileError with all
-    mistakes.
+    Variables come from `environment`, by default the process's. `flags` are options that replace
+    values of the file, by their names. Raises PipelineFileError with all mistakes.
     """
-    return _load(path, lambda found: parse_pipeline_file(found, path, overrides, environment))
+    return _load(
+        path, lambda found: parse_pipeline_file(found, path, overrides, environment, **flags)
+    )
 
 
 def load_stream_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    **flags: Any,
 ) -> StreamFile:
     """Read and check the pipeline file of a stream; see `load_pipeline_file`."""
-    return _load(path, lambda found: parse_stream_file(found, path, overrides, environment))
+    return _load(
+        path, lambda found: parse_stream_file(found, path, overrides, environment, **flags)
+    )
 
 
 def _load(path: str, parse: Callable[[dict[str, Any]], F]) -> F:
@@ -63,13 +70,14 @@ def parse_pipeline_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    **flags: Any,
 ) -> PipelineFile:
     """Check the parsed TOML of the file at `path`; see `load_pipeline_file`."""
     if "window" in document:
         raise PipelineFileError(
             path, [f"{path}: has a [window] table: run it with `asyncbatch stream {path}`"]
         )
-    return _check_document(document, PipelineFile, path, overrides, environment)
+    return _check_document(document, PipelineFile, path, overrides, environment, **flags)
 
 
 def parse_stream_file(
@@ -77,6 +85,7 @@ def parse_stream_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    **flags: Any,
 ) -> StreamFile:
     """Check the parsed TOML of the file at `path`; see `load_stream_file`.
 
@@ -89,7 +98,7 @@ def parse_stream_file(
         raise PipelineFileError(
             path, [f"{path}: has no [window] table: run it with `asyncbatch etl {path}`"]
         )
-    return _check_document(document, StreamFile, path, overrides, environment)
+    return _check_document(document, StreamFile, path, overrides, environment, **flags)
 
 
 def _check_document(
@@ -98,9 +107,11 @@ def _check_document(
     path: str,
     overrides: Iterable[str],
     environment: Mapping[str, str] | None,
+    **flags: Any,
 ) -> F:
     mistakes: list[Mistake] = []
     document = deepcopy(document)
+    _set_flags(document, flags)
     override(document, overrides, mistakes)
     told = os.environ if environment is None else environment
     is_single = kind is StreamFile and isinstance(document.get("source"), dict)
@@ -113,6 +124,33 @@ def _check_document(
         raise PipelineFileError(path, [str(one) for one in first_mistakes(mistakes)])
     assert isinstance(found, kind)
     return found
+
+
+# The table and the key that a flag replaces.
+FLAG_KEYS = {
+    "to": ("sink", "to"), "table": ("sink", "table"), "dead_letter": ("dead_letter", "to"),
+    "late": ("late", "to"), "checkpoint": ("checkpoint", "path"),
+    "checkpoint_every": ("checkpoint", "every"),
+}  # fmt: skip
+
+
+def _set_flags(document: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    """Set the values of flags in the document."""
+    for name, value in flags.items():
+        if name == "retries":
+            sources = document.get("source")
+            for source in sources if isinstance(sources, list) else [sources]:
+                if isinstance(source, dict):
+                    source[name] = value
+            continue
+        table, key = FLAG_KEYS[name]
+        text = value.replace("${", "$${")  # a flag has no variables: the shell replaces its own
+        if not isinstance(document.setdefault(table, {}), dict):
+            continue
+        if name == "to":
+            redirect(document[table], text)
+        else:
+            document[table][key] = text
 
 
 def _complete_sources(document: dict[str, Any]) -> None:
