@@ -19,7 +19,7 @@ COMMANDS = {
     "validate": "Check JSON documents against a JSON Schema, each as a whole.",
     "etl": "Run a pipeline file: load records from APIs and files into a target.",
     "stream": "Aggregate events in time windows: counts, sums, averages, percentiles.",
-    "init": "Write a commented pipeline file, to edit and run with `asyncbatch etl`.",
+    "init": "Write a commented pipeline file, to edit and run with `asyncbatch etl` or `stream`.",
     "ledger": "Show or clear the ledgers: the records of which inputs are done.",
     "config": "Show the options that a configuration file or the environment sets.",
     "merge-reports": "Merge the reports of several runs, for instance of the shards of one job.",
