@@ -10,7 +10,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.ledger_job import ledger_settings
 from asyncbatch.cli.terminal import separate_results, to_stderr
 from asyncbatch.cli.values import has_library, memory_plan, replacing_flags
 from asyncbatch.config.job import (
@@ -22,6 +21,7 @@ from asyncbatch.config.job import (
     StreamSettings,
     checked_settings,
 )
+from asyncbatch.config.ledger import ledger_settings
 from asyncbatch.config.options.streams import FollowOptions, PatternOptions
 from asyncbatch.config.options.target import LedgerFlags
 from asyncbatch.config.pipeline_file.build import (

@@ -230,7 +230,7 @@ def _ledger_settings(
     has_target = getattr(settings, "target", None) is not None
     if not has_target and flags == LedgerFlags(identity=flags.identity):
         return None
-    from asyncbatch.cli.ledger_job import ledger_settings
+    from asyncbatch.config.ledger import ledger_settings
 
     return ledger_settings(settings, flags, root)
 
