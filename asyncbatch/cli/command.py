@@ -90,12 +90,12 @@ class SectionedCommand(TyperCommand):
         with suggested_names(parameters):
             refuse_second_file(parameters, args)
             if self.name in COMMANDS:
-                ctx.default_map = FileDefaults(ctx)
+                ctx.default_map = FileDefaults(ctx, args)
             parsed: list[str] = super().parse_args(ctx, args)
         return parsed
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; first print the notes about its configuration file."""
+        """Run the command; first print the notes about its options."""
         if isinstance(ctx.default_map, FileDefaults) and not ctx.params.get("quiet"):
             for note in ctx.default_map.notes:
                 to_stderr(f"Note: {note}")
@@ -110,13 +110,18 @@ class SectionedCommand(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write one help section per panel, in order of appearance; or only the main options."""
         sections: dict[str, list[tuple[str, str]]] = {}
-        flags = {} if ctx.params.get("help_all") else getattr(self.callback, "flags", {})
+        flags = getattr(self.callback, "flags", {})
         main = {name for name, flag in flags.items() if flag.is_main}
+        if ctx.params.get("help_all"):
+            main = set()
         others = 0
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None:
                 continue
+            flag = flags.get(parameter.name)
+            if flag is not None and flag.old is not None:
+                record = (record[0].replace(f", {flag.old}", ""), record[1])
             is_argument = parameter.param_type_name == "argument"
             panel = getattr(parameter, "rich_help_panel", None) or _DEFAULT_SECTION
             if main and not is_argument and parameter.name not in main:

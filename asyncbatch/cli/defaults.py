@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,7 +13,7 @@ from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.config.config_search import FILE_NAME, find_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from asyncbatch.cli.flags import Flag
     from asyncbatch.config.configuration import ConfigFile, Setting
@@ -26,20 +27,27 @@ class FileDefaults(dict[str, Any]):
     """The values of a command's options in its configuration file: a `default_map`.
 
     The file is found and read when the first option asks, not for `--help`: options of the command
-    line and the environment do not ask. `notes` are about files that are passed over.
+    line and the environment do not ask. `notes` are about files that are passed over, and names
+    that options of the command `line` had before.
     """
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, line: Sequence[str]) -> None:
         super().__init__()
         self._context = context
         self._arguments: dict[str, Any] | None = None
         self.notes: list[str] = []
+        words = {word.partition("=")[0] for word in takewhile("--".__ne__, line)}
+        for flag in context.command.callback.flags.values():
+            if flag.old in words:
+                self.notes.append(f"{flag.old} is now called {flag.names[0]}")
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the value of an option as its parameter takes it. Raises BadParameter, Exit."""
         flag = self._context.command.callback.flags.get(name)
         if flag is None or flag.is_eager or self._context.resilient_parsing:
             return default
+        if flag.old is not None and (value := self._old_variable(flag)) is not None:
+            return value
         if self._arguments is None:
             self._arguments = self._read()
         return self._arguments.get(name, default)
@@ -53,6 +61,17 @@ class FileDefaults(dict[str, Any]):
         flags = command.callback.flags
         found = command_settings(file, command.name, flags, profile)
         return {key: _argument(flags[key], setting.value) for key, setting in found.items()}
+
+    def _old_variable(self, flag: Flag) -> str | None:
+        """Return the value of the variable that an option had before."""
+        prefix = f"{self._context.auto_envvar_prefix}_"
+        old, new = (
+            prefix + name.removeprefix("--").replace("-", "_").upper()
+            for name in (flag.old or "", flag.names[0])
+        )
+        if value := os.environ.get(old):
+            self.notes.append(f"the variable {old} is now called {new}")
+        return value or None
 
     def _option(self, name: str) -> Any:
         return self._context.params.get(name)

@@ -37,6 +37,7 @@ class Flag(Struct, frozen=True):
     is_trusted: bool = False  # set by a configuration file only if the user names it
     is_eager: bool = False  # known before other options are read
     hint: Any = None  # the type of the field, with its descriptions
+    old: str | None = None  # the name that it had, which still works
 
     @property
     def parameter(self) -> str:
@@ -53,8 +54,9 @@ class Flag(Struct, frozen=True):
         if chosen is None and not self.is_required:
             kind = kind | None
         given: dict[str, Any] = {} if self.least is None or is_text else {"min": self.least}
+        names = self.names if self.old is None else (*self.names, self.old)
         option = typer.Option(
-            *self.names, help=self.help, rich_help_panel=self.panel, metavar=self.metavar,
+            *names, help=self.help, rich_help_panel=self.panel, metavar=self.metavar,
             show_envvar=False, is_eager=self.is_eager, **given,
         )  # fmt: skip
         default = inspect.Parameter.empty if self.is_required else chosen
@@ -133,6 +135,7 @@ def flags(kind: type[Options]) -> Iterator[Flag]:
             bool(flag.get("trusted")),
             bool(flag.get("eager")),
             hints[field.name],
+            flag.get("old"),
         )
 
 

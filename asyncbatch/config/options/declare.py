@@ -40,7 +40,8 @@ def option(description: str, **flag: Any) -> Meta:
     `short` name, `metavar`, `default` (a text for a default that is chosen later), `panel`,
     `commas` (they separate several values), and `main` (`--help` shows it; `--help-all` shows all).
     `trusted`: a configuration file may set it only if the user names the file. `eager`: its value
-    is known before other options are read.
+    is known before other options are read. `old`: the name that it had; it works, with a note, and
+    `--help` does not show it.
     """
     return Meta(description=description, extra={"flag": flag})
 

@@ -92,7 +92,9 @@ class FileOptions(Options, frozen=True, kw_only=True):
         Literal["auto", "json", "jsonl", "concat", "seq"],
         option(
             "The format of every file; auto decides by its name. concat: values that follow each "
-            "other, also without line ends; seq: JSON text sequences (RFC 7464)."
+            "other, also without line ends; seq: JSON text sequences (RFC 7464).",
+            name="--input-format",
+            old="--format",
         ),
     ] = "auto"
     max_file_size: Annotated[
