@@ -11,6 +11,7 @@ from msgspec import Struct, defstruct, inspect
 
 from asyncbatch.config.config_search import COMMANDS, PROJECT_NAME
 from asyncbatch.config.options.declare import Options
+from asyncbatch.config.options.forms import FromEnvironment
 from asyncbatch.config.pipeline_file.check import Checker, schema_of
 from asyncbatch.config.pipeline_file.document import parse_toml, substitute
 from asyncbatch.config.pipeline_file.mistakes import (
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.options.declare import KeyPath
 
+_REACHES = "can run code, or read and write elsewhere"
+_READS = "has a variable of the environment, which may be a secret"
 _PROJECT_TABLE = ("tool", "asyncbatch")
 
 
@@ -68,7 +71,9 @@ class ConfigFile:
             for key, value in given.items() if isinstance(given, dict) else ():
                 found[key] = Setting(value, (*path, key))
                 if self.is_found and key in trusted:
-                    mistakes.append(Mistake((*path, key), self._distrust()))
+                    mistakes.append(Mistake((*path, key), self._distrust(_REACHES)))
+                elif self.is_found and _has_variables(value):
+                    mistakes.append(Mistake((*path, key), self._distrust(_READS)))
         if mistakes:
             raise PipelineFileError(self.path, list(map(self._message, first_mistakes(mistakes))))
         return found
@@ -113,11 +118,18 @@ class ConfigFile:
         place = self.path if line is None else f"{self.path}:{line}"
         return f"{place}: {format_path((*self.prefix, *mistake.path))}: {mistake.message}"
 
-    def _distrust(self) -> str:
+    def _distrust(self, reason: str) -> str:
         return (
-            "can run code, or read and write elsewhere, and this file was found, not named: "
-            f"trust it by --config {self.path}, or give --no-config"
+            f"{reason}, and this file was found, not named: trust it by --config {self.path}, "
+            "or give --no-config"
         )
+
+
+def _has_variables(value: Any) -> bool:
+    """Whether a value has variables, whose content could be a secret."""
+    if isinstance(value, list):
+        return any(map(_has_variables, value))
+    return isinstance(value, FromEnvironment)
 
 
 def _table_at(document: Any, path: KeyPath) -> Any:

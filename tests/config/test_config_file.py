@@ -296,6 +296,16 @@ def test_every_option_may_stand_in_the_file_and_means_the_same(name, tmp_path, m
     assert seen > 15
 
 
+@pytest.mark.parametrize("line", ['null_value = "${HOME}"', 'exclude = ["a", "${X:-b}"]'])
+def test_a_found_file_takes_nothing_from_the_environment(place, line):
+    (place / "asyncbatch.toml").write_text(f"[run]\n{line}\n")
+    ran = command(place, "config", "show", "run")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ": has a variable of the environment" in ran.stderr
+    named = command(place, "config", "show", "run", "--config", "asyncbatch.toml")
+    assert line in named.stdout
+
+
 def test_a_found_file_runs_nothing_and_a_named_one_does(place):
     (place / "mine.py").write_text("open('RAN', 'w')\ndef f(record):\n    return record\n")
     (place / "asyncbatch.toml").write_text('[run]\ncall = ["mine.py:f"]\n')
