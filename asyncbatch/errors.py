@@ -7,7 +7,7 @@ the job itself cannot start or continue::
     ├── UsageError        the job is invalid or contradicts itself
     │   ├── NothingMatchedError    no input file was found
     │   ├── TargetBusyError        another process holds the target
-    │   └── PipelineFileError      a pipeline file has mistakes
+    │   └── PipelineFileError      a pipeline or configuration file has mistakes
     ├── LockHeldError          another process holds the lock
     ├── HttpError         a URL could not be read (in `asyncbatch.http`)
     ├── SinkError         the target was lost midway
@@ -40,7 +40,7 @@ class TargetBusyError(UsageError):
 
 
 class PipelineFileError(UsageError):
-    """The pipeline file at `path` has mistakes, all of which are in `mistakes`."""
+    """The pipeline or configuration file at `path` has mistakes, all of which are in `mistakes`."""
 
     def __init__(self, path: str, mistakes: Sequence[str]) -> None:
         super().__init__(path, mistakes)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
+from asyncbatch.cli.config import ShowFlags
 from asyncbatch.cli.etl import run_etl
+from asyncbatch.cli.flags import flags
 from asyncbatch.cli.generate import EventFlags
 from asyncbatch.cli.merge_reports import MergeFlags
-from asyncbatch.cli.parameters import flags
 from asyncbatch.cli.run import run_files
 from asyncbatch.cli.stream import stream_events
 from asyncbatch.cli.validate import validate_files
+from asyncbatch.config.options.control import ConfigFlags
 from asyncbatch.config.options.declare import Options
 from asyncbatch.config.options.streams import SimulatorOptions
 from tests.commands import ROOT
@@ -21,7 +23,7 @@ from tests.commands import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.cli.parameters import Flag
+    from asyncbatch.cli.flags import Flag
 
 PATH = ROOT / "docs" / "options.md"
 _HEAD = """\
@@ -46,6 +48,8 @@ def groups() -> Iterator[tuple[str, type[Options]]]:
     yield "generate events", EventFlags
     yield "generate events", SimulatorOptions
     yield "merge-reports", MergeFlags
+    yield "config show", ShowFlags
+    yield "config show", ConfigFlags
 
 
 def _row(flag: Flag) -> str:

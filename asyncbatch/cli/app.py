@@ -19,8 +19,9 @@ COMMANDS = {
     "validate": "Check JSON documents against a JSON Schema, each as a whole.",
     "etl": "Run a pipeline file: load records from APIs and files into a target.",
     "stream": "Aggregate events in time windows: counts, sums, averages, percentiles.",
-    "init": "Write a commented pipeline file, to edit and run with `asyncbatch etl`.",
+    "init": "Write a commented pipeline file, to edit and run with `asyncbatch etl` or `stream`.",
     "ledger": "Show or clear the ledgers: the records of which inputs are done.",
+    "config": "Show the options that a configuration file or the environment sets.",
     "merge-reports": "Merge the reports of several runs, for instance of the shards of one job.",
     "generate": "Write example data.",
 }
@@ -70,6 +71,8 @@ def _load(name: str) -> Any:  # noqa: PLR0911 - one case a command
             from asyncbatch.cli.merge_reports import EPILOG, merge_reports
 
             return _make(name, merge_reports, SectionedCommand, EPILOG)
+        case "config":
+            from asyncbatch.cli.config import config as group
         case "ledger":
             from asyncbatch.cli.ledger import ledger as group
         case _:

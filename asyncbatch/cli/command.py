@@ -13,8 +13,10 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from asyncbatch.cli import exit_codes
+from asyncbatch.cli.defaults import FileDefaults
 from asyncbatch.cli.terminal import stdout, to_stderr
 from asyncbatch.cli.usage import refuse_second_file, suggested_names
+from asyncbatch.config.config_search import COMMANDS
 from asyncbatch.core.units import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -87,8 +89,17 @@ class SectionedCommand(TyperCommand):
         parameters = self.get_params(ctx)
         with suggested_names(parameters):
             refuse_second_file(parameters, args)
+            if self.name in COMMANDS:
+                ctx.default_map = FileDefaults(ctx, args)
             parsed: list[str] = super().parse_args(ctx, args)
         return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; first print the notes about its options."""
+        if isinstance(ctx.default_map, FileDefaults) and not ctx.params.get("quiet"):
+            for note in ctx.default_map.notes:
+                to_stderr(f"Note: {note}")
+        return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, each with its environment variable."""
@@ -99,12 +110,18 @@ class SectionedCommand(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write one help section per panel, in order of appearance; or only the main options."""
         sections: dict[str, list[tuple[str, str]]] = {}
-        main = set() if ctx.params.get("help_all") else getattr(self.callback, "main_options", ())
+        flags = getattr(self.callback, "flags", {})
+        main = {name for name, flag in flags.items() if flag.is_main}
+        if ctx.params.get("help_all"):
+            main = set()
         others = 0
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None:
                 continue
+            flag = flags.get(parameter.name)
+            if flag is not None and flag.old is not None:
+                record = (record[0].replace(f", {flag.old}", ""), record[1])
             is_argument = parameter.param_type_name == "argument"
             panel = getattr(parameter, "rich_help_panel", None) or _DEFAULT_SECTION
             if main and not is_argument and parameter.name not in main:

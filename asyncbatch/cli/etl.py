@@ -3,21 +3,29 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import asdict
 
 from asyncbatch.cli.command import NotBegunError, open_reports, print_note
-from asyncbatch.cli.values import dask_settings, failure_budget
+from asyncbatch.cli.values import dask_settings, failure_budget, replacing_flags
 from asyncbatch.config.options.control import (
     ClusterFlags,
+    ConfigFlags,
     FailureFlags,
     LockFlags,
     OutputFlags,
     StopFlags,
     WorkerFlags,
 )
-from asyncbatch.config.options.pipelines import CheckFlags, EtlFlags, OverrideFlags
+from asyncbatch.config.options.pipelines import (
+    CheckFlags,
+    EtlFlags,
+    OverrideFlags,
+    ReplaceFlags,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from asyncbatch.cli.report_files import ReportFile
     from asyncbatch.config.job import Job
@@ -44,7 +52,8 @@ Examples:
   asyncbatch etl people.toml --check
   asyncbatch etl people.toml --dry-run
   asyncbatch etl people.toml --report report.json
-  asyncbatch etl people.toml --set sink.to=sqlite:///test.db --check
+  asyncbatch etl people.toml --to sqlite:///test.db --table people
+  asyncbatch etl people.toml --set source.0.timeout=5 --check
 
 Exit status: 0 all succeeded (or within --max-failures), 1 some input failed, 2 wrong usage or a
 mistake in the file, 75 another run has the lock, 130/143 interrupted.
@@ -56,6 +65,7 @@ def run_etl(
     *,
     overrides: OverrideFlags,
     sources: EtlFlags,
+    replaced: ReplaceFlags,
     check: CheckFlags,
     processes: WorkerFlags,
     stop: StopFlags,
@@ -64,6 +74,7 @@ def run_etl(
     failures: FailureFlags,
     print_schema: PrintSchema = False,
     output: OutputFlags,
+    config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
     """Run a pipeline file: load records from APIs and files into a target.
 
@@ -76,10 +87,15 @@ def run_etl(
         raise typer.BadParameter("--dry-run has no results: leave out --report, junit and github")
     if lock.lock_wait is not None and lock.lock is None:
         raise typer.BadParameter("--lock-wait needs --lock")
+    if sources.resume and sources.full_refresh:
+        raise typer.BadParameter(
+            "--resume skips inputs that are done, --full-refresh reads all again: choose one"
+        )
     if file is None:
         raise typer.BadParameter("name a pipeline file, or create one with `asyncbatch init`")
     dask = dask_settings(cluster.engine, cluster.scheduler)
-    pipeline = _load_pipeline(file, overrides.set, sources.only)
+    flags = replacing_flags(asdict(replaced), overrides.set)
+    pipeline = _load_pipeline(file, overrides.set, flags, sources.only)
     if check.check:
         if not output.quiet:
             print_note(f"{file} is valid: {_summary(pipeline)}")
@@ -92,6 +108,7 @@ def run_etl(
             pipeline,
             file=file,
             overrides=overrides,
+            replaced=replaced,
             sources=sources,
             output=output,
         )
@@ -157,6 +174,7 @@ def _take_lock(
     *,
     file: str,
     overrides: OverrideFlags,
+    replaced: ReplaceFlags,
     sources: EtlFlags,
     output: OutputFlags,
 ) -> None:
@@ -167,6 +185,7 @@ def _take_lock(
 
     dead_letters = [pipeline.dead_letter.to] if pipeline.dead_letter else []
     destination = str(pipeline.sink.to)
+    table = [] if replaced.table is None else [f"sink.table={replaced.table}"]
     try:
         take_lock(
             path,
@@ -174,14 +193,16 @@ def _take_lock(
             inputs=[file],
             target=redact_address(destination),
             outputs=[destination, *dead_letters, *output.report],
-            options={"set": list(overrides.set) or None, "only": list(sources.only) or None},
+            options={"set": [*overrides.set, *table] or None, "only": list(sources.only) or None},
             quiet=output.quiet,
         )
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
 
 
-def _load_pipeline(path: str, overrides: "Sequence[str]", only: "Sequence[str]") -> "PipelineFile":
+def _load_pipeline(
+    path: str, overrides: "Sequence[str]", flags: "Mapping[str, Any]", only: "Sequence[str]"
+) -> "PipelineFile":
     """Return the checked pipeline file. Exit with status 2 if it has mistakes."""
     from asyncbatch.cli.terminal import separate_results, to_stderr
     from asyncbatch.config.pipeline_file.load import load_pipeline_file
@@ -192,7 +213,7 @@ def _load_pipeline(path: str, overrides: "Sequence[str]", only: "Sequence[str]")
 
     try:
         separate_results()  # an imported user module may print, and its prints are not results
-        pipeline = load_pipeline_file(path, overrides)
+        pipeline = load_pipeline_file(path, overrides, **flags)
         if only:
             pipeline.only(only)
     except PipelineFileError as error:

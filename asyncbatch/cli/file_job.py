@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from msgspec import Struct
 from msgspec.structs import replace
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.ledger_job import ledger_settings
 from asyncbatch.cli.terminal import separate_results, to_stderr
-from asyncbatch.cli.values import has_library, memory_plan
+from asyncbatch.cli.values import has_library, memory_plan, replacing_flags
 from asyncbatch.config.job import (
     DEFAULT_PATIENCE,
     MIN_PATIENCE,
@@ -22,6 +21,7 @@ from asyncbatch.config.job import (
     StreamSettings,
     checked_settings,
 )
+from asyncbatch.config.ledger import ledger_settings
 from asyncbatch.config.options.streams import FollowOptions, PatternOptions
 from asyncbatch.config.options.target import LedgerFlags
 from asyncbatch.config.pipeline_file.build import (
@@ -32,7 +32,7 @@ from asyncbatch.config.pipeline_file.build import (
     sink_target,
     transform_specs,
 )
-from asyncbatch.config.pipeline_file.load import load_stream_file
+from asyncbatch.config.pipeline_file.load import FLAG_KEYS, load_stream_file
 from asyncbatch.config.pipeline_file.sources import (
     FilesSourceTable,
     HttpSourceTable,
@@ -217,6 +217,7 @@ _ALLOWED_PARAMETERS = frozenset(
         *("source", "set", "check", "max_failures", "workers", "call_concurrency", "timeout"),
         *("duration", "max_events", "report", "quiet", "grace", "lock", "lock_wait"),
         *("signal_exit", "output", "verbose", "show_failures", "progress"),
+        *FLAG_KEYS,
     }
 )
 
@@ -267,17 +268,22 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
 
     Raises UsageError for an option that is not allowed with a pipeline file.
     """
+    flags: dict[str, Any] = {}
     for parameter in context.command.params:
         name = str(parameter.name)
         origin = context.get_parameter_source(name)
-        if origin is not None and origin.name == "COMMANDLINE" and name not in _ALLOWED_PARAMETERS:
+        if origin is None or origin.name != "COMMANDLINE":  # others are for streams without a file
+            continue
+        if name in FLAG_KEYS:
+            flags[name] = context.params[name]
+        if name not in _ALLOWED_PARAMETERS:
             raise UsageError(
                 f"{parameter.opts[0]} is not allowed with a pipeline file: change it in the file, "
                 "or with --set"
             )
     try:
         separate_results()  # an imported user module may print, and its prints are not results
-        file = load_stream_file(path, overrides)
+        file = load_stream_file(path, overrides, **replacing_flags(flags, overrides))
     except PipelineFileError as error:
         to_stderr(f"Error: {error}")
         raise typer.Exit(exit_codes.USAGE) from None

@@ -1,7 +1,7 @@
 """The command `asyncbatch init`: write a pipeline file to start from."""
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,11 +12,21 @@ EPILOG = """\
 Examples:
   asyncbatch init
   asyncbatch init people.toml
+  asyncbatch init shop.toml --kind stream
 
 Exit status: 0 written, 2 not written: the file exists already, or cannot be written.
 """
 
 File = Annotated[str, typer.Argument(metavar="[FILE]", help="The file to write.")]
+Kind = Annotated[
+    Literal["etl", "stream"],
+    typer.Option(
+        "--kind",
+        help="The command that runs the file.",
+        rich_help_panel="Output",
+        show_envvar=False,
+    ),
+]
 Force = Annotated[
     bool,
     typer.Option(
@@ -25,11 +35,16 @@ Force = Annotated[
 ]
 
 
-def write_pipeline(file: File = "pipeline.toml", *, force: Force = False) -> None:
-    """Write a commented pipeline file, to edit and run with `asyncbatch etl`."""
+_STARTING = {"etl": "starting.toml", "stream": "starting_stream.toml"}
+
+
+def write_pipeline(
+    file: File = "pipeline.toml", *, kind: Kind = "etl", force: Force = False
+) -> None:
+    """Write a commented pipeline file, to edit and run with `asyncbatch etl` or `stream`."""
     from asyncbatch.config import pipeline_file
 
-    starting = os.path.join(os.path.dirname(pipeline_file.__file__), "starting.toml")
+    starting = os.path.join(os.path.dirname(pipeline_file.__file__), _STARTING[kind])
     try:
         with open(starting, encoding="utf-8") as source:
             text = source.read()
@@ -39,4 +54,4 @@ def write_pipeline(file: File = "pipeline.toml", *, force: Force = False) -> Non
         raise typer.BadParameter(f"{file} exists already; --force overwrites it") from None
     except OSError as error:
         raise typer.BadParameter(f"{file}: {error.strerror or error}") from None
-    print_note(f"wrote {file}; check it with `asyncbatch etl {file} --check`")
+    print_note(f"wrote {file}; check it with `asyncbatch {kind} {file} --check`")

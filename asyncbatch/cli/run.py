@@ -10,6 +10,7 @@ from asyncbatch.cli.values import dask_settings, failure_budget, has_library, me
 from asyncbatch.config.options.control import (
     BatchFlags,
     ClusterFlags,
+    ConfigFlags,
     FailureFlags,
     LockFlags,
     OutputFlags,
@@ -66,6 +67,7 @@ def run_files(
     retries: RetryFlags,
     failures: FailureFlags,
     output: OutputFlags,
+    config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
     """Process JSON files in bounded, concurrent batches and report each failure.
 
@@ -228,7 +230,7 @@ def _ledger_settings(
     has_target = getattr(settings, "target", None) is not None
     if not has_target and flags == LedgerFlags(identity=flags.identity):
         return None
-    from asyncbatch.cli.ledger_job import ledger_settings
+    from asyncbatch.config.ledger import ledger_settings
 
     return ledger_settings(settings, flags, root)
 

@@ -7,7 +7,7 @@ import typer
 
 from asyncbatch.cli.command import open_reports, take_lock
 from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.config.options.control import LockFlags, StopFlags
+from asyncbatch.config.options.control import ConfigFlags, LockFlags, StopFlags
 from asyncbatch.config.options.pipelines import CheckFlags, OverrideFlags
 from asyncbatch.config.options.streams import (
     PatternOptions,
@@ -103,6 +103,7 @@ def stream_events(
     target: StreamTargetFlags,
     print_schema: PrintSchema = False,  # noqa: ARG001 - its callback prints and exits
     output: StreamOutputFlags,
+    config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
     """Aggregate events in time windows: counts, sums, averages, percentiles.
 

@@ -6,6 +6,7 @@ from asyncbatch.cli.command import open_reports
 from asyncbatch.cli.parameters import Paths
 from asyncbatch.cli.values import failure_budget, memory_plan
 from asyncbatch.config.options.control import (
+    ConfigFlags,
     FailureFlags,
     OutputFlags,
     RetryFlags,
@@ -38,6 +39,7 @@ def validate_files(
     retries: RetryFlags,
     failures: FailureFlags,
     output: OutputFlags,
+    config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
     """Check JSON documents against a JSON Schema, each as a whole.
 

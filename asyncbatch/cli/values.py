@@ -1,4 +1,4 @@
-"""Conversion of single option values: engine, failure budget, memory."""
+"""Conversion of single option values: engine, failure budget, memory, flags of pipeline files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import typer
 from asyncbatch.core.secrets import redact_address
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
     from asyncbatch.config.memory import MemoryPlan
     from asyncbatch.core.settings import DaskSettings
     from asyncbatch.core.tally import FailureBudget
@@ -82,3 +85,20 @@ def failure_budget(max_failures: str | None, *, fail_fast: bool = False) -> Fail
         return None if max_failures is None else FailureBudget.parse(max_failures)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--max-failures") from None
+
+
+def replacing_flags(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the flags that replace values of a pipeline file.
+
+    Raises BadParameter if --set also replaces one of these values.
+    """
+    from asyncbatch.config.pipeline_file.load import FLAG_KEYS
+
+    given = {name: value for name, value in values.items() if value is not None}
+    replaced = {text.partition("=")[0].strip() for text in overrides}
+    for name in given:
+        key = ".".join(FLAG_KEYS.get(name, ()))
+        if key in replaced:
+            flag = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"{flag} and --set {key} are the same value: give one of them")
+    return given

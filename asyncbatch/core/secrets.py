@@ -53,7 +53,12 @@ def secret_url(text: str) -> Secret:
 
 def _redact_pair(pair: str) -> str:
     name, equals, value = pair.partition("=")
-    return f"{name}={REDACTED}" if equals and value and _SECRET_NAME.search(name) else pair
+    return f"{name}={REDACTED}" if equals and value and is_secret_name(name) else pair
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value of this name may be secret: a token, a key, a password."""
+    return _SECRET_NAME.search(name) is not None
 
 
 # schemes of database servers; other databases are files

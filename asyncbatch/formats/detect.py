@@ -92,7 +92,7 @@ def find_start_fault(head: bytes, form: TextForm, *, is_all: bool) -> Fault | No
     if wide := find_wide_encoding(head):
         return wide
     if head.startswith(b"\x1e") and form != "seq":
-        return Fault("invalid_json", 0, "is a JSON text sequence (--format seq)")
+        return Fault("invalid_json", 0, "is a JSON text sequence (--input-format seq)")
     archive = "zip" if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None
     # JSON may have the word there, but never a NUL byte before it.
     if head.startswith(b"ustar", _TAR_MAGIC_AT) and b"\0" in head[:_TAR_MAGIC_AT]:
@@ -107,7 +107,7 @@ def find_stream_fault(head: bytes) -> Fault | None:
     fault = find_start_fault(head, "jsonl", is_all=False)
     if fault is None:
         return None
-    message, option, _ = fault.message.partition(" (--format")
+    message, option, _ = fault.message.partition(" (--input-format")
     if not option:
         return fault
     each = ".[]" if head.removeprefix(BOM).lstrip(_BLANK).startswith(b"[") else "."
@@ -134,12 +134,17 @@ def _find_spread_text(head: bytes, *, is_all: bool) -> Fault | None:
         return None  # the usual line: it ends where it should
     text = start if is_all else start[: start.rfind(b"\n") + 1]
     verdict = examine(text)
-    spread = "is one JSON text over several lines, not JSON Lines (--format json)"
+    spread = "is one JSON text over several lines, not JSON Lines (--input-format json)"
     if isinstance(verdict, int):
         return Fault("invalid_json", 0, spread)
     if verdict.kind == "invalid_json" and verdict.byte < len(text):
-        if b"\n" in text[: verdict.byte].rstrip(_BLANK) and "--format concat" in verdict.message:
-            message = "has values over several lines, so it is not JSON Lines (--format concat)"
+        if (
+            b"\n" in text[: verdict.byte].rstrip(_BLANK)
+            and "--input-format concat" in verdict.message
+        ):
+            message = (
+                "has values over several lines, so it is not JSON Lines (--input-format concat)"
+            )
             return Fault("invalid_json", 0, message)
         return None
     # The text ends early, which is no wonder if more follows.

@@ -102,14 +102,14 @@ class _Scanner:
     def _hint(self, found: bytes) -> str:
         """Return the advice for a second value, which begins with the byte `found`."""
         if found == b"\x1e":
-            return " (a JSON text sequence? then --format seq)"
+            return " (a JSON text sequence? then --input-format seq)"
         if found not in b"{[":
             return ""
         before = self.text[: self.at]
         value = before.rstrip(_BLANK)
         if b"\n" in before[len(value) :] and b"\n" not in value.lstrip(_BLANK):
-            return " (is each line a value? then --format jsonl)"
-        return " (do values follow each other? then --format concat)"
+            return " (is each line a value? then --input-format jsonl)"
+        return " (do values follow each other? then --input-format concat)"
 
     def _peek(self) -> bytes:
         """Skip white space and return the next byte, or nothing at the end."""

@@ -29,7 +29,7 @@ async def process_files(
     hidden: bool = False,
     follow_symlinks: bool = False,
     limit: int | None = None,
-    format: Format = "auto",  # noqa: A002 - named like the option --format
+    format: Format = "auto",  # noqa: A002 - named as in pipeline files
     max_file_size: int | None = None,
     max_decompressed_size: int = MAX_UNPACKED_BYTES,
     max_window: int | None = None,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from asyncbatch.core.batches import BatchPart
+    from asyncbatch.core.settings import LedgerSettings
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.sinks.base import Mode, SchemaContract
     from asyncbatch.sinks.callback import Sink
@@ -102,6 +103,10 @@ class Pipeline:
     of `Job`, `call_concurrency` that of the command. The run ends after more failures than
     `max_failures`.
 
+    With `resume`, inputs that an earlier run of the same pipeline finished are skipped, as with
+    `--resume`; `ledger` is the file that records them, if the sink is not a database. Both need
+    files or URLs as sources, a sink with a name or None, and transforms with names (`call`).
+
     Raises UsageError for invalid or contradicting arguments.
     """
 
@@ -126,6 +131,8 @@ class Pipeline:
         workers: int | None = None,
         max_failures: FailureBudget | None = None,
         tracebacks: bool = False,
+        resume: bool = False,
+        ledger: str | os.PathLike[str] | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; it cannot be less than 1")
@@ -170,10 +177,37 @@ class Pipeline:
             ordered=ordered,
             dead_letter=None if dead_letter is None else os.fspath(dead_letter),
             sink=self._callback_sink,
+            ledger=self._ledger_settings(sources, work, resume=resume, path=ledger),
         )
         self.job.check()
         self._run: Run | None = None
         self._stopped = False
+
+    def _ledger_settings(
+        self,
+        sources: Sequence[FileSource | FeedJob],
+        work: RecordWorkSettings,
+        *,
+        resume: bool,
+        path: str | os.PathLike[str] | None,
+    ) -> LedgerSettings | None:
+        """Return the settings of the ledger, or None without one. Raises UsageError."""
+        if not resume and path is None:
+            return None
+        if self._iterables:
+            names = ", ".join(one.name for one in self._iterables)
+            raise UsageError(f"resume and ledger need files or URLs as sources, but {names} is not")
+        if self._callback_sink is not None:
+            raise UsageError("resume and ledger need a sink with a name, as sqlite:///x.db")
+        target = work.target
+        if not (target and target.is_database) and any(map(_is_feed_job, sources)):
+            raise UsageError("resume and ledger of URLs need a database as the sink")
+        from asyncbatch.config.ledger import ledger_settings
+        from asyncbatch.config.options.target import LedgerFlags
+
+        flags = LedgerFlags(resume=resume, ledger=None if path is None else os.fspath(path))
+        files = [one.settings for one in sources if isinstance(one, FileSource)]
+        return ledger_settings(files[0] if files else work, flags, None)
 
     @property
     def report(self) -> Report:

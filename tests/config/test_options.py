@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from asyncbatch.cli.app import app
-from asyncbatch.cli.parameters import flags
+from asyncbatch.cli.flags import flags
 from asyncbatch.config.pipeline_file.check import pipeline_schema, stream_schema
 from tests.commands import ROOT, environment, run_command
 from tests.reference import PATH, groups, reference
@@ -222,6 +222,30 @@ def test_an_option_for_one_file_is_not_given_twice(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json"]
     twice = ("--workers", "1", "--workers", "0", "--jq", ".", "--jq", ".")
     assert run_command("run", "a.json", *twice, cwd=tmp_path).returncode == 0
+
+
+def test_an_old_name_works_hidden_and_with_a_note(tmp_path):
+    (tmp_path / "a.json").write_text("1\n2\n")
+    note = b"Note: --format is now called --input-format\n"
+    for given, told in (
+        (("--input-format", "jsonl"), b""),
+        (("--format", "jsonl"), note),
+        (("--format=jsonl",), note),
+        (("--format", "jsonl", "-q"), b""),
+    ):
+        ran = run_command("run", "a.json", *given, "-o", "json", cwd=tmp_path)
+        assert (ran.returncode, ran.stderr) == (0, told)
+    note = b"Note: the variable ASYNCBATCH_RUN_FORMAT is now called ASYNCBATCH_RUN_INPUT_FORMAT\n"
+    old = {"ASYNCBATCH_RUN_FORMAT": "jsonl"}
+    ran = run_command("run", "a.json", "-o", "json", cwd=tmp_path, env=old)
+    assert (ran.returncode, ran.stderr) == (0, note)
+    new = {"ASYNCBATCH_RUN_INPUT_FORMAT": "jsonl", "ASYNCBATCH_RUN_FORMAT": "seq"}
+    assert run_command("run", "a.json", cwd=tmp_path, env=new).returncode == 0
+    (tmp_path / "asyncbatch.toml").write_text('[run]\ninput_format = "jsonl"\n')
+    assert run_command("run", "a.json", cwd=tmp_path).returncode == 0
+    for words in (("run", "--help-all"), ("validate", "--help-all"), ("run", "--help")):
+        assert b" --format" not in run_command(*words, cwd=tmp_path).stdout
+    assert b"--input-format" in run_command("run", "--help-all", cwd=tmp_path).stdout
 
 
 def test_help_shows_the_main_options_and_how_to_see_all(tmp_path):

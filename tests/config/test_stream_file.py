@@ -369,7 +369,12 @@ def test_all_mistakes_are_told_at_once_by_the_command(stream):
             ("--by", "k"),
             "--by is not allowed with a pipeline file: change it in the file, or with --set",
         ),
-        (("--to", "x.jsonl"), "--to is not allowed with a pipeline file"),
+        (("--window", "tumbling:1m"), "--window is not allowed with a pipeline file"),
+        (("--to", "x.jsonl", "--set", "sink.to=y.jsonl"), "--to and --set sink.to are the same"),
+        (("--table", "t", "--to", "x.jsonl"), "sink.table: is only for databases"),
+        (("--table", "t"), "sink.to: is missing"),
+        (("--checkpoint-every", "1s"), "checkpoint.path: is missing"),
+        (("--checkpoint-every", "soon", "--checkpoint", "c"), '"soon" is not a duration'),
         (("events.jsonl",), "names all its sources"),
         (("--set", "window.sice=5s"), "unknown key"),
         (("--set", "nonsense"), "KEY=VALUE"),
@@ -380,6 +385,39 @@ def test_options_beside_a_file(stream, options, why):
     outcome = stream(text, *options)
     assert (outcome.code, outcome.stdout) == (2, "")
     assert why in " ".join(outcome.stderr.split())
+
+
+def test_flags_replace_the_outputs_of_the_file(stream, tmp_path):
+    text = """
+[source]
+path = "events.jsonl"
+[window]
+spec = "tumbling:5s"
+time = "t"
+[sink]
+to = "sqlite:///a.db"
+table = "windows"
+[late]
+to = "a.late.jsonl"
+[checkpoint]
+path = "a.checkpoint"
+"""
+    outcome = stream(
+        text, "--to", "b.jsonl", "--late", "b.late.jsonl", "--dead-letter", "b.bad.jsonl",
+        "--checkpoint", "b.checkpoint", "--checkpoint-every", "1m", "-q",
+    )  # fmt: skip
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
+    made = {path.name for path in tmp_path.iterdir()}
+    assert {"b.jsonl", "b.checkpoint"} <= made
+    assert not any(name.startswith("a.") for name in made)
+    assert len((tmp_path / "b.jsonl").read_text().splitlines()) == 3
+    outcome = stream(text, "--to", "sqlite:///c.db", "--table", "other", "--checkpoint", "c", "-q")
+    assert (outcome.code, outcome.stderr) == (0, "")
+    with closing(sqlite3.connect(tmp_path / "c.db")) as database:
+        assert database.execute("SELECT sum(count) FROM other").fetchone() == (12,)
+    # Variables are for streams without a file, as those of the other options are.
+    outcome = stream(text, "--check", ASYNCBATCH_STREAM_TO="x.nothing")
+    assert (outcome.code, "sqlite:///a.db" in outcome.stdout) == (0, True)
 
 
 def test_which_command_a_file_is_for(stream):

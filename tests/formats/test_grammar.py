@@ -133,7 +133,7 @@ def test_bad_text_gives_its_first_fault(validator, text):
         (b'["\\u000]', "needs four hexadecimal digits, not ']'"),
         (b"007", "leading zeros"),
         (b'{"a": True}', "true"),
-        (b"{}\n{}\n", "--format jsonl"),
+        (b"{}\n{}\n", "--input-format jsonl"),
         (b"\xff\xfe[\x00", "UTF-16"),
     ],
 )

@@ -251,17 +251,17 @@ def test_formats_in_a_pipeline_file(etl, files):
 
 LINES = '{"a":1}\n{"a":2}\n{"a":3}\n'
 OTHER = {
-    "array.jsonl": ('[{"a":1},\n{"a":2},\n{"a":3}]\n', "--format json"),
-    "bare.jsonl": ('[\n{"a":1},\n{"a":2}\n]\n', "--format json"),
-    "cut.jsonl": ('[\n{"a":1},\n{"a":2', "--format json"),
-    "object.jsonl": ('{\n"a":1\n}\n', "--format json"),
-    "long.jsonl": ("[" + ",\n".join(['{"a":1}'] * 20_000) + "]", "--format json"),
-    "pretty.jsonl": ('{\n"a":1\n}\n{\n"a":2\n}\n', "--format concat"),
-    "seq.jsonl": ('\x1e{"a":1}\n\x1e{"a":2}\n', "--format seq"),
-    "seq.json": ('\x1e{"a":1}\n', "--format seq"),
-    "two.json": ('{"a":1}{"a":2}', "--format concat"),
-    "spread.json": ('{\n"a":1\n}\n{"a":2}', "--format concat"),
-    "lines.json": ('{"a":1}\n{"a":2}', "--format jsonl"),
+    "array.jsonl": ('[{"a":1},\n{"a":2},\n{"a":3}]\n', "--input-format json"),
+    "bare.jsonl": ('[\n{"a":1},\n{"a":2}\n]\n', "--input-format json"),
+    "cut.jsonl": ('[\n{"a":1},\n{"a":2', "--input-format json"),
+    "object.jsonl": ('{\n"a":1\n}\n', "--input-format json"),
+    "long.jsonl": ("[" + ",\n".join(['{"a":1}'] * 20_000) + "]", "--input-format json"),
+    "pretty.jsonl": ('{\n"a":1\n}\n{\n"a":2\n}\n', "--input-format concat"),
+    "seq.jsonl": ('\x1e{"a":1}\n\x1e{"a":2}\n', "--input-format seq"),
+    "seq.json": ('\x1e{"a":1}\n', "--input-format seq"),
+    "two.json": ('{"a":1}{"a":2}', "--input-format concat"),
+    "spread.json": ('{\n"a":1\n}\n{"a":2}', "--input-format concat"),
+    "lines.json": ('{"a":1}\n{"a":2}', "--input-format jsonl"),
 }
 
 

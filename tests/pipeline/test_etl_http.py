@@ -137,6 +137,15 @@ def test_a_page_that_ends_its_worker_fails_its_url(etl, files, tmp_path):
     assert ids(tmp_path) == sorted([*range(24)] * 4 + [*range(25)])
 
 
+def test_retries_of_a_flag_are_those_of_each_source(etl, tmp_path):
+    with ApiServer(people(30), size=10) as api:
+        api.misbehave(status(503), times=2, path="/page")
+        bad = source(api.url("/page"), PAGE, more="retries = 0\nretry_delay = 0.001")
+        outcome = etl(pipeline(bad, source(api.url("/cursor"))), "--retries", "2", "-o", "json")
+    assert outcome.returncode == 0, outcome.stdout
+    assert report_of(outcome)["retries"] == 2
+
+
 def test_a_url_that_fails_is_recorded_and_the_others_go_on(etl, tmp_path):
     with ApiServer(people(30), size=10) as api:
         api.misbehave(status(503, "the server is down" + "x" * 500), times=9, path="/page")

@@ -8,6 +8,7 @@ from asyncbatch.config.options.declare import (
     Bytes,
     Count,
     Delay,
+    Lines,
     Name,
     Natural,
     Options,
@@ -17,11 +18,10 @@ from asyncbatch.config.options.declare import (
 
 OutputFormat = Literal["text", "json", "jsonl", "junit", "github"]
 ShowFailures: TypeAlias = Annotated[
-    float,
+    Lines,
     option(
         "The number of failures in the summary.",
         metavar="N|all",
-        form="count",
         panel="Failures",
     ),
 ]
@@ -33,6 +33,40 @@ Quiet: TypeAlias = Annotated[
         main=True,
     ),
 ]
+
+
+RetryCount: TypeAlias = Annotated[
+    Natural,
+    option("Retry temporary failures: a failed read, a lost connection in a --call.", metavar="N"),
+]
+RetryDelay: TypeAlias = Annotated[
+    Delay,
+    option(
+        "The delay before the first retry; it doubles with each retry.",
+        metavar="DURATION",
+    ),
+]
+
+
+class ConfigFlags(Options, frozen=True, kw_only=True):
+    """The configuration file of a command."""
+
+    panel: ClassVar[str] = "Configuration"
+
+    config: Annotated[
+        Name | None,
+        option(
+            "Read options from this file, also those that run code or write files.",
+            metavar="FILE",
+            default="asyncbatch.toml or pyproject.toml, in this folder or above",
+            eager=True,
+        ),
+    ] = None
+    profile: Annotated[
+        Name | None,
+        option("Prefer the options of this profile of the file.", metavar="NAME", eager=True),
+    ] = None
+    no_config: Annotated[bool, option("Read no configuration file.", eager=True)] = False
 
 
 class WorkerFlags(Options, frozen=True, kw_only=True):
@@ -125,7 +159,8 @@ class ClusterFlags(Options, frozen=True, kw_only=True):
         Literal["local", "dask"],
         option(
             "Run the work in processes of this machine, or on a Dask cluster whose workers can "
-            "read the same files."
+            "read the same files.",
+            trusted=True,
         ),
     ] = "local"
     scheduler: Annotated[
@@ -134,6 +169,7 @@ class ClusterFlags(Options, frozen=True, kw_only=True):
             "The scheduler of the Dask cluster, tcp://HOST:8786.",
             metavar="ADDRESS",
             default="start a cluster of --workers on this machine",
+            trusted=True,
         ),
     ] = None
 
@@ -150,6 +186,7 @@ class LockFlags(Options, frozen=True, kw_only=True):
             "the lock file; --lock=FILE is never read as an input.",
             metavar="[FILE]",
             default="one file per job",
+            trusted=True,
         ),
     ] = None
     lock_wait: Annotated[
@@ -187,24 +224,14 @@ class RetryFlags(Options, frozen=True, kw_only=True):
 
     panel: ClassVar[str] = "Failures"
 
-    retries: Annotated[
-        Natural,
-        option(
-            "Retry temporary failures: a failed read, a lost connection in a --call.", metavar="N"
-        ),
-    ] = 0
-    retry_delay: Annotated[
-        Delay,
-        option(
-            "The delay before the first retry; it doubles with each retry.",
-            metavar="DURATION",
-        ),
-    ] = 0.2
+    retries: RetryCount = 0
+    retry_delay: RetryDelay = 0.2
     dead_letter: Annotated[
         Name | None,
         option(
             "Keep rejected records and the names of failed files, as JSON Lines.",
             metavar="FILE",
+            trusted=True,
             main=True,
         ),
     ] = None
@@ -230,6 +257,7 @@ class OutputFlags(Options, frozen=True, kw_only=True):
             "Also write a report file: .json (the object), .jsonl (events), .md, .prom (metrics) "
             "or, but not of a stream, .xml (JUnit).",
             metavar="FILE",
+            trusted=True,
             main=True,
         ),
     ] = ()

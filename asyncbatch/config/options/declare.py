@@ -39,6 +39,9 @@ def option(description: str, **flag: Any) -> Meta:
     `flag` says how the command line differs from the field: its `name` (else that of the field),
     `short` name, `metavar`, `default` (a text for a default that is chosen later), `panel`,
     `commas` (they separate several values), and `main` (`--help` shows it; `--help-all` shows all).
+    `trusted`: a configuration file may set it only if the user names the file. `eager`: its value
+    is known before other options are read. `old`: the name that it had; it works, with a note, and
+    `--help` does not show it.
     """
     return Meta(description=description, extra={"flag": flag})
 
@@ -60,6 +63,7 @@ Seconds: TypeAlias = Annotated[float, form("duration", gt=0)]
 Delay: TypeAlias = Annotated[float, form("duration", ge=0)]
 Bytes: TypeAlias = Annotated[int, form("size", ge=1)]
 Span: TypeAlias = Annotated[int, form("span", ge=0)]
+Lines: TypeAlias = Annotated[float, form("count")]
 WindowText: TypeAlias = Annotated[str, form("window", ["tumbling:5s"])]
 AggregateText: TypeAlias = Annotated[str, form("aggregate", ["sum:value"])]
 ShardText: TypeAlias = Annotated[str, form("shard", ["1/3"])]

@@ -12,10 +12,6 @@ from asyncbatch.core.secrets import Secret, secret_url
 from asyncbatch.core.units import parse_duration, parse_size, printable
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.positions import format_pointer, parse_pointer
-from asyncbatch.sources.selection import Shard
-from asyncbatch.transforms.fields import parse_path
-from asyncbatch.windows.aggregates import parse_aggregate
-from asyncbatch.windows.spec import parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +64,8 @@ def _pointer(value: Any) -> str:
 
 
 def _path(value: Any) -> str:
+    from asyncbatch.transforms.fields import parse_path
+
     text = _require_text(value, 'the path of a field: "a.b.c", or a JSON Pointer')
     return _check_text(parse_path, value, text, 'the path of a field: write "a.b.c" or "/a/b"')
 
@@ -98,12 +96,16 @@ def _span(value: Any) -> int:
 
 
 def _window(value: Any) -> str:
+    from asyncbatch.windows.spec import parse_window
+
     text = _require_text(value, "windows as text: tumbling:5s")
     parse_window(text)
     return text
 
 
 def _aggregate(value: Any) -> str:
+    from asyncbatch.windows.aggregates import parse_aggregate
+
     text = _require_text(value, "an aggregate as text: count, sum:FIELD")
     parse_aggregate(text)
     return text
@@ -128,6 +130,8 @@ def _rate(value: Any) -> str:
 
 
 def _shard(value: Any) -> str:
+    from asyncbatch.sources.selection import Shard
+
     text = _require_text(value, 'I/N, in quotes: "1/3"')
     try:
         Shard.parse(text)
@@ -142,6 +146,8 @@ def _count(value: Any) -> float:
         return math.inf
     if isinstance(value, str) and value.isdecimal():
         return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
     raise ValueError(f"{quote_value(value)} is neither a number nor 'all'")
 
 

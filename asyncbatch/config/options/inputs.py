@@ -50,6 +50,7 @@ class FileOptions(Options, frozen=True, kw_only=True):
         option(
             "Read more paths from a file ('-': standard input), one a line.",
             metavar="FILE",
+            trusted=True,
         ),
     ] = None
     null: Annotated[
@@ -58,7 +59,7 @@ class FileOptions(Options, frozen=True, kw_only=True):
     ] = False
     hidden: Annotated[bool, option("Also read hidden files and folders.")] = False
     follow_symlinks: Annotated[
-        bool, option("Enter symlinked folders (symlinked files are always read).")
+        bool, option("Enter symlinked folders (symlinked files are always read).", trusted=True)
     ] = False
     limit: Annotated[Count | None, option("Read only the first N files.", metavar="N")] = None
     shard: Annotated[
@@ -71,7 +72,9 @@ class FileOptions(Options, frozen=True, kw_only=True):
     endpoint: Annotated[
         HttpUrl | None,
         option(
-            "The server for s3://, gs:// or az:// URLs, if not the provider's own.", metavar="URL"
+            "The server for s3://, gs:// or az:// URLs, if not the provider's own.",
+            metavar="URL",
+            trusted=True,
         ),
     ] = None
     anonymous: Annotated[bool, option("Access object stores without credentials.")] = False
@@ -81,6 +84,7 @@ class FileOptions(Options, frozen=True, kw_only=True):
             "Let http(s) URLs redirect to these other origins: https://cdn.example.com.",
             metavar="ORIGINS",
             commas=True,
+            trusted=True,
         ),
     ] = ()
     allow_empty: Annotated[bool, option("Succeed even if no file is found.")] = False
@@ -88,7 +92,9 @@ class FileOptions(Options, frozen=True, kw_only=True):
         Literal["auto", "json", "jsonl", "concat", "seq"],
         option(
             "The format of every file; auto decides by its name. concat: values that follow each "
-            "other, also without line ends; seq: JSON text sequences (RFC 7464)."
+            "other, also without line ends; seq: JSON text sequences (RFC 7464).",
+            name="--input-format",
+            old="--format",
         ),
     ] = "auto"
     max_file_size: Annotated[
@@ -149,5 +155,6 @@ class ReplayOptions(Options, frozen=True, kw_only=True):
         option(
             "Run the records and files again that --dead-letter FILE of an earlier run kept.",
             metavar="FILE",
+            trusted=True,
         ),
     ] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from asyncbatch.config.options.declare import Count, Name, Options, option
+from asyncbatch.config.options.declare import Count, Name, Natural, Options, option
 
 
 class OverrideFlags(Options, frozen=True, kw_only=True):
@@ -18,9 +18,54 @@ class OverrideFlags(Options, frozen=True, kw_only=True):
             "Override a value of the pipeline file: sink.table=people, source.0.timeout=5, "
             "window.lateness=2s.",
             metavar="KEY=VALUE",
+            trusted=True,
             main=True,
         ),
     ] = ()
+
+
+class ReplaceFlags(Options, frozen=True, kw_only=True):
+    """Values in place of those of a pipeline file."""
+
+    panel: ClassVar[str] = "Target"
+
+    to: Annotated[
+        str | None,
+        option(
+            "Write to this target in place of the file's sink.to, and without the keys that are "
+            "only for another kind of target.",
+            metavar="TARGET",
+            default="the file's sink.to",
+            trusted=True,
+            main=True,
+        ),
+    ] = None
+    table: Annotated[
+        Name | None,
+        option(
+            "The table in the database.", metavar="NAME", default="the file's sink.table", main=True
+        ),
+    ] = None
+    dead_letter: Annotated[
+        Name | None,
+        option(
+            "Keep rejected records and the names of failed files, as JSON Lines.",
+            metavar="FILE",
+            default="the file's dead_letter.to",
+            panel="Failures",
+            trusted=True,
+            main=True,
+        ),
+    ] = None
+    retries: Annotated[
+        Natural | None,
+        option(
+            "Retry temporary failures of each source: of a request, of a read.",
+            metavar="N",
+            default="the retries of each source: 5 for http, 0 for files",
+            panel="Failures",
+        ),
+    ] = None
 
 
 class CheckFlags(Options, frozen=True, kw_only=True):
@@ -58,6 +103,13 @@ class EtlFlags(Options, frozen=True, kw_only=True):
             main=True,
         ),
     ] = None
+    resume: Annotated[
+        bool,
+        option(
+            "Skip inputs that are done and unchanged, as a pipeline always does.",
+            panel="Running again",
+        ),
+    ] = False
     full_refresh: Annotated[
         bool,
         option(

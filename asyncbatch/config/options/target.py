@@ -45,6 +45,7 @@ class SinkOptions(Options, frozen=True, kw_only=True):
             "Add rows to the table, replace the table if the run succeeds, or replace rows with "
             "the same key.",
             default="append; upsert with --key",
+            trusted=True,
         ),
     ] = None
     schema_contract: Annotated[
@@ -126,6 +127,7 @@ class TargetFlags(SinkOptions, frozen=True, kw_only=True):
             "FOLDER/ like the input, sqlite:///FILE, duckdb:///FILE, "
             "postgresql://USER@HOST/DATABASE.",
             metavar="TARGET",
+            trusted=True,
             main=True,
         ),
     ] = None
@@ -152,6 +154,7 @@ class LedgerFlags(Options, frozen=True, kw_only=True):
             "The file that records which inputs are done, if the target is not a database.",
             metavar="FILE",
             default="a file in $XDG_STATE_HOME/asyncbatch",
+            trusted=True,
         ),
     ] = None
     identity: Annotated[

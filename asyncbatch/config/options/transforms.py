@@ -31,6 +31,7 @@ class JqOptions(Options, frozen=True, kw_only=True):
         option(
             "Let env and $ENV of jq read the environment.",
             name="--jq-env",
+            trusted=True,
         ),
     ] = False
     lossy: Annotated[
@@ -50,6 +51,7 @@ class JqFlags(JqOptions, frozen=True, kw_only=True):
         option(
             "Transform each record with a jq program: 'select(.active) | {id}'.",
             metavar="EXPR",
+            trusted=True,
             main=True,
         ),
     ] = ()
@@ -66,6 +68,7 @@ class CallFlags(Options, frozen=True, kw_only=True):
             "Call a Python function with each record, module:name or file.py:name; it returns a "
             "record, None to drop it, or several.",
             metavar="FUNCTION",
+            trusted=True,
             main=True,
         ),
     ] = ()

@@ -19,6 +19,7 @@ from asyncbatch.config.pipeline_file.transforms import (
     RequireTable,
 )
 from asyncbatch.config.settings import file_settings, inputs_of, stores_of, target_of
+from asyncbatch.core.retry import Retries
 from asyncbatch.core.secrets import Secret, decode_secret
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.sources.http.settings import HttpSettings
@@ -51,14 +52,20 @@ def dedupe_key(tables: Sequence[TransformTable]) -> tuple[str, ...] | None:
 
 def files_inputs(table: FilesSourceTable) -> Inputs:
     """Return the inputs of a source table."""
-    return inputs_of(table, table.paths)
+    return inputs_of(table, table.paths, _retries_of(table))
 
 
 def files_settings(table: FilesSourceTable) -> RecordWorkSettings:
     """Return the settings of a source of files."""
     return RecordWorkSettings(
-        file_settings(table), records=table.records, whole=table.unit == "file"
+        file_settings(table, retries=_retries_of(table)),
+        records=table.records,
+        whole=table.unit == "file",
     )
+
+
+def _retries_of(table: FilesSourceTable) -> Retries | None:
+    return None if table.retries is None else Retries(table.retries, table.retry_delay)
 
 
 def http_settings(table: HttpSourceTable) -> HttpSettings:

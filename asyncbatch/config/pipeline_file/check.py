@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec import inspect, json
 
 from asyncbatch.config.options.forms import PARSERS, quote_value
-from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
 from asyncbatch.config.pipeline_file.mistakes import Mistake, suggestion
 from asyncbatch.core.secrets import Secret
 
@@ -42,7 +41,7 @@ class Checker:
                         value = PARSERS[form](value)
                     except ValueError as error:
                         return self._add_mistake(path, str(error))
-                    if isinstance(inner, inspect.CustomType):
+                    if form == "count" or isinstance(inner, inspect.CustomType):
                         return value
                 return self.check(value, inner, path)
             case inspect.StructType():
@@ -210,12 +209,16 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def pipeline_schema() -> dict[str, Any]:
     """Return the schema of files for `asyncbatch etl`."""
-    return _schema(PipelineFile, "asyncbatch pipeline file")
+    from asyncbatch.config.pipeline_file.files import PipelineFile
+
+    return schema_of(PipelineFile, "asyncbatch pipeline file")
 
 
 def stream_schema() -> dict[str, Any]:
     """Return the schema of files for `asyncbatch stream`, whose source may be one table."""
-    schema = _schema(StreamFile, "asyncbatch pipeline file of a stream")
+    from asyncbatch.config.pipeline_file.files import StreamFile
+
+    schema = schema_of(StreamFile, "asyncbatch pipeline file of a stream")
     properties = schema["$defs"]["StreamFile"]["properties"]
     several = properties["source"]
     properties["source"] = {
@@ -227,7 +230,8 @@ def stream_schema() -> dict[str, Any]:
     return schema
 
 
-def _schema(kind: type, title: str) -> dict[str, Any]:
+def schema_of(kind: type, title: str) -> dict[str, Any]:
+    """Return the schema of a document with the fields of `kind`."""
     found: dict[str, Any] = _simplify(json.schema(kind, schema_hook=_schema_of_own_type))
     return {"$schema": _DIALECT, "title": title, **found}
 

@@ -1,171 +1,56 @@
-"""The loader of pipeline files: TOML, ${ENV} variables and --set overrides."""
+"""The loader of pipeline files: a document of TOML, checked."""
 
 from __future__ import annotations
 
 import os
-import re
-import tomllib
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
-from asyncbatch.config.options.forms import FromEnvironment
 from asyncbatch.config.pipeline_file.check import INVALID, check
+from asyncbatch.config.pipeline_file.document import override, parse_toml, substitute
 from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
-from asyncbatch.config.pipeline_file.mistakes import Mistake, format_path
+from asyncbatch.config.pipeline_file.mistakes import Mistake, first_mistakes
+from asyncbatch.config.pipeline_file.sinks import redirect
 from asyncbatch.errors import PipelineFileError
-from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from asyncbatch.config.options.declare import KeyPath
 
-_VARIABLE = re.compile(
-    r"(?P<literal>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|)"
-)
-
-
-def substitute(
-    value: Any,
-    environment: Mapping[str, str],
-    mistakes: list[Mistake],
-    path: KeyPath = (),
-) -> Any:
-    """Return `value` with its variables replaced. Adds unknown ones to `mistakes`."""
-    if isinstance(value, dict):
-        return {
-            key: substitute(item, environment, mistakes, (*path, key))
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [
-            substitute(item, environment, mistakes, (*path, index))
-            for index, item in enumerate(value)
-        ]
-    if not isinstance(value, str) or "${" not in value:
-        return value
-
-    def replaced(match: re.Match[str]) -> str:
-        name, default = match["name"], match["default"]
-        if match["literal"]:
-            return "${"
-        if name is None:
-            message = (
-                "${ does not begin a variable: write ${NAME}, ${NAME:-default}, or $${ for a "
-                "plain ${"
-            )
-            mistakes.append(Mistake(path, message))
-        elif found := environment.get(name):
-            return found
-        elif default is not None:
-            return default
-        elif name not in environment:
-            message = (
-                f"the environment variable {name} is not set: set it, or write ${{{name}:-default}}"
-            )
-            mistakes.append(Mistake(path, message))
-        return ""
-
-    return FromEnvironment.of(_VARIABLE.sub(replaced, value), value)
-
-
-_INDEX = re.compile(r"\[([0-9]+)\]")
-_SET_EXAMPLES = "write --set sink.table=people, or --set source.0.timeout=5"
-
-
-def override(document: dict[str, Any], overrides: Iterable[str], mistakes: list[Mistake]) -> None:
-    """Apply the overrides to `document`. Adds invalid ones to `mistakes`."""
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        path = _parse_path(key)
-        if path is None or not equals:
-            # The text after the first `=` may be a secret.
-            mistakes.append(Mistake((), f"--set {key}{equals}: is not KEY=VALUE; {_SET_EXAMPLES}"))
-        else:
-            _set_value(document, path, _parse_value(value), mistakes)
-
-
-def _parse_path(text: str) -> tuple[str, ...] | None:
-    """Return the keys of a dotted key, parsed by TOML's own rules."""
-    dotted = _INDEX.sub(r".\1", text)  # `source[0]` as in messages, `source.0` as in TOML
-    try:
-        found: Any = tomllib.loads(f"{dotted} = 0")
-    except ValueError:
-        return None
-    keys: list[str] = []
-    while isinstance(found, dict):
-        if len(found) != 1:
-            return None
-        ((key, found),) = found.items()
-        keys.append(key)
-    return tuple(keys)
-
-
-def _parse_value(text: str) -> Any:
-    """Return the TOML value of `text`, else the text itself."""
-    try:
-        found = tomllib.loads(f"value = {text}")
-    except ValueError:  # it is not TOML, or an integer beyond 4,300 digits
-        return text
-    return found["value"] if len(found) == 1 else text
-
-
-def _set_value(document: Any, path: KeyPath, value: Any, mistakes: list[Mistake]) -> None:
-    at: Any = document
-    here: KeyPath = ()
-    for depth, key in enumerate(path):
-        token = _find_key(at, str(key))
-        if token is None:
-            kind = f"an array of {len(at)}" if isinstance(at, list) else "not a table"
-            message = f"--set cannot find this key: {format_path(here)} is {kind}"
-            mistakes.append(Mistake((*here, key), message))
-            return
-        here = (*here, token)
-        if depth == len(path) - 1:
-            at[token] = value
-        elif isinstance(at, dict):
-            at = at.setdefault(token, {})
-        else:
-            at = at[token]
-
-
-def _find_key(at: Any, key: str) -> str | int | None:
-    """Return the next token of a path that must exist in a table or an array."""
-    if isinstance(at, dict):
-        return key
-    if isinstance(at, list) and key.isdecimal() and len(key) < 10 and int(key) < len(at):
-        return int(key)
-    return None
-
-
 F = TypeVar("F", PipelineFile, StreamFile)
 
 _ETL_TYPES = ("http", "files")
-_TOML_POSITION = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
 
 
 def load_pipeline_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    **flags: Any,
 ) -> PipelineFile:
     """Read and check the pipeline file at `path`. Overrides are `section.key=value`.
 
-    Variables come from `environment`, by default the process's. Raises PipelineFileError with all
-    mistakes.
+    Variables come from `environment`, by default the process's. `flags` are options that replace
+    values of the file, by their names. Raises PipelineFileError with all mistakes.
     """
-    return _load(path, lambda found: parse_pipeline_file(found, path, overrides, environment))
+    return _load(
+        path, lambda found: parse_pipeline_file(found, path, overrides, environment, **flags)
+    )
 
 
 def load_stream_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    **flags: Any,
 ) -> StreamFile:
     """Read and check the pipeline file of a stream; see `load_pipeline_file`."""
-    return _load(path, lambda found: parse_stream_file(found, path, overrides, environment))
+    return _load(
+        path, lambda found: parse_stream_file(found, path, overrides, environment, **flags)
+    )
 
 
 def _load(path: str, parse: Callable[[dict[str, Any]], F]) -> F:
@@ -175,7 +60,7 @@ def _load(path: str, parse: Callable[[dict[str, Any]], F]) -> F:
     except OSError as error:
         raise PipelineFileError(path, [f"{path}: {error.strerror or error}"]) from None
     try:
-        return parse(_parse(path, data))
+        return parse(parse_toml(path, data))
     except RecursionError:
         raise PipelineFileError(path, [f"{path}: is nested too deeply"]) from None
 
@@ -185,13 +70,14 @@ def parse_pipeline_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    **flags: Any,
 ) -> PipelineFile:
     """Check the parsed TOML of the file at `path`; see `load_pipeline_file`."""
     if "window" in document:
         raise PipelineFileError(
             path, [f"{path}: has a [window] table: run it with `asyncbatch stream {path}`"]
         )
-    return _check_document(document, PipelineFile, path, overrides, environment)
+    return _check_document(document, PipelineFile, path, overrides, environment, **flags)
 
 
 def parse_stream_file(
@@ -199,6 +85,7 @@ def parse_stream_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    **flags: Any,
 ) -> StreamFile:
     """Check the parsed TOML of the file at `path`; see `load_stream_file`.
 
@@ -211,7 +98,7 @@ def parse_stream_file(
         raise PipelineFileError(
             path, [f"{path}: has no [window] table: run it with `asyncbatch etl {path}`"]
         )
-    return _check_document(document, StreamFile, path, overrides, environment)
+    return _check_document(document, StreamFile, path, overrides, environment, **flags)
 
 
 def _check_document(
@@ -220,9 +107,11 @@ def _check_document(
     path: str,
     overrides: Iterable[str],
     environment: Mapping[str, str] | None,
+    **flags: Any,
 ) -> F:
     mistakes: list[Mistake] = []
     document = deepcopy(document)
+    _set_flags(document, flags)
     override(document, overrides, mistakes)
     told = os.environ if environment is None else environment
     is_single = kind is StreamFile and isinstance(document.get("source"), dict)
@@ -232,11 +121,36 @@ def _check_document(
     if is_single:  # the messages name the table as it is written
         mistakes = [replace(one, path=_without_index(one.path)) for one in mistakes]
     if mistakes or found is INVALID:
-        # A value with a missing variable is not a second mistake.
-        first = {mistake.path: mistake for mistake in reversed(mistakes)}
-        raise PipelineFileError(path, [str(one) for one in mistakes if first[one.path] is one])
+        raise PipelineFileError(path, [str(one) for one in first_mistakes(mistakes)])
     assert isinstance(found, kind)
     return found
+
+
+# The table and the key that a flag replaces.
+FLAG_KEYS = {
+    "to": ("sink", "to"), "table": ("sink", "table"), "dead_letter": ("dead_letter", "to"),
+    "late": ("late", "to"), "checkpoint": ("checkpoint", "path"),
+    "checkpoint_every": ("checkpoint", "every"),
+}  # fmt: skip
+
+
+def _set_flags(document: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    """Set the values of flags in the document."""
+    for name, value in flags.items():
+        if name == "retries":
+            sources = document.get("source")
+            for source in sources if isinstance(sources, list) else [sources]:
+                if isinstance(source, dict):
+                    source[name] = value
+            continue
+        table, key = FLAG_KEYS[name]
+        text = value.replace("${", "$${")  # a flag has no variables: the shell replaces its own
+        if not isinstance(document.setdefault(table, {}), dict):
+            continue
+        if name == "to":
+            redirect(document[table], text)
+        else:
+            document[table][key] = text
 
 
 def _complete_sources(document: dict[str, Any]) -> None:
@@ -251,30 +165,3 @@ def _complete_sources(document: dict[str, Any]) -> None:
 
 def _without_index(path: KeyPath) -> KeyPath:
     return ("source", *path[2:]) if path[:2] == ("source", 0) else path
-
-
-def _parse(path: str, data: bytes) -> dict[str, Any]:
-    """Return the document in `data`. Raises PipelineFileError with the position."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
-        raise PipelineFileError(path, [f"{path}:{line}:{column}: is not UTF-8"]) from None
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        reason = str(error)
-        if match := _TOML_POSITION.search(reason):
-            last = text.count("\n") + 1, len(text) - text.rfind("\n")
-            line, column = (int(match[1]), int(match[2])) if match[1] else last
-            reason = reason[: match.start()]
-            path_and_place = f"{path}:{line}:{column}"
-        else:
-            path_and_place = path
-        message = f"{path_and_place}: is not TOML: {reason[:1].lower()}{reason[1:]}"
-        raise PipelineFileError(path, [message]) from None
-    except ValueError:  # an error of Python, without a position
-        raise PipelineFileError(
-            path, [f"{path}: has an integer of more than {MAX_INTEGER_DIGITS:,} digits"]
-        ) from None

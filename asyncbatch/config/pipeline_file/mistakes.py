@@ -29,6 +29,12 @@ class Mistake(Struct, frozen=True):
         return f"{format_path(self.path)}: {self.message}" if self.path else self.message
 
 
+def first_mistakes(mistakes: list[Mistake]) -> list[Mistake]:
+    """Return the first mistake of each value: one with a missing variable is also invalid."""
+    first = {mistake.path: mistake for mistake in reversed(mistakes)}
+    return [one for one in mistakes if first[one.path] is one]
+
+
 def format_path(path: KeyPath) -> str:
     """Return a key path as text: `source[0].pagination.type`."""
     text = ""

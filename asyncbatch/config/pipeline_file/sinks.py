@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 
 _POSTGRES = ("postgresql", "postgres")
 DATABASES = (*_POSTGRES, "sqlite", "duckdb")
+
+
+# The kinds of target that a key of the sink is for; other keys are for all.
+_TAKERS = {
+    "table": DATABASES, "key": DATABASES, "mode": DATABASES,
+    "schema_contract": DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
+    "override_identity": _POSTGRES,
+    "columns": ("csv",), "csv_safe": ("csv",), "null_value": ("csv",),
+    "nested": ("parquet",),
+    "format": ("folder",), "compression": ("folder",),
+}  # fmt: skip
 
 
 class PoolTable(Options, frozen=True):
@@ -80,15 +91,7 @@ class SinkTable(SinkOptions, frozen=True, kw_only=True):
             return
         if form in DATABASES and "table" not in given:
             yield ("table",), "is missing: a database needs the name of a table"
-        takers = {
-            "table": DATABASES, "key": DATABASES, "mode": DATABASES,
-            "schema_contract": DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
-            "override_identity": _POSTGRES,
-            "columns": ("csv",), "csv_safe": ("csv",), "null_value": ("csv",),
-            "nested": ("parquet",),
-            "format": ("folder",), "compression": ("folder",),
-        }  # fmt: skip
-        for key, forms in takers.items():
+        for key, forms in _TAKERS.items():
             if key in given and form not in forms:
                 sink = _FORM_NAMES.get(form, form)
                 yield (key,), f"is only for {_GROUP_NAMES[forms]}, but the sink is {sink}"
@@ -122,6 +125,15 @@ def form_of(to: str) -> str | None:
         return parse_location(to)[0]
     except UsageError:  # its message may show a password
         return None
+
+
+def redirect(sink: dict[str, Any], to: str) -> None:
+    """Set the target of a sink, and remove the keys that are only for other kinds of target."""
+    form = form_of(to)
+    for key, forms in _TAKERS.items():
+        if form is not None and form not in forms:
+            sink.pop(key, None)
+    sink["to"] = to
 
 
 def _refusal_of_target(to: str) -> str:

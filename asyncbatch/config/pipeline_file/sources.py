@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, field
 
+from asyncbatch.config.options.control import RetryCount, RetryDelay
 from asyncbatch.config.options.declare import (
     Bytes,
     Count,
@@ -250,6 +251,8 @@ class FilesSourceTable(InputOptions, frozen=True, kw_only=True, tag_field="type"
         tuple[Name, ...], Meta(description="Folders, files, globs, URLs, or - for standard input.")
     ] = ()
     name: Annotated[Name | None, Meta(description="The name of the source, for --only.")] = None
+    retries: RetryCount | None = None
+    retry_delay: RetryDelay = 0.2
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
