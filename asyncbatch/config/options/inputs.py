@@ -85,7 +85,6 @@ class FileOptions(Options, frozen=True, kw_only=True):
             metavar="ORIGINS",
             commas=True,
             trusted=True,
-            trusted=True,
         ),
     ] = ()
     allow_empty: Annotated[bool, option("Succeed even if no file is found.")] = False
