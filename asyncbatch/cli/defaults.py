@@ -111,8 +111,9 @@ def command_settings(
     from asyncbatch.errors import PipelineFileError
 
     trusted = {key for key, flag in flags.items() if flag.is_trusted}
+    outputs = {key for key, flag in flags.items() if flag.is_output}
     try:
-        return file.settings(command, option_table(command, flags), profile, trusted)
+        return file.settings(command, option_table(command, flags), profile, trusted, outputs)
     except PipelineFileError as error:
         to_stderr(f"Error: {error}")
         raise typer.Exit(exit_codes.USAGE) from None

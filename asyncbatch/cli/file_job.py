@@ -92,7 +92,7 @@ def etl_job(
     repeats = options.full_refresh or options.allow_duplicates
     if (dry_run or limit is not None) and repeats:
         raise UsageError(
-            "--full-refresh and --allow-duplicates need a ledger, and runs with --limit or "
+            "--full-refresh and --allow-duplicates need a ledger, and runs with --max-records or "
             "--dry-run have none: leave them out"
         )
     if dry_run:
@@ -167,25 +167,27 @@ def _named_sources(
 
 
 def limit_notes(target: Target) -> list[str]:
-    """Return the notes to print about a run with `--limit`."""
+    """Return the notes to print about a run with `--max-records`."""
     if not target.is_database or target.key:
         return []
     table = target.table
-    return [f"--limit keeps no ledger, and {table} has no key: the next run adds these rows again"]
+    return [
+        f"--max-records keeps no ledger, and {table} has no key: the next run adds these rows again"
+    ]
 
 
 def _check_limit(sink: SinkTable, target: Target | None) -> None:
-    """Raise UsageError for a target that a run with `--limit` would damage."""
+    """Raise UsageError for a target that a run with `--max-records` would damage."""
     if sink.mode == "replace":
         raise UsageError(
-            '--limit with sink.mode = "replace" would leave only those records in the table: look '
-            "at them with --dry-run, or load them elsewhere with --set sink.table=NAME and "
+            '--max-records with sink.mode = "replace" would leave only those records in the table: '
+            "look at them with --dry-run, or load them elsewhere with --set sink.table=NAME and "
             "--set sink.mode=append"
         )
     if target is not None and target.form == "folder":
         raise UsageError(
-            "--limit with a folder as the sink would leave files that hold only some of their "
-            "records: use --dry-run, or --set sink.to=FILE.jsonl"
+            "--max-records with a folder as the sink would leave files that hold only some of "
+            "their records: use --dry-run, or --set sink.to=FILE.jsonl"
         )
 
 

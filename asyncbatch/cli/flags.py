@@ -35,6 +35,7 @@ class Flag(Struct, frozen=True):
     splits: bool = False  # whether commas separate values
     is_main: bool = False  # shown by --help, which shows few
     is_trusted: bool = False  # set by a configuration file only if the user names it
+    is_output: bool = False  # a path that a found configuration file may set below its folder
     is_eager: bool = False  # known before other options are read
     hint: Any = None  # the type of the field, with its descriptions
     old: str | None = None  # the name that it had, which still works
@@ -133,6 +134,7 @@ def flags(kind: type[Options]) -> Iterator[Flag]:
             splits,
             bool(flag.get("main")),
             bool(flag.get("trusted")),
+            bool(flag.get("writes")),
             bool(flag.get("eager")),
             hints[field.name],
             flag.get("old"),

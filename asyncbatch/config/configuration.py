@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from asyncbatch.config.options.declare import KeyPath
 
 _REACHES = "can run code, or read and write elsewhere"
+_WRITES = "writes outside the folder of this file, or to a hidden file"
 _READS = "has a variable of the environment, which may be a secret"
+_DATABASE_FILE = re.compile(r"(sqlite|duckdb):///")
 _PROJECT_TABLE = ("tool", "asyncbatch")
 
 
@@ -50,12 +53,17 @@ class ConfigFile:
         self.tables: Any = _table_at(document, self.prefix)
 
     def settings(
-        self, command: str, table: type[Options], profile: str | None, trusted: Collection[str]
+        self,
+        command: str,
+        table: type[Options],
+        profile: str | None,
+        trusted: Collection[str],
+        outputs: Collection[str],
     ) -> dict[str, Setting]:
         """Return the options of a command by their keys: those of the profile before others.
 
-        `table` has the types of the options. A found file may not set the `trusted` ones. Raises
-        PipelineFileError.
+        `table` has the types of the options. A found file may not set the `trusted` ones, and the
+        `outputs` only to paths below its folder. Raises PipelineFileError.
         """
         mistakes = list(self._misnamed_tables(profile))
         paths: list[KeyPath] = [(command,)]
@@ -72,6 +80,8 @@ class ConfigFile:
                 found[key] = Setting(value, (*path, key))
                 if self.is_found and key in trusted:
                     mistakes.append(Mistake((*path, key), self._distrust(_REACHES)))
+                elif self.is_found and key in outputs and not self._is_below(value):
+                    mistakes.append(Mistake((*path, key), self._distrust(_WRITES)))
                 elif self.is_found and _has_variables(value):
                     mistakes.append(Mistake((*path, key), self._distrust(_READS)))
         if mistakes:
@@ -117,6 +127,22 @@ class ConfigFile:
         line = self.line(mistake.path)
         place = self.path if line is None else f"{self.path}:{line}"
         return f"{place}: {format_path((*self.prefix, *mistake.path))}: {mistake.message}"
+
+    def _is_below(self, value: Any) -> bool:
+        """Whether an output, or each of several, lies below the folder of this file.
+
+        Hidden files do not count: those of Git, for instance, can name programs to run.
+        """
+        if isinstance(value, list):
+            return all(map(self._is_below, value))
+        if not isinstance(value, str) or value == "-":
+            return True
+        path = _DATABASE_FILE.sub("", value)
+        if "://" in path or os.path.isabs(path):
+            return False
+        folder = os.path.realpath(os.path.dirname(self.path) or os.curdir)
+        parts = os.path.relpath(os.path.realpath(path), folder).split(os.sep)
+        return not any(part.startswith(".") for part in parts)
 
     def _distrust(self, reason: str) -> str:
         return (

@@ -1,4 +1,4 @@
-"""Tests of `etl --limit` and `etl --dry-run`."""
+"""Tests of `etl --max-records` and `etl --dry-run`."""
 
 from __future__ import annotations
 
@@ -71,11 +71,18 @@ def loaded(folder):
 def test_no_more_pages_than_needed_are_requested(etl, files, api, way, wanted):
     (path, more), (limit, pages) = way, wanted
     folder = files({"p.toml": pipeline(http(api, [path, "/echo"], more))})
-    report = json.loads(etl("p.toml", "--limit", str(limit), "-o", "json").stdout)
+    report = json.loads(etl("p.toml", "--max-records", str(limit), "-o", "json").stdout)
     assert report["records"]["read"] == limit
     assert api.requests == report["sources"][0]["pages"] == pages
     assert report["sources"][0]["state"] == "limited"
     assert loaded(folder) == [n for n in range(limit) if n != 3]
+
+
+def test_the_option_has_its_old_name_too(etl, files, api):
+    folder = files({"p.toml": pipeline(http(api, ["/cursor"], CURSOR))})
+    outcome = etl("p.toml", "--limit", "2", "-o", "json")
+    assert loaded(folder) == [0, 1]
+    assert "--limit is now called --max-records" in outcome.stderr
 
 
 def test_the_limit_counts_for_each_source(etl, files, api):
@@ -88,7 +95,7 @@ def test_the_limit_counts_for_each_source(etl, files, api):
     lines = "".join(json.dumps({"id": 200 + n, "email": "e"}) + "\n" for n in range(3))
     array = json.dumps([{"id": 300 + n, "email": "e"} for n in range(20)])
     folder = files({"p.toml": text, "in/1.jsonl": lines, "in/2.json": array, "in/3.json": array})
-    report = json.loads(etl("p.toml", "--limit", "12", "-o", "json").stdout)
+    report = json.loads(etl("p.toml", "--max-records", "12", "-o", "json").stdout)
     assert [source["records"]["read"] for source in report["sources"]] == [12] * 4
     ids = loaded(folder)
     assert sorted(set(ids)) == sorted({*range(12)} - {3} | {200, 201, 202} | {*range(300, 309)})
@@ -98,7 +105,7 @@ def test_fewer_records_than_the_limit_are_all(etl, files, api):
     folder = files({"p.toml": pipeline(http(api, ["/cursor", "/page"], CURSOR))})
     api.misbehave(status(500), times=9, path="/page")
     api.records = api.records[:25]
-    outcome = etl("p.toml", "--limit", "30", "-o", "json", "--set", "source.0.retries=0")
+    outcome = etl("p.toml", "--max-records", "30", "-o", "json", "--set", "source.0.retries=0")
     report = json.loads(outcome.stdout)
     assert outcome.returncode == 1
     assert (report["records"]["read"], report["files"]["failed"]) == (25, 1)
@@ -114,7 +121,7 @@ def test_records_before_the_failure_of_a_source_are_loaded(etl, files, api):
 
     api.misbehave(as_usual)
     api.misbehave(truncate(), times=9)
-    outcome = etl("p.toml", "--limit", "15", "-o", "json", "--set", "source.0.retries=0")
+    outcome = etl("p.toml", "--max-records", "15", "-o", "json", "--set", "source.0.retries=0")
     report = json.loads(outcome.stdout)
     assert report["sources"][0]["state"] == "failed"
     assert [failure["kind"] for failure in report["failures"]] == ["missing_field", "http"]
@@ -128,7 +135,7 @@ def test_of_a_huge_file_the_first_records_are_taken(etl, files, form):
     name = "huge.jsonl" if form == "lines" else "huge.json"
     folder = files({"p.toml": pipeline(from_files(name, "other.json")), name: body})
     files({"other.json": '{"id": -1, "email": "e"}'})
-    report = json.loads(etl("p.toml", "--limit", "5", "-o", "json").stdout)
+    report = json.loads(etl("p.toml", "--max-records", "5", "-o", "json").stdout)
     assert report["files"]["succeeded"] == report["files"]["total"] == 1
     assert loaded(folder) == [0, 1, 2, 3, 4]
 
@@ -140,7 +147,7 @@ def test_async_functions_get_no_more_than_the_limit(etl, files, api):
         "f.py": "async def seen(record):\n    print(record['id'])\n    return record\n",
         "in.json": json.dumps([{"id": 300 + n, "email": "e"} for n in range(20)]),
     })  # fmt: skip
-    outcome = etl("p.toml", "--limit", "2", "--no-progress")
+    outcome = etl("p.toml", "--max-records", "2", "--no-progress")
     printed = sorted(int(line) for line in outcome.stderr.splitlines() if line.isdigit())
     assert printed == sorted(loaded(folder)) == [0, 1, 300, 301]
 
@@ -148,7 +155,7 @@ def test_async_functions_get_no_more_than_the_limit(etl, files, api):
 def test_a_limited_run_is_not_recorded(etl, files, api):
     folder = files({"p.toml": pipeline(http(api, ["/cursor"], CURSOR), from_files("in.json"))})
     files({"in.json": '[{"id": 300, "email": "e"}, {"id": 301, "email": "e"}]'})
-    assert etl("p.toml", "--limit", "1").returncode == 0
+    assert etl("p.toml", "--max-records", "1").returncode == 0
     assert loaded(folder) == [0, 300] or loaded(folder) == [300, 0]
     report = json.loads(etl("p.toml", "-o", "json").stdout)
     assert report["files"]["skipped"] == 0
@@ -160,7 +167,7 @@ def test_a_note_warns_about_rows_that_the_next_run_adds_again(etl, files):
     folder = files({"p.toml": pipeline(from_files("in.json"), sink=sink), "in.json": '[{"id": 1}]'})
     assert (
         "people has no key: the next run adds these rows again"
-        in etl("p.toml", "--limit", "1").stdout
+        in etl("p.toml", "--max-records", "1").stdout
     )
     assert etl("p.toml").returncode == 0
     assert loaded(folder) == [1, 1]
@@ -169,12 +176,12 @@ def test_a_note_warns_about_rows_that_the_next_run_adds_again(etl, files):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("--limit", "3", "--set", "sink.mode=replace"), "would leave only those records"),
-        (("--limit", "3", "--full-refresh"), "need a ledger, and runs with --limit or"),
-        (("--dry-run", "--allow-duplicates"), "need a ledger, and runs with --limit or"),
+        (("--max-records", "3", "--set", "sink.mode=replace"), "would leave only those records"),
+        (("--max-records", "3", "--full-refresh"), "need a ledger, and runs with --max-records or"),
+        (("--dry-run", "--allow-duplicates"), "need a ledger, and runs with --max-records or"),
         (("--dry-run", "--report", "r.json"), "leave out --report"),
         (("--dry-run", "-o", "junit"), "leave out --report, junit"),
-        (("--limit", "0"), "x>=1"),
+        (("--max-records", "0"), "x>=1"),
     ],
 )
 def test_contradictory_options_are_refused(etl, files, change, words):
@@ -188,7 +195,7 @@ def test_contradictory_options_are_refused(etl, files, change, words):
 def test_a_folder_would_get_files_that_are_not_whole(etl, files):
     sink = '[sink]\nto = "out/"\n'
     files({"p.toml": pipeline(from_files("in.json"), sink=sink), "in.json": "[1, 2]"})
-    outcome = etl("p.toml", "--limit", "1")
+    outcome = etl("p.toml", "--max-records", "1")
     assert outcome.returncode == 2
     assert "only some of their records" in outcome.stderr
 
@@ -221,7 +228,7 @@ def test_a_dry_run_keeps_existing_rows(etl, files, api):
 
 def test_a_dry_run_as_json(etl, files, api):
     files({"p.toml": pipeline(http(api, ["/page"], PAGES))})
-    report = json.loads(etl("p.toml", "--dry-run", "--limit", "5", "-o", "json").stdout)
+    report = json.loads(etl("p.toml", "--dry-run", "--max-records", "5", "-o", "json").stdout)
     assert report["dry_run"] is True
     [source] = report["sources"]
     assert source["rows"] == [record for record in RECORDS[:5] if record["id"] != 3]
@@ -232,7 +239,7 @@ def test_a_dry_run_as_json(etl, files, api):
 
 def test_a_dry_run_as_json_lines(etl, files, api):
     files({"p.toml": pipeline(http(api, ["/page"], PAGES))})
-    outcome = etl("p.toml", "--dry-run", "--limit", "4", "-o", "jsonl")
+    outcome = etl("p.toml", "--dry-run", "--max-records", "4", "-o", "jsonl")
     *events, summary = map(json.loads, outcome.stdout.splitlines())
     rows = [event for event in events if event["event"] == "row"]
     assert [row["row"] for row in rows] == RECORDS[:3]
@@ -245,7 +252,7 @@ def test_a_dry_run_of_incremental_sources_is_judged_like_the_run(etl, files, api
     more = CURSOR + '\nincremental = { field = "id", param = "since", initial = "5" }'
     api.records = [{**record, "updated_at": "6"} for record in RECORDS]
     files({"p.toml": pipeline(http(api, ["/cursor"], more))})
-    assert etl("p.toml", "--dry-run", "--limit", "2").returncode == 0
+    assert etl("p.toml", "--dry-run", "--max-records", "2").returncode == 0
     assert api.seen[-1].query == {"since": "5"}
     elsewhere = ("--set", "sink={to='out.jsonl'}")
     assert "needs a database" in etl("p.toml", "--dry-run", *elsewhere).stderr

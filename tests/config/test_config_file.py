@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import tomllib
 from typing import Any, get_args
 
@@ -199,19 +200,20 @@ def test_help_and_version_read_no_file(place):
 # The options that may run code or programs, or lead to other files and servers.
 TRUSTED = {
     "run": {
-        *("call", "jq", "jq_env", "engine", "scheduler", "endpoint", "to", "mode", "dead_letter"),
-        "allow_origins",
-        *("report", "ledger", "lock", "files_from", "from_dead_letter", "follow_symlinks"),
+        *("call", "jq", "jq_env", "engine", "scheduler", "endpoint", "mode", "allow_origins"),
+        *("files_from", "from_dead_letter", "follow_symlinks"),
     },
-    "validate": {
-        *("endpoint", "allow_origins", "dead_letter", "report", "files_from", "follow_symlinks"),
-    },
-    "etl": {"set", "to", "dead_letter", "engine", "scheduler", "report", "lock"},
-    "stream": {
-        *("set", "call", "jq", "jq_env", "to", "dead_letter", "late", "checkpoint", "report"),
-        "lock",
-    },
-}  # fmt: skip
+    "validate": {"endpoint", "allow_origins", "files_from", "follow_symlinks"},
+    "etl": {"set", "engine", "scheduler"},
+    "stream": {"set", "call", "jq", "jq_env"},
+}
+# The options that write files or tables.
+OUTPUTS = {
+    "run": {"to", "dead_letter", "report", "ledger", "lock"},
+    "validate": {"dead_letter", "report"},
+    "etl": {"to", "dead_letter", "report", "lock"},
+    "stream": {"to", "dead_letter", "late", "checkpoint", "report", "lock"},
+}
 # Options whose value names a file that is only compared or looked into: nothing of it is passed on.
 HARMLESS = {"schema", "ref", "root", "table"}
 
@@ -226,10 +228,12 @@ def test_options_that_name_files_servers_or_code_are_trusted():
     for name, one in commands().items():
         found = one.callback.flags.values()
         assert {flag.parameter for flag in found if flag.is_trusted} == TRUSTED[name]
+        assert {flag.parameter for flag in found if flag.is_output} == OUTPUTS[name]
         reaching = {"FILE", "[FILE]", "TARGET", "URL", "ADDRESS", "DIR", "FUNCTION", "EXPR"}
         for flag in found:
             if reaching & set((flag.metavar or "").split("|")) and not flag.is_eager:
-                assert flag.is_trusted or flag.parameter in HARMLESS, flag.parameter
+                is_guarded = flag.is_trusted or flag.is_output
+                assert is_guarded or flag.parameter in HARMLESS, flag.parameter
 
 
 SAMPLES = {
@@ -304,6 +308,51 @@ def test_a_found_file_takes_nothing_from_the_environment(place, line):
     assert ": has a variable of the environment" in ran.stderr
     named = command(place, "config", "show", "run", "--config", "asyncbatch.toml")
     assert line in named.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "is_below"),
+    [
+        ("o.jsonl", True),
+        ("out/", True),
+        ("../in/o.jsonl", True),
+        ("sqlite:///o.db", True),
+        ("-", True),
+        ("../o.jsonl", False),
+        ("/tmp/o.jsonl", False),
+        ("sqlite:////tmp/o.db", False),
+        ("duckdb:///../o.db", False),
+        ("linked/o.jsonl", False),
+        (".git/config", False),
+        ("out/.profile", False),
+        ("s3://bucket/o.jsonl", False),
+        ("postgresql://host/db", False),
+    ],
+)
+def test_a_found_file_writes_only_below_its_folder(place, tmp_path_factory, value, is_below):
+    inside = place / "in"
+    inside.mkdir()
+    (inside / "linked").symlink_to(tmp_path_factory.mktemp("elsewhere"))
+    for line in (f'to = "{value}"', f'report = ["r.json", "{value}"]', f'dead_letter = "{value}"'):
+        (inside / "asyncbatch.toml").write_text(f"[run]\n{line}\n")
+        shown = command(inside, "config", "show", "run")
+        assert shown.returncode == (0 if is_below else 2), shown.stderr
+        assert is_below or "writes outside the folder of this file" in shown.stderr
+
+
+def test_a_found_file_has_a_whole_nightly_job(place):
+    (place / "asyncbatch.toml").write_text("""\
+[profile.nightly.run]
+to = "sqlite:///all.db"
+table = "people"
+dead_letter = "bad.jsonl"
+report = ["run.json"]
+lock = "nightly.lock"
+""")
+    assert command(place, "run", "data", "--profile", "nightly").returncode == 0
+    rows = sqlite3.connect(place / "all.db").execute("SELECT count(*) FROM people").fetchone()
+    assert rows == (json.loads((place / "run.json").read_text())["records"]["written"],)
+    assert rows[0] > 0
 
 
 def test_a_found_file_runs_nothing_and_a_named_one_does(place):

@@ -81,7 +81,6 @@ def test_an_option_that_is_declared_once_is_everywhere(changed, tmp_path):
 
 # Names with two meanings or texts, and the reason.
 TWO_MEANINGS = {
-    "--limit": "files of a run, records of each source of a pipeline: both are its inputs",
     "--to": "each command writes something else",
     "--check-formats": "validate checks them unless told otherwise",
     "--schema": "validate needs one",
@@ -93,6 +92,9 @@ TWO_TEXTS = {
     "--dry-run": "a run lists files, a pipeline shows rows",
     "--max-failures": "a stream counts late events too, and keeps exit status 0 without it",
     "--print-schema": "streams have pipeline files of their own",
+    "--resume": "a pipeline always does",
+    "--retries": "a pipeline has a number for each source",
+    "--table": "a pipeline file has a table already",
     "--timeout": "for each file, or for each event",
     "--workers": "a stream starts them at high rates",
 }

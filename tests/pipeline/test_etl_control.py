@@ -81,7 +81,7 @@ def test_a_second_run_leaves_while_the_lock_is_held(folder, etl):
     ) as first:  # fmt: skip
         try:
             wait_until((place / "at-it").exists, running=first)
-            second = etl("people.toml", "--lock", "--limit", "1")
+            second = etl("people.toml", "--lock", "--max-records", "1")
             assert second.returncode == 75
             assert f"process {first.pid}" in second.stderr
             other = ("--lock", "--set", "sink.to=sqlite:///o.db", "--timeout", "0.5")

@@ -186,7 +186,7 @@ class LockFlags(Options, frozen=True, kw_only=True):
             "the lock file; --lock=FILE is never read as an input.",
             metavar="[FILE]",
             default="one file per job",
-            trusted=True,
+            writes=True,
         ),
     ] = None
     lock_wait: Annotated[
@@ -231,7 +231,7 @@ class RetryFlags(Options, frozen=True, kw_only=True):
         option(
             "Keep rejected records and the names of failed files, as JSON Lines.",
             metavar="FILE",
-            trusted=True,
+            writes=True,
             main=True,
         ),
     ] = None
@@ -257,7 +257,7 @@ class OutputFlags(Options, frozen=True, kw_only=True):
             "Also write a report file: .json (the object), .jsonl (events), .md, .prom (metrics) "
             "or, but not of a stream, .xml (JUnit).",
             metavar="FILE",
-            trusted=True,
+            writes=True,
             main=True,
         ),
     ] = ()

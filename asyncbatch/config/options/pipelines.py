@@ -36,7 +36,7 @@ class ReplaceFlags(Options, frozen=True, kw_only=True):
             "only for another kind of target.",
             metavar="TARGET",
             default="the file's sink.to",
-            trusted=True,
+            writes=True,
             main=True,
         ),
     ] = None
@@ -53,7 +53,7 @@ class ReplaceFlags(Options, frozen=True, kw_only=True):
             metavar="FILE",
             default="the file's dead_letter.to",
             panel="Failures",
-            trusted=True,
+            writes=True,
             main=True,
         ),
     ] = None
@@ -99,6 +99,8 @@ class EtlFlags(Options, frozen=True, kw_only=True):
         Count | None,
         option(
             "Read only the first N records of each source, without recording them as done.",
+            name="--max-records",
+            old="--limit",
             metavar="N",
             main=True,
         ),
@@ -128,8 +130,8 @@ class EtlFlags(Options, frozen=True, kw_only=True):
     dry_run: Annotated[
         bool,
         option(
-            "Show the rows of the first 10 records of each source (or --limit N) as a table; load "
-            "nothing.",
+            "Show the rows of the first 10 records of each source (or --max-records N) as a table; "
+            "load nothing.",
             panel="Control",
             main=True,
         ),

@@ -185,7 +185,7 @@ class StreamTargetFlags(StreamSinkOptions, frozen=True, kw_only=True):
             "table each window and key is one row.",
             metavar="TARGET",
             default="standard output",
-            trusted=True,
+            writes=True,
             main=True,
         ),
     ] = None
@@ -225,7 +225,7 @@ class StreamControlFlags(Options, frozen=True, kw_only=True):
             "Save the state in FILE, to continue after a stop or a crash; resume from FILE if it "
             "exists.",
             metavar="FILE",
-            trusted=True,
+            writes=True,
             main=True,
         ),
     ] = None
@@ -258,7 +258,7 @@ class StreamFailureFlags(Options, frozen=True, kw_only=True):
         option(
             "Keep events whose window has closed, as JSON Lines.",
             metavar="FILE",
-            trusted=True,
+            writes=True,
         ),
     ] = None
     dead_letter: Annotated[
@@ -266,7 +266,7 @@ class StreamFailureFlags(Options, frozen=True, kw_only=True):
         option(
             "Keep rejected events, as JSON Lines.",
             metavar="FILE",
-            trusted=True,
+            writes=True,
             main=True,
         ),
     ] = None

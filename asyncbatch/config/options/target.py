@@ -127,7 +127,7 @@ class TargetFlags(SinkOptions, frozen=True, kw_only=True):
             "FOLDER/ like the input, sqlite:///FILE, duckdb:///FILE, "
             "postgresql://USER@HOST/DATABASE.",
             metavar="TARGET",
-            trusted=True,
+            writes=True,
             main=True,
         ),
     ] = None
@@ -154,7 +154,7 @@ class LedgerFlags(Options, frozen=True, kw_only=True):
             "The file that records which inputs are done, if the target is not a database.",
             metavar="FILE",
             default="a file in $XDG_STATE_HOME/asyncbatch",
-            trusted=True,
+            writes=True,
         ),
     ] = None
     identity: Annotated[
