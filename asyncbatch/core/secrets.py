@@ -106,8 +106,8 @@ def _passwords_in(address: str) -> list[str]:
     ]
     if user_info := _USER_INFO.search(address):
         passwords.append(user_info[0][len(user_info[1]) + 1 : -1])
-    unquoted = [unquoted(secret) for secret in passwords]
-    return sorted(filter(None, {*passwords, *unquoted}), key=len, reverse=True)
+    decoded = map(unquoted, passwords)
+    return sorted(filter(None, {*passwords, *decoded}), key=len, reverse=True)
 
 
 def _is_password_name(name: str) -> bool:
