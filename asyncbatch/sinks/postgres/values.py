@@ -107,6 +107,8 @@ def _sent(kind: Kind, values: list[Any], column: ColumnType) -> list[Any]:
                 jsonb_text(decode(json.encode())) if json and json[0] in "[{" else text
                 for json, text in zip(values, found, strict=True)
             ]
+        if have == "numeric" and column.is_made:  # it may have had doubles, which have no scale
+            found = [text and text.removesuffix(".0") for text in found]
         return list(map(_decimal, found)) if have == "numeric" else found
     if kind == "text":
         return values

@@ -240,3 +240,12 @@ def test_the_edges_of_single_precision(text):
 def test_decimals_fit_their_places(number, have, places):
     text = f"{number}e-{have}"
     assert is_rounded(text, places) == (number % 10 ** max(0, have - places) != 0)
+
+
+def test_a_number_is_shown_alike_in_a_column_that_had_doubles_and_in_one_that_had_not(load, sql):
+    small, large = [{"n": 0.0}, {"n": 2.0}, {"n": 1.5}], [{"n": 2**70}]
+    load(small, name="a.jsonl", table="parts")
+    load(large, name="b.jsonl", table="parts")
+    load([*small, *large], name="c.jsonl", table="whole")
+    found = [sql(f"SELECT n::text FROM {table} ORDER BY {table}.n") for table in ("parts", "whole")]
+    assert found[0] == found[1] == [("0",), ("1.5",), ("2",), (str(2**70),)]
