@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +28,7 @@ T = TypeVar("T")
 GENERATED_FLAW = "the table generates the values of this column"
 
 
-class DatabaseSink:
+class DatabaseSink(ABC):
     """A table of a database: append, replace, or upsert by key.
 
     New fields add columns, and values widen column types. See `BatchSink` for the order of calls.
@@ -132,7 +133,7 @@ class DatabaseSink:
         """Return another connection, to read the ledger."""
         return self._new_connection(os.path.abspath(self.name))
 
-    def _start(self) -> None:
+    def _start(self) -> None:  # noqa: B027 - only some databases need it
         """Prepare for the run: the checks have passed."""
 
     def _abandon(self) -> None:
@@ -170,7 +171,7 @@ class DatabaseSink:
                 self._begin()
             return work()
 
-    def _begin(self) -> None:
+    def _begin(self) -> None:  # noqa: B027 - only some databases need it
         """Adapt to changes of the table by other processes: a transaction has begun."""
 
     def _commit(self, work: Callable[[], None], entries: Sequence[Entry] = ()) -> None:  # noqa: ARG002 - for servers: a file is never in doubt
@@ -203,9 +204,9 @@ class DatabaseSink:
             reason = f"{self._explained(error)}{attempts_note(error)}"
             raise SinkError(f"cannot write {self.name}: {reason}") from None
 
+    @abstractmethod
     def _is_transient(self, error: BaseException) -> bool:
         """Whether another attempt may succeed."""
-        raise NotImplementedError
 
     def _explained(self, error: BaseException) -> str:
         """Return the message of an error of the database."""
@@ -233,13 +234,13 @@ class DatabaseSink:
         return self._ledger_type(self._connection)
 
     @property
+    @abstractmethod
     def _present(self) -> Collection[str]:
         """The columns of the table that take values; none if there is no table."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _check_names(self) -> None:
         """Raise UsageError if the table cannot have this name."""
-        raise NotImplementedError
 
     def _check_tables(self) -> None:
         """Raise UsageError if the table cannot be written."""
@@ -247,13 +248,13 @@ class DatabaseSink:
             if (kind := self._kind_of(table)) not in (None, "table"):
                 raise UsageError(f"cannot use {self.name}: {table.table} is a {kind}, not a table")
 
+    @abstractmethod
     def _kind_of(self, table: TableName) -> str | None:
         """Return the kind of the object with this name ("table", "view", ...), or None."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _read_columns(self) -> None:
         """Read the columns of the table, if it exists."""
-        raise NotImplementedError
 
     def _prepare(self) -> None:
         """Check the table, and read its columns."""
@@ -331,9 +332,9 @@ class DatabaseSink:
         if self._job:
             self._ledger.promote(self._job.fingerprint, self._fold(self.table))
 
+    @abstractmethod
     def _sort_columns(self) -> None:
         """Put the columns of the table in the order of their names."""
-        raise NotImplementedError
 
     # The rows.
 
@@ -407,6 +408,6 @@ class DatabaseSink:
         """Insert the rows that the table accepts; return the reasons against the others."""
         raise NotImplementedError
 
+    @abstractmethod
     def _remove(self, keys: ColumnBlock) -> None:
         """Delete the rows with these keys."""
-        raise NotImplementedError
