@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncbatch.cli.stream_work import StreamWork
-    from asyncbatch.config.job import StreamSettings
     from asyncbatch.pipeline.stream.delivery import DeliverySettings
     from asyncbatch.sources.base import LiveSource
     from asyncbatch.sources.live.open import LiveOptions
@@ -156,7 +155,7 @@ def stream_events(
                 letters=failures.dead_letter is not None,
                 tracebacks=output.verbose,
             )
-            _check_options(settings, source, failures.late)
+            _check_sources(source)
             live = _live_options(source, reading)
             work = StreamWork(
                 settings,
@@ -240,12 +239,10 @@ def _transforms(jq: JqFlags, call: CallFlags, schema: SchemaFlags) -> "tuple[Tra
     ).transforms
 
 
-def _check_options(settings: "StreamSettings", sources: "Sequence[str]", late: str | None) -> None:
-    """Raise UsageError for an option without effect, or an unusable source."""
+def _check_sources(sources: "Sequence[str]") -> None:
+    """Raise UsageError for an unusable source."""
     from asyncbatch.errors import UsageError
 
-    for name, reason in settings.contradictions(has_late=late is not None):
-        raise UsageError(f"--{name.replace('_', '-')} {reason}")
     for number, source in enumerate(sources):
         if source in sources[:number]:
             raise UsageError(f"{source} is given twice: name each source once")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from asyncbatch.cli.stream_output import StreamOutput, StreamPart
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.cli.values import failure_budget
 from asyncbatch.core.report import StreamReport
+from asyncbatch.core.retry import Retries
 from asyncbatch.core.units import format_count, printable
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline.stream.delivery import StreamDelivery
@@ -58,6 +61,9 @@ class StreamWork:
         lists_failures: bool,
     ) -> None:
         _check_output(output.output, delivery.to)
+        settings = replace(settings, retries=Retries(failures.retries, failures.retry_delay))
+        for name, reason in settings.contradictions(has_late=late is not None):
+            raise UsageError(f"--{name.replace('_', '-')} {reason}")
         late_file, dead_file = (
             AppendFile(path, is_private=True) if path else None for path in (late, dead_letter)
         )

@@ -432,6 +432,8 @@ def stream_summary_lines(
     if tally.late_in_part:
         split.append(f"{tally.late_in_part:,} late for some of their windows")
     yield f"  events   {', '.join(split) or 'none'}"
+    if tally.retries:
+        yield f"  retries  {tally.retries:,} after temporary failures"
     if report.left:
         yield f"  left     {format_count(report.left, 'event')} that arrived, not processed"
     if tally.lost:

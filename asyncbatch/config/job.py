@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from asyncbatch.config.options.streams import DEFAULT_MAX_KEYS
 from asyncbatch.core.records import STDIN
+from asyncbatch.core.retry import Retries
 from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.identity import InputNaming
@@ -18,7 +19,6 @@ from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.core.retry import Retries
     from asyncbatch.core.settings import DaskSettings, LedgerSettings, StoreSettings
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.sinks.base import BatchSink
@@ -288,6 +288,7 @@ class StreamSettings(Struct, frozen=True):
     transforms: tuple[TransformSpec, ...] = ()
     letters: bool = False  # whether dead letters are written
     tracebacks: bool = False
+    retries: Retries = Retries()  # of functions, after transient errors
 
     def contradictions(self, *, has_late: bool = False) -> Iterator[tuple[str, str]]:
         """Yield each option without effect, and the reason.
@@ -305,3 +306,7 @@ class StreamSettings(Struct, frozen=True):
                     yield name, "needs the events' own time, not the time of arrival"
         if self.overflow_key is not None and not self.by:
             yield "overflow_key", "is only for events that are grouped by a field"
+        if self.retries.count and not any(
+            isinstance(one, CallSpec | FunctionSpec) for one in self.transforms
+        ):
+            yield "retries", "is only for calls of functions"

@@ -152,6 +152,7 @@ class StreamTally(Struct):
     kinds: dict[str, int] = field(default_factory=dict)  # rejections and losses by kind
     groups: list[FailureGroup] = field(default_factory=list)  # the first few equal rejections
     missing: MissingNames = field(default_factory=MissingNames)
+    retries: int = 0
 
     @property
     def failures(self) -> int:

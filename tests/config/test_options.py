@@ -93,7 +93,7 @@ TWO_TEXTS = {
     "--max-failures": "a stream counts late events too, and keeps exit status 0 without it",
     "--print-schema": "streams have pipeline files of their own",
     "--resume": "a pipeline always does",
-    "--retries": "a pipeline has a number for each source",
+    "--retries": "a pipeline has a number for each source, and a stream reads its sources again",
     "--table": "a pipeline file has a table already",
     "--timeout": "for each file, or for each event",
     "--workers": "a stream starts them at high rates",

@@ -21,7 +21,7 @@ from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.storage import local as content
 from asyncbatch.storage.local import open_with_retries
 from asyncbatch.workers.tasks.count import CountTask
-from tests.commands import ROOT
+from tests.commands import ROOT, run_command
 
 AT_ONCE = Retries(2, 0.0)
 RETRY = ("--retries", "2", "--retry-delay", "0")
@@ -149,6 +149,43 @@ def test_the_summary_counts_retries_if_there_were_any(run, records):
     shown = run("a.jsonl", "--call", "fn.py:once", *RETRY).stdout
     assert "2 after temporary failures" in shown
     assert "retries" not in run("a.jsonl", "--call", "fn.py:once", *RETRY).stdout
+
+
+def stream_of(folder, function, *options):
+    events = "".join(f'{{"n": {n}, "timestamp": {1_767_225_600 + n}}}\n' for n in (1, 2, 3))
+    (folder / "e.jsonl").write_text(events)
+    done = run_command(
+        *("stream", "e.jsonl", "--call", f"fn.py:{function}", "--to", "w.jsonl", "-o", "json"),
+        *("--agg", "count", "--agg", "sum:n", *options),
+        cwd=folder,
+    )
+    rows = [json.loads(line) for line in (folder / "w.jsonl").read_bytes().splitlines()]
+    return done, json.loads(done.stdout), [row["aggregates"] for row in rows]
+
+
+@pytest.mark.parametrize("workers", [(), ("-w", "0")])
+@pytest.mark.parametrize("function", ["returned", "awaited"])
+def test_a_stream_calls_it_again_too(records, function, workers):
+    done, report, rows = stream_of(records, function, *RETRY, *workers)
+    assert (done.returncode, rows) == (0, [{"count": 3, "sum_n": 6}])
+    assert [tries(records, number) for number in (1, 2, 3)] == [3, 3, 3]
+    assert report["retries"] == 6
+
+
+@pytest.mark.parametrize("function", ["never", "never_async"])
+def test_a_stream_rejects_what_fails_each_time(records, function):
+    done, report, rows = stream_of(records, function, *RETRY)
+    assert (done.returncode, rows) == (1, [])
+    messages = [failure["message"] for failure in report["failures"]]
+    assert messages == ["ConnectionResetError: the server is gone (tried 3 times)"] * 3
+    assert report["retries"] == 6
+
+
+def test_retries_of_a_stream_without_a_call_are_refused(stream, files):
+    files({"e.jsonl": "{}"})
+    code, _, stderr = stream("e.jsonl", "--jq", ".", *RETRY)
+    assert code == 2
+    assert "--retries is only for calls of functions" in stderr
 
 
 # Files

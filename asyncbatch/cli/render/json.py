@@ -108,6 +108,7 @@ def _stream_object(report: StreamReport, command: str, exit_code: int) -> Stream
         rates=StreamRates(
             events_per_s=_rate(report.read, report), bytes_per_s=_rate(report.bytes, report)
         ),
+        retries=tally.retries,
         this_run=RunCounts(events=report.read, bytes=report.bytes),
     )  # fmt: skip
 
@@ -275,6 +276,7 @@ def _merge_streams(reports: Sequence[StreamFields]) -> StreamReport:
         late_in_part=sum(report.events.late_in_part for report in reports),
         windows=sum(report.windows.over for report in reports),
         refused=sum(report.windows.refused for report in reports),
+        retries=sum(report.retries for report in reports),
     )
     failures = [failure for report in reports for failure in report.failures]
     for failure in failures:

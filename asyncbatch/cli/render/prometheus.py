@@ -142,6 +142,7 @@ class Metrics:
         gauge("windows", "Closed windows, counted once for each key.", tally.windows)
         gauge("windows_refused", "Windows that the target refused.", tally.refused)
         gauge("read_bytes", "Bytes read from all sources.", tally.bytes)
+        gauge("retries", "Number of retries.", tally.retries)
         if report.lag is not None:
             lag_s = report.lag / 1e6  # from microseconds
             gauge("watermark_lag_seconds", "Distance of the watermark to the clock.", lag_s)

@@ -211,6 +211,7 @@ class StreamFields(_Fields, kw_only=True):
     losses: _Count
     windows: WindowCounts
     rates: StreamRates
+    retries: _Count = 0
     peak_memory_bytes: _Count
     failures: list[FailureFields]
     failures_omitted: _Count

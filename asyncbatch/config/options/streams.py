@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from asyncbatch.config.options.control import OutputFlags
+from asyncbatch.config.options.control import OutputFlags, RetryDelay
 from asyncbatch.config.options.declare import (
     AggregateText,
     Count,
@@ -253,6 +253,11 @@ class StreamFailureFlags(Options, frozen=True, kw_only=True):
             metavar="DURATION",
         ),
     ] = None
+    retries: Annotated[
+        Natural,
+        option("Retry a --call after a temporary failure: a lost connection.", metavar="N"),
+    ] = 0
+    retry_delay: RetryDelay = 0.2
     late: Annotated[
         Name | None,
         option(

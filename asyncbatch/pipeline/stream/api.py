@@ -20,6 +20,7 @@ from asyncbatch.config.job import (
     checked_settings,
 )
 from asyncbatch.config.options.streams import DEFAULT_MAX_KEYS
+from asyncbatch.core.retry import Retries
 from asyncbatch.core.units import parse_duration
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.formats.decoder import decode
@@ -184,6 +185,8 @@ class Stream:
         checkpoint_every: Span = 10,
         call_concurrency: int = CALL_CONCURRENCY,
         timeout: float | None = None,
+        retries: int = 0,
+        retry_delay: float = 0.2,
         workers: int | None = None,
         tracebacks: bool = False,
     ) -> None:
@@ -208,6 +211,7 @@ class Stream:
                 transforms=_checked_transforms(transforms),
                 letters=dead_letter is not None,
                 tracebacks=tracebacks,
+                retries=Retries(_check_minimum(0, "retries", retries) or 0, retry_delay),
             )
             for name, reason in settings.contradictions(has_late=late is not None):
                 raise UsageError(f"{name} {reason}")

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.records import Failure, display_path
+from asyncbatch.core.retry import Retrier
 from asyncbatch.core.tally import StreamTally
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.detect import find_stream_fault
@@ -163,7 +164,8 @@ class StreamCore:
         self._reject, self._late = reject, late
         self._on_failure, self._failure_groups = on_failure, failure_groups
         self._events_left = max_events
-        self.stages = make_stages(settings.transforms)
+        self._retrier = Retrier(settings.retries)
+        self.stages = make_stages(settings.transforms, self._retrier)
         self.runs_async = is_async(self.stages)
         self._chain = None if self.runs_async else chain_of(self.stages, settings.transforms)
 
@@ -372,6 +374,7 @@ class StreamCore:
     ) -> list[Window]:
         """Add the outcome of lines; blocks end at position `after` of the file."""
         if part.blocks is not None:
+            self.tally.retries += part.retries
             return self._take_blocks(source, part.blocks, after)
         return [
             window
@@ -451,6 +454,7 @@ class StreamCore:
         tally = self.tally
         tally.read += block.records
         tally.dropped += block.dropped
+        tally.retries += self._retrier.take_retry_count()
         if block.rejected:
             for failure, _ in block.rejected:
                 tally.reject(failure, self._failure_groups)

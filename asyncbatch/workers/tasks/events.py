@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Position, display_path
+from asyncbatch.core.retry import Retrier
 from asyncbatch.formats.lines import count_lines
 from asyncbatch.transforms.chain import make_chain
 from asyncbatch.windows.aggregates import AggregateSet
@@ -93,15 +94,17 @@ class EventsPart(Struct):
     blocks: list[EventBlock] | None = None
     folded: list[Folded] = []  # for each piece; None if its lines must be read one by one
     seconds: float = 0.0  # the time that it took
+    retries: int = 0
 
 
 class EventsTask:
     """Reads and transforms lines. `keeps_texts`: the events are returned with their texts."""
 
     def __init__(self, settings: StreamSettings, *, keeps_texts: bool) -> None:
+        self._retrier = Retrier(settings.retries)
         self._reader = EventReader(
             settings, AggregateSet(settings.aggregates), "", lambda: time.time_ns() // 1000,
-            chain=make_chain(settings.transforms), keeps_texts=keeps_texts,
+            chain=make_chain(settings.transforms, self._retrier), keeps_texts=keeps_texts,
         )  # fmt: skip
         self.progress = Progress()  # as that of `TransformTask`, but counts lines instead of files
 
@@ -111,7 +114,8 @@ class EventsTask:
         reader.progress = self.progress
         reader.begin_file(batch.file, batch.position, batch.start)
         blocks = list(reader.read(batch.lines))
-        yield EventsPart(blocks, seconds=time.perf_counter() - began)
+        seconds, retries = time.perf_counter() - began, self._retrier.take_retry_count()
+        yield EventsPart(blocks, seconds=seconds, retries=retries)
 
 
 # Groups with fewer events on average are sent as values: their totals would be larger.
