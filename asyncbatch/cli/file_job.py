@@ -217,6 +217,7 @@ def _etl_ledger_settings(
 _ALLOWED_PARAMETERS = frozenset(
     {
         *("source", "set", "check", "max_failures", "workers", "call_concurrency", "timeout"),
+        *("retries", "retry_delay"),
         *("duration", "max_events", "report", "quiet", "grace", "lock", "lock_wait"),
         *("signal_exit", "output", "verbose", "show_failures", "progress"),
         *FLAG_KEYS,

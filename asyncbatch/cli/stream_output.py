@@ -10,7 +10,7 @@ from asyncbatch.cli.output import Output, to_stdout, verbose_line
 from asyncbatch.cli.terminal import is_terminal, stdout, to_stderr
 from asyncbatch.cli.text import PlainProgress, loss_line, stream_line
 from asyncbatch.core.report import StreamReport
-from asyncbatch.core.units import printable
+from asyncbatch.core.units import format_count, printable
 from asyncbatch.sinks.target import STDOUT
 from asyncbatch.sinks.windows import window_lines
 
@@ -122,7 +122,9 @@ class StreamOutput(Output):
         tally = report.tally
         if tally.all_rejected and budget is None:
             reasons = [f": {printable(one.first.message)}" for one in tally.groups[:1]]
-            to_stderr(f"Error: all {tally.rejected:,} events were rejected{''.join(reasons)}")
+            count = format_count(tally.rejected, "event")
+            all_of_them = "the only event was" if tally.rejected == 1 else f"all {count} were"
+            to_stderr(f"Error: {all_of_them} rejected{''.join(reasons)}")
         if report.error is not None:
             to_stderr(f"Error: {report.error}")
 

@@ -188,6 +188,21 @@ def test_retries_of_a_stream_without_a_call_are_refused(stream, files):
     assert "--retries is only for calls of functions" in stderr
 
 
+def test_a_pipeline_file_of_a_stream_is_run_with_retries(stream, records):
+    """The option says how to run the stream: no key of the file has its meaning."""
+    (records / "e.jsonl").write_text('{"n": 1, "timestamp": 1767225600}\n')
+    (records / "p.toml").write_text(
+        'name = "p"\n[source]\ntype = "file"\npath = "e.jsonl"\n[window]\nspec = "tumbling:5s"\n'
+        '[[transform]]\ntype = "call"\nfunction = "fn.py:returned"\n'
+    )
+    code, _, stderr = stream("p.toml")
+    assert (code, tries(records, 1)) == (1, 1)
+    assert "Error: the only event was rejected: ConnectionResetError" in stderr
+    code, [window], stderr = stream("p.toml", *RETRY)
+    assert (code, window["aggregates"], tries(records, 1)) == (0, {"count": 1}, 3)
+    assert "  retries  1 after temporary failures" in stderr
+
+
 # Files
 
 
