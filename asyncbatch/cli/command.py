@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.config.options.control import OutputFlags
     from asyncbatch.core.settings import StoreSettings
 
 _DEFAULT_SECTION = "Other"
@@ -277,6 +278,14 @@ def open_reports(
     from asyncbatch.cli.report_files import ReportFile
 
     return [ReportFile(path, stores, command=command) for path in paths]
+
+
+def refuse_results(output: OutputFlags) -> None:
+    """Raise BadParameter for outputs that only a run with results has."""
+    if output.report:
+        raise typer.BadParameter("--dry-run has no results: leave out --report")
+    if output.output not in ("text", "json", "jsonl"):
+        raise typer.BadParameter(f"--dry-run has no results: leave out --output {output.output}")
 
 
 def print_note(text: str) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec.structs import asdict
 
-from asyncbatch.cli.command import NotBegunError, open_reports, print_note
+from asyncbatch.cli.command import NotBegunError, open_reports, print_note, refuse_results
 from asyncbatch.cli.values import dask_settings, failure_budget, replacing_flags
 from asyncbatch.config.options.control import (
     ClusterFlags,
@@ -83,8 +83,8 @@ def run_etl(
     if print_schema:
         _print_schema()
         return
-    if sources.dry_run and (output.report or output.output in ("junit", "github")):
-        raise typer.BadParameter("--dry-run has no results: leave out --report, junit and github")
+    if sources.dry_run:
+        refuse_results(output)
     if lock.lock_wait is not None and lock.lock is None:
         raise typer.BadParameter("--lock-wait needs --lock")
     if sources.resume and sources.full_refresh:

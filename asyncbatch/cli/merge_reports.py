@@ -40,13 +40,18 @@ class MergeFlags(Options, frozen=True, kw_only=True):
 
     show_failures: ShowFailures = 20
     output: Annotated[
-        Literal["text", "json", "github"],
-        option("Print a text summary, one JSON object, or annotations for GitHub.", short="-o"),
+        Literal["text", "json", "github", "sarif", "gitlab"],
+        option(
+            "Print a text summary, one JSON object, annotations for GitHub, SARIF, or GitLab's "
+            "code quality report.",
+            short="-o",
+        ),
     ] = "text"
     report: Annotated[
         tuple[str, ...],
         option(
-            "Also write a report file: .json (the object), .md or .prom (metrics).",
+            "Also write a report file: .json (the object), .md, .prom (metrics), .sarif, "
+            ".gitlab.json (code quality).",
             metavar="FILE",
         ),
     ] = ()
@@ -153,7 +158,7 @@ def _report_files(paths: "Sequence[str]", inputs: "Sequence[str]") -> "list[Repo
         if os.path.splitext(path)[1] in (".jsonl", ".xml"):
             raise UsageError(
                 f"--report {path}: this format lists each file, which merged reports do not know: "
-                "write a .json, .md or .prom file"
+                "write a .json, .md, .prom, .sarif or .gitlab.json file"
             )
         if any(os.path.realpath(path) == os.path.realpath(one) for one in inputs):
             raise UsageError(f"--report {path} is one of the reports to merge: name another file")

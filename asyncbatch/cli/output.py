@@ -10,6 +10,7 @@ import aiofiles
 from aiofiles.threadpool import wrap
 
 from asyncbatch.cli import text as plain
+from asyncbatch.cli.render.findings import GitlabQuality, Sarif, failure_limit
 from asyncbatch.cli.render.github import Github
 from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
@@ -33,6 +34,8 @@ _RENDERER_TYPES: dict[OutputFormat, Callable[[], Renderer]] = {
     "jsonl": JsonLines,
     "junit": Junit,
     "github": Github,
+    "sarif": Sarif,
+    "gitlab": GitlabQuality,
 }
 
 
@@ -72,6 +75,11 @@ class Output:
         self.show_failures = options.show_failures
         self._stdout_is_taken = stdout_is_taken
         self._progress = self._make_progress() if options.progress and not self.quiet else None
+
+    @property
+    def failure_limit(self) -> float:
+        """The number of failures that are listed."""
+        return max(self.show_failures, failure_limit(self._renderer))
 
     @property
     def streams_results(self) -> bool:

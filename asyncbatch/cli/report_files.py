@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING
 import aiofiles
 import aiofiles.os
 
+from asyncbatch.cli.render.findings import (
+    GITLAB_BEGINNINGS,
+    SARIF_BEGINNING,
+    GitlabQuality,
+    Sarif,
+    failure_limit,
+)
 from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
@@ -37,6 +44,8 @@ _BEGINNINGS = (
     b'{"event":"failure"',
     b'{"event":"window"',
     b'{"event":"summary"',
+    SARIF_BEGINNING,
+    *GITLAB_BEGINNINGS,
     b'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="asyncbatch"',
     b"### asyncbatch ",
     b"# HELP asyncbatch_",
@@ -73,11 +82,17 @@ async def write_failed_reports(
             await ReportFile(path, command=command).finish(report, command, exit_code)
 
 
+# By the ending of the file. A file without an ending, for instance a pipe, gets the JSON object.
 _RENDERERS: dict[str, Callable[[], Renderer]] = {
+    "": JsonReport,
+    ".gitlab.json": GitlabQuality,
+    ".json": JsonReport,
     ".jsonl": JsonLines,
-    ".xml": Junit,
     ".md": Markdown,
+    ".sarif": Sarif,
+    ".xml": Junit,
 }
+_OF_FILES = {".xml": "test cases of JUnit", ".sarif": "results", ".gitlab.json": "entries"}
 
 
 _METRICS_SECONDS = 5.0  # between two writes of metrics while a stream runs
@@ -93,13 +108,8 @@ class ReportFile:
         self, path: str, stores: StoreSettings | None = None, *, command: str = "run"
     ) -> None:
         """Check that `path` can be written, and its ending. Raises UsageError."""
-        if command == "stream" and path.endswith(".xml"):
-            raise UsageError(
-                f"--report {path}: a stream has no files to be test cases of JUnit: write .json, "
-                ".jsonl, .md or .prom"
-            )
         self._path = path
-        self._renderer = _renderer(path)
+        self._renderer = _renderer(path, command)
         self._last_update = -_METRICS_SECONDS
         self._stream: _LocalStream | _ObjectStream = (
             _ObjectStream(path, stores) if is_store_url(path) else _LocalStream(path)
@@ -109,6 +119,11 @@ class ReportFile:
     def is_replaceable(self) -> bool:
         """Whether there is no file yet, or an earlier report."""
         return is_replaceable(self._path)
+
+    @property
+    def failure_limit(self) -> int:
+        """The number of failures that the format lists."""
+        return failure_limit(self._renderer)
 
     @property
     def lists_events(self) -> bool:
@@ -215,9 +230,19 @@ class _ObjectStream:
         await asyncio.to_thread(self._file.discard)
 
 
-def _renderer(path: str) -> Renderer:
+def _renderer(path: str, command: str) -> Renderer:
     """Return the renderer for the ending of a file name. Raises UsageError."""
     name, suffix = os.path.splitext(os.path.basename(path))
     if suffix == ".prom":
         return Metrics(name, read_last_success(path))
-    return _RENDERERS.get(suffix, JsonReport)()
+    if path.endswith(".gitlab.json"):
+        suffix = ".gitlab.json"
+    if command == "stream" and suffix in _OF_FILES:
+        raise UsageError(
+            f"--report {path}: a stream has no files to be {_OF_FILES[suffix]}: write .json, "
+            ".jsonl, .md or .prom"
+        )
+    if suffix not in _RENDERERS:
+        known = ", ".join(one for one in sorted([*_RENDERERS, ".prom"]) if one)
+        raise UsageError(f"--report {path}: unknown ending {suffix}: write one of {known}")
+    return _RENDERERS[suffix]()

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from asyncbatch.cli.command import open_reports, take_lock
+from asyncbatch.cli.command import open_reports, refuse_results, take_lock
 from asyncbatch.cli.parameters import Paths
 from asyncbatch.cli.values import dask_settings, failure_budget, has_library, memory_plan
 from asyncbatch.config.options.control import (
@@ -84,8 +84,8 @@ def run_files(
     from asyncbatch.pipeline.launch import Launch
 
     dry_run = batches.dry_run
-    if dry_run and (output.report or output.output in ("junit", "github")):
-        raise typer.BadParameter("--dry-run has no results: leave out --report, junit and github")
+    if dry_run:
+        refuse_results(output)
     if target.to == "-" and output.output != "text":
         raise typer.BadParameter(
             f"--to - and --output {output.output} both write to standard output"

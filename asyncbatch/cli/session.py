@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.core.report import MAX_LISTED_FAILURES
 from asyncbatch.errors import (
     AsyncbatchError,
     SinkError,
@@ -231,7 +230,7 @@ def run_job(
     """Run a job in a session and return the exit status. `options` are those of `Run`."""
     from asyncbatch.pipeline.run import Run
 
-    listed = max(MAX_LISTED_FAILURES, shown.show_failures)
+    listed = max([shown.failure_limit, *(file.failure_limit for file in report_files)])
     run = Run(job, failure_limit=listed, say=shown.log, **options)
     run.report.notes += notes
     return Session(

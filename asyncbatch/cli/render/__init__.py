@@ -1,4 +1,4 @@
-"""Renderers of reports: JSON, JUnit, Markdown, GitHub, Prometheus.
+"""Renderers of reports: JSON, JUnit, Markdown, GitHub, SARIF, GitLab, Prometheus.
 
 A renderer returns bytes and writes nothing. May import core, formats and errors.
 """

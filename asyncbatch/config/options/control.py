@@ -16,7 +16,7 @@ from asyncbatch.config.options.declare import (
     option,
 )
 
-OutputFormat = Literal["text", "json", "jsonl", "junit", "github"]
+OutputFormat = Literal["text", "json", "jsonl", "junit", "github", "sarif", "gitlab"]
 ShowFailures: TypeAlias = Annotated[
     Lines,
     option(
@@ -245,8 +245,8 @@ class OutputFlags(Options, frozen=True, kw_only=True):
     output: Annotated[
         OutputFormat,
         option(
-            "Print a text summary, one JSON object, events as JSON Lines, JUnit XML, or "
-            "annotations for GitHub.",
+            "Print a text summary, one JSON object, events as JSON Lines, JUnit XML, annotations "
+            "for GitHub, SARIF for code scanning, or GitLab's code quality report.",
             short="-o",
             main=True,
         ),
@@ -255,7 +255,7 @@ class OutputFlags(Options, frozen=True, kw_only=True):
         tuple[Name, ...],
         option(
             "Also write a report file: .json (the object), .jsonl (events), .md, .prom (metrics) "
-            "or, but not of a stream, .xml (JUnit).",
+            "or, but not of a stream, .xml (JUnit), .sarif, .gitlab.json (code quality).",
             metavar="FILE",
             writes=True,
             main=True,
