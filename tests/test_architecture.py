@@ -49,7 +49,6 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "cloudpickle": ("workers.dask",),
     "csimdjson": ("formats.validator",),
     "datasketches": ("windows.statistics",),
-    "ddsketch": ("windows.statistics",),
     "distributed": ("workers.dask",),
     "duckdb": ("sinks.duckdb", "pipeline.resume.inspection"),
     "jq": ("transforms.jq",),

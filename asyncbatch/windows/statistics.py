@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
 from fractions import Fraction
-from math import copysign, fsum, inf, isinf, isqrt, sqrt
+from itertools import accumulate
+from math import ceil, exp2, fsum, inf, isinf, isqrt, log, log1p, sqrt
+from sys import float_info
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct
@@ -68,12 +72,19 @@ class Extreme:
 
 
 ACCURACY = 0.01  # the largest relative error of a percentile
-_LARGEST = 1e307  # larger numbers count as this one, because the sketch overflows near it
+_LARGEST = 1e307  # larger numbers count as this one, whose bin is still a float
 _LOG_ROWS = 13  # 2^13 rows: the standard error of a distinct count is 0.8 %
+
+# The bins of DDSketch (Masson, Rim, Lee: VLDB 2019): bin `key` has the numbers above
+# _GAMMA ** (key - 1) up to _GAMMA ** key.
+_GAMMA = 1 + 2 * ACCURACY / (1 - ACCURACY)
+_BINS_PER_DOUBLING = log(2) / log1p(2 * ACCURACY / (1 - ACCURACY))
+_SMALLEST = float_info.min * _GAMMA  # up to this one, a number counts as zero
+_MIDDLE = 2 / (1 + _GAMMA)  # of a bin, as a part of its upper end
 
 
 class PercentilesState(Struct, frozen=True, array_like=True):
-    """The state of `Percentiles`: the bins of its DDSketch, and the extremes."""
+    """The state of `Percentiles`: its bins, and the extremes."""
 
     positive: list[tuple[int, float]]  # key and count of each bin
     negative: list[tuple[int, float]]
@@ -83,62 +94,79 @@ class PercentilesState(Struct, frozen=True, array_like=True):
 
 
 class Percentiles:
-    """The distribution of numbers, rounded to floats, as a DDSketch.
+    """The distribution of numbers, rounded to floats, in bins of equal relative size.
 
     It is the same for any order of the numbers and any division into parts.
     """
 
-    __slots__ = ("_highest", "_lowest", "_sketch")
+    __slots__ = ("_highest", "_lowest", "_negative", "_positive", "_zeros")
     State: ClassVar[Any] = PercentilesState
 
     def __init__(self) -> None:
-        from ddsketch import DDSketch
-
-        self._sketch: Any = DDSketch(ACCURACY)
+        self._positive: Counter[int] = Counter()  # the count of each bin, by its key
+        self._negative: Counter[int] = Counter()  # the same for the numbers without their sign
+        self._zeros = 0
         self._lowest, self._highest = inf, -inf
 
     def add(self, values: Sequence[float]) -> None:
         """Add numbers."""
-        add = self._sketch.add
-        for value in values:
-            add(value if abs(value) < _LARGEST else copysign(_LARGEST, value > 0 or -1))
-        self._extend_range(min(values), max(values))
+        if not -_LARGEST <= (low := min(values)) <= (high := max(values)) <= _LARGEST:
+            values = [max(-_LARGEST, min(value, _LARGEST)) for value in values]
+            low, high = min(values), max(values)
+        positive = [value for value in values if value > _SMALLEST]
+        negative = [-value for value in values if value < -_SMALLEST]
+        self._positive.update(map(_bin, positive))
+        self._negative.update(map(_bin, negative))
+        self._zeros += len(values) - len(positive) - len(negative)
+        self._extend_range(low, high)
 
     def merge(self, other: Percentiles) -> None:
-        self._sketch.merge(other._sketch)
+        self._positive.update(other._positive)
+        self._negative.update(other._negative)
+        self._zeros += other._zeros
         self._extend_range(other._lowest, other._highest)
 
     def state(self) -> PercentilesState:
-        sketch = self._sketch
+        has_values = self._lowest <= self._highest
         return PercentilesState(
-            _bins(sketch._store),
-            _bins(sketch._negative_store),
-            sketch._zero_count,
-            *((self._lowest, self._highest) if sketch._count else (None, None)),
+            [*sorted(self._positive.items())],
+            [*sorted(self._negative.items())],
+            self._zeros,
+            *((self._lowest, self._highest) if has_values else (None, None)),
         )
 
     def restore(self, state: PercentilesState) -> None:
-        sketch = self._sketch
-        for store, bins in (
-            (sketch._store, state.positive),
-            (sketch._negative_store, state.negative),
-        ):
-            for key, number in bins:
-                store.add(key, number)
-                sketch._count += number
-        sketch._zero_count = state.zeros
-        sketch._count += state.zeros
+        self._positive = Counter({key: int(count) for key, count in state.positive})
+        self._negative = Counter({key: int(count) for key, count in state.negative})
+        self._zeros = int(state.zeros)
         if state.lowest is not None and state.highest is not None:
             self._lowest, self._highest = state.lowest, state.highest
 
     def at(self, percent: float) -> float | None:
         """Return an estimate of the value below which `percent` of all values are."""
-        found: float | None = self._sketch.get_quantile_value(percent / 100)
-        return None if found is None else float(min(max(found, self._lowest), self._highest))
+        negative = sorted(self._negative.items(), reverse=True)
+        positive = sorted(self._positive.items())
+        counts = [number for _, number in negative] + [self._zeros]
+        totals = list(accumulate(counts + [number for _, number in positive]))
+        if not totals[-1]:
+            return None
+        middles = [-_middle(key) for key, _ in negative] + [0.0]
+        middles += [_middle(key) for key, _ in positive]
+        found = middles[bisect_right(totals, percent / 100 * (totals[-1] - 1))]
+        return float(min(max(found, self._lowest), self._highest))
 
     def _extend_range(self, lowest: float, highest: float) -> None:
-        self._lowest = min(self._lowest, max(lowest, -_LARGEST))
-        self._highest = max(self._highest, min(highest, _LARGEST))
+        self._lowest, self._highest = min(self._lowest, lowest), max(self._highest, highest)
+
+
+def _bin(value: float) -> int:
+    # `log2` rounds otherwise, and a number of an older checkpoint could have another bin.
+    return ceil(log(value, 2) * _BINS_PER_DOUBLING)  # noqa: FURB163 - see above
+
+
+def _middle(key: int) -> float:
+    """Return the number that represents a bin, with equal relative errors to both ends."""
+    return exp2(key / _BINS_PER_DOUBLING) * _MIDDLE
 
 
 class Distinct:
@@ -181,11 +209,6 @@ class Distinct:
         """Return the estimate."""
         estimate: float = _union(self._sketch).get_estimate()
         return round(estimate)
-
-
-def _bins(store: Any) -> list[tuple[int, float]]:
-    """Return key and count of each bin of a store that is not empty."""
-    return [(store.offset + place, number) for place, number in enumerate(store.bins) if number]
 
 
 def _union(*sketches: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from ddsketch import DDSketch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from asyncbatch.windows.aggregates import AggregateSet, parse_aggregate
 from asyncbatch.windows.events import Events, KeyFields, WindowsState
 from asyncbatch.windows.fixed import make_windower
 from asyncbatch.windows.spec import parse_window
+from asyncbatch.windows.statistics import Percentiles
 from asyncbatch.windows.times import NumericTimes, TimeReader, utc_text
 from asyncbatch.windows.watermark import Watermark
 
@@ -390,6 +392,34 @@ def test_sums_and_deviations_are_the_nearest_to_the_exact_ones(values):
     assert (found["min_v"], found["max_v"]) == (min(values), max(values))
     if variance < 1e300:
         assert found["stddev_v"] == math.sqrt(variance)
+
+
+NUMBERS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(-(10**400), 10**400),
+    st.sampled_from([0, 0.0, -0.0, 5e-324, 2.3e-308, -2.3e-308, 1e307, -1.7e308, 1.0, 1.01]),
+)
+
+
+@given(st.lists(st.lists(NUMBERS, min_size=1), min_size=1, max_size=5), st.floats(0, 100))
+def test_percentiles_are_those_of_the_library_of_their_inventors(parts, percent):
+    known, merged = DDSketch(0.01), Percentiles()
+    for part in parts:
+        for value in part:
+            known.add(value if abs(value) < 1e307 else math.copysign(1e307, value > 0 or -1))
+        one = Percentiles()
+        one.add(part)
+        again = Percentiles()  # as from a checkpoint
+        again.restore(msgspec.json.decode(msgspec.json.encode(one.state()), type=Percentiles.State))
+        merged.merge(again)
+    quantile: Any = known.get_quantile_value(percent / 100)
+    assert merged.at(percent) == float(min(max(quantile, known._min), known._max))
+    state = merged.state()
+    for store, bins in ((known._store, state.positive), (known._negative_store, state.negative)):
+        assert bins == [
+            (store.offset + place, count) for place, count in enumerate(store.bins) if count
+        ]
+    assert state.zeros == known._zero_count
 
 
 def test_percentiles_and_distinct_counts_are_within_their_bounds():
