@@ -140,7 +140,7 @@ def test_a_named_pipe_is_read_to_its_end(run, files, writer_comes_after):
 def test_ten_thousand_files_with_64_descriptors(run, files, read_ahead):
     files({f"{n % 10}/{name}": text for n, (name, text) in enumerate(many(10_000).items())})
     limited = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
-    outcome = run(".", "-o", "json", *read_ahead, prefix=limited)
+    outcome = run(".", "-o", "json", "--no-progress", *read_ahead, prefix=limited)
     assert outcome.stderr == ""
     assert outcome.json["files"]["succeeded"] == 10_000
 
