@@ -25,6 +25,12 @@ _LONG_RUN = b"0" * 16
 _DIGITS = re.compile(rb"[0-9]++")
 # the bytes before and after an integer within a JSON text
 _BEFORE_INTEGER, _AFTER_INTEGER = b"[,:- \t\r\n", b"],} \t\r\n"
+# The same with one sign for all bytes before a number, and with the point of a number as a digit.
+_SAME_SIGNS = _SAME_DIGITS.translate(
+    bytes(ord(",") if code in _BEFORE_INTEGER else code for code in range(256))
+)
+_SAME_POINTS = _SAME_SIGNS.replace(b".", b"0")
+_LONG_NUMBER = b"0" * 18  # 17 digits and a point: so many digits are right in a double
 # Matches whole strings and whole numbers (++ and *+ never backtrack), never digits inside them.
 _TOKEN = re.compile(
     rb'"(?:[^"\\]++|\\.)*+"|-?[0-9]++(\.[0-9]++|[eE])?+[-+0-9eE]*+', re.DOTALL
@@ -51,8 +57,22 @@ class AmbiguousIntegerError(Exception):
 
 def check_record(data: bytes) -> None:
     """Raise RecordError for the first integer of a JSON text that jq would round."""
-    if _LONG_RUN in (alike := data.translate(_SAME_DIGITS)) and _may_round(data, alike):
+    if may_round(data):
         _check_integers(data)
+
+
+def may_round(data: bytes) -> bool:
+    """Whether a JSON text may contain an integer of 16 digits or more."""
+    alike = data.translate(_SAME_SIGNS)
+    return (b"," + _LONG_RUN in alike or alike.startswith(_LONG_RUN)) and _has_long_integer(
+        data, data.translate(_SAME_DIGITS)
+    )
+
+
+def may_shorten(data: bytes) -> bool:
+    """Whether a JSON text may contain a number of more than 17 digits."""
+    alike = data.translate(_SAME_POINTS)
+    return b"," + _LONG_NUMBER in alike or alike.startswith(_LONG_NUMBER)
 
 
 def has_large(value: Json, limit: int = LARGEST_EXACT - 1) -> bool:
@@ -132,7 +152,7 @@ def _significant_bits(number: int) -> int:
     return number.bit_length() - (number & -number).bit_length() + 1
 
 
-def _may_round(text: bytes, alike: bytes) -> bool:
+def _has_long_integer(text: bytes, alike: bytes) -> bool:
     """Whether `text` may contain an integer of 16 digits or more.
 
     `alike` is `text` with each digit replaced by 0. Digits between spaces in a string count, too:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import re
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
@@ -25,6 +26,7 @@ _INTEGER_LIMIT = 10**MAX_INTEGER_DIGITS
 _RECURSION = 100  # levels of the fast check; deeper values take the slow way, up to MAX_DEPTH
 _GOOD_KEYS: set[str] = set()  # a cache of checked keys: nearly all records have the same
 _MANY_KEYS = 10_000  # the cache grows no more at this size
+_SPACE = re.compile(rb"[ \t\r\n]*+")
 _AS_TEXT = (datetime, date, time, UUID, Decimal)
 
 _Path = list[str | int]
@@ -85,6 +87,43 @@ def is_unchanged(value: Json, record: Json) -> bool:
     """
     # The first comparison is fast, but takes true for 1 and ignores the order of fields.
     return value is record or (value == record and _is_same(value, record))
+
+
+# A field of an object and its value, if that is a scalar.
+_FIELD = re.compile(
+    rb"""[ \t\r\n]*+ [{,] [ \t\r\n]*+ "([^"\\]*+)" [ \t\r\n]*+ : [ \t\r\n]*+
+    (?: ( "(?:[^"\\]|\\.)*+" | [-+.\w]++ ) | )""",
+    re.DOTALL | re.VERBOSE,
+)
+_FIELDS_SEEN = 8  # of a record, by `is_surely_changed`
+_FIRST_BYTES: dict[type, bytes] = {dict: b"{", list: b"[", str: b'"', bool: b"tf"}
+
+
+def is_surely_changed(value: Json, record: bytes | msgspec.Raw) -> bool:
+    """Whether `value` is surely not the record with a text; a look at its beginning decides.
+
+    If false, `is_unchanged` must decide, which takes the time to decode the record.
+    """
+    text = memoryview(record)
+    if type(value) is not dict:
+        found = _SPACE.match(text)
+        start = found.end() if found else 0
+        return text[start] not in _FIRST_BYTES.get(type(value), b"-0123456789n")
+    names, seen, end = iter(value), set[bytes](), 0
+    for _ in range(_FIELDS_SEEN):
+        field = _FIELD.match(text, end)
+        if field is None:  # the end, or a name with an escape
+            break
+        name = bytes(field[1])
+        if name not in seen:
+            expected = next(names, None)
+            if expected is None or expected.encode() != name:
+                return True
+            seen.add(name)
+        if field[2] is None:  # an object or an array
+            break
+        end = field.end()
+    return False
 
 
 def _is_same(value: Json, record: Json) -> bool:
