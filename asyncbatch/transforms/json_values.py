@@ -8,6 +8,7 @@ import re
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from asyncbatch.formats.positions import format_pointer
 from asyncbatch.transforms.base import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from asyncbatch.core.records import Json
 
@@ -89,41 +90,43 @@ def is_unchanged(value: Json, record: Json) -> bool:
     return value is record or (value == record and _is_same(value, record))
 
 
-# A field of an object and its value, if that is a scalar.
-_FIELD = re.compile(
-    rb"""[ \t\r\n]*+ [{,] [ \t\r\n]*+ "([^"\\]*+)" [ \t\r\n]*+ : [ \t\r\n]*+
-    (?: ( "(?:[^"\\]|\\.)*+" | [-+.\w]++ ) | )""",
-    re.DOTALL | re.VERBOSE,
-)
-_FIELDS_SEEN = 8  # of a record, by `is_surely_changed`
+_SMALL_TEXT = 2000  # bytes of a record of which all names are decoded
 _FIRST_BYTES: dict[type, bytes] = {dict: b"{", list: b"[", str: b'"', bool: b"tf"}
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def is_surely_changed(value: Json, record: bytes | msgspec.Raw) -> bool:
-    """Whether `value` is surely not the record with a text; a look at its beginning decides.
+    """Whether `value` is surely not the record with a text, by its type and the names of fields.
 
     If false, `is_unchanged` must decide, which takes the time to decode the record.
     """
     text = memoryview(record)
+    found = _SPACE.match(text)
+    start = found.end() if found else 0
+    if text[start] not in _FIRST_BYTES.get(type(value), b"-0123456789n"):
+        return True
     if type(value) is not dict:
-        found = _SPACE.match(text)
-        start = found.end() if found else 0
-        return text[start] not in _FIRST_BYTES.get(type(value), b"-0123456789n")
-    names, seen, end = iter(value), set[bytes](), 0
-    for _ in range(_FIELDS_SEEN):
-        field = _FIELD.match(text, end)
-        if field is None:  # the end, or a name with an escape
-            break
-        name = bytes(field[1])
-        if name not in seen:
-            expected = next(names, None)
-            if expected is None or expected.encode() != name:
-                return True
-            seen.add(name)
-        if field[2] is None:  # an object or an array
-            break
-        end = field.end()
+        return False
+    if len(text) <= _SMALL_TEXT:
+        return list(_decode_fields(record)) != list(value)
+    try:
+        _decoder_of(tuple(value))(record)
+    except msgspec.ValidationError:  # the record has another field
+        return True
+    except ValueError:  # a name that a Struct cannot have
+        pass
     return False
+
+
+@lru_cache(64)
+def _decoder_of(names: tuple[str, ...]) -> Callable[[bytes | msgspec.Raw], object]:
+    """Return a decoder of objects that stops at any other field."""
+    fields = [
+        (f"f{at}", msgspec.Raw, msgspec.field(name=name, default=None))
+        for at, name in enumerate(names)
+    ]
+    struct = msgspec.defstruct("Names", fields, forbid_unknown_fields=True, gc=False)
+    return msgspec.json.Decoder(struct).decode
 
 
 def _is_same(value: Json, record: Json) -> bool:
