@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from asyncbatch.transforms.jq_parser import Node
 
     Run: TypeAlias = Callable[[Any], Any]
-    Path: TypeAlias = tuple[str, ...]
-    Parts: TypeAlias = tuple[str | int, ...]
+    Path: TypeAlias = tuple[str | int, ...]
 
 WHOLE: Final = object()  # the output that is the record itself
 
@@ -102,6 +101,8 @@ class _NeededFields:
         for name in path:
             if fields.reads_all:
                 return
+            if isinstance(name, int):
+                break
             if '"' in name or "\\" in name or not name.isprintable():  # msgspec refuses them
                 break
             fields = fields.inner.setdefault(name, _NeededFields())
@@ -126,10 +127,10 @@ class _NeededFields:
         run: Run = functions.same
         for at, name in enumerate(path):
             if fields.reads_all:
-                return functions.fields_of(run, path[at:])
-            attribute = f"f{list(fields.inner).index(name)}"
+                return functions.value_at(run, path[at:])
+            attribute = f"f{list(fields.inner).index(str(name))}"
             run = _attribute_of(run, attribute) if at else attrgetter(attribute)
-            fields = fields.inner[name]
+            fields = fields.inner[str(name)]
         return run
 
 
@@ -141,15 +142,15 @@ class _Scope:
 
     def __init__(self, fields: _NeededFields | None = None, *, is_record: bool = False) -> None:
         self.fields, self.is_record = fields, is_record
-        self.passed: list[Parts] = []  # the paths of values that may be part of outputs
+        self.passed: list[Path] = []  # the paths of values that may be part of outputs
 
-    def pass_on(self, path: Parts) -> None:
+    def pass_on(self, path: Path) -> None:
         """Note that a value may be part of an output.
 
         As a caller may change an output, no value may be part of it twice.
         """
         for other in self.passed:
-            if other[: len(path)] == path[: len(other)]:
+            if all(map(_may_be_same, path, other)):
                 raise UnsupportedError
         self.passed.append(path)
 
@@ -165,26 +166,22 @@ class _Place(NamedTuple):
     passes: bool = True
     is_last: bool = False
 
-    def below(self, name: str) -> _Place:
+    def below(self, name: str | int) -> _Place:
         return self._replace(path=(*self.path, name))
 
     def tested(self) -> _Place:
         """Return the place of a node whose outputs only decide something."""
         return self._replace(passes=False, is_last=False)
 
-    def pass_on(self, *below: int) -> None:
-        """Note that the value, or an element of it, may be part of an output."""
-        if self.passes:
-            self.scope.pass_on((*self.path, *below))
-
     def value(self) -> Run:
         """Return a function from the scope's input to the node's."""
         scope = self.scope
-        self.pass_on()
+        if self.passes:
+            scope.pass_on(self.path)
         if self.is_last and scope.is_record and not self.path:
             return _constant(WHOLE)
         if scope.fields is None:
-            return functions.fields_of(functions.same, self.path)
+            return functions.value_at(functions.same, self.path)
         scope.fields.add(self.path)
         return scope.fields.getter(self.path)
 
@@ -220,7 +217,7 @@ class _Compiler:
             case Constant(value):
                 return _CompiledNode(_constant(value))
             case Index(key):
-                return _CompiledNode(self._part(key, at._replace(is_last=False)))
+                return _CompiledNode(at.below(key).value())
             case Slice(start, stop):
                 return _CompiledNode(functions.slice_of(self._input(at), slice(start, stop)))
             case Iterate(optional):
@@ -252,13 +249,6 @@ class _Compiler:
             case FunctionCall():
                 return self._call(node, at)
 
-    def _part(self, key: str | int, at: _Place) -> Run:
-        if isinstance(key, str):
-            return at.below(key).value()
-        # Elements from the start are different parts, those from the end may be the same.
-        at.pass_on(*([key] if key >= 0 else []))
-        return functions.element_of(at.tested().value(), key)
-
     def _one(self, node: Node, at: _Place) -> Run:
         """Return the function of a node that always has one output."""
         step = self._step(node, at)
@@ -271,10 +261,10 @@ class _Compiler:
         if not rest:
             return self._step(first, at)
         match first:
-            case Index(str(name)):
-                if not _reads(rest[0]):  # then nothing would notice that there is no such field
+            case Index(key):
+                if not _reads(rest[0]):  # then nothing would notice that there is no such part
                     raise UnsupportedError
-                return self._pipe(rest, at.below(name))
+                return self._pipe(rest, at.below(key))
             case FunctionCall("select"):
                 return self._select(first, rest, at)
         left = self._step(first, at._replace(is_last=False))
@@ -386,6 +376,13 @@ class _Compiler:
         if type(constant) is not str and not (node.name == "has" and type(constant) is int):
             raise UnsupportedError
         return _CompiledNode(lambda value: call(run(value), constant))
+
+
+def _may_be_same(one: str | int, other: str | int) -> bool:
+    """Whether two steps may lead to one value: .[-1] may be .[0]."""
+    if isinstance(one, int) and isinstance(other, int) and (one < 0 or other < 0):
+        return True
+    return one == other
 
 
 def _reads(node: Node) -> bool:  # noqa: PLR0911 - one case for each node

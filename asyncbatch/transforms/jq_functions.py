@@ -69,10 +69,10 @@ def same(value: Any) -> Any:
     return value
 
 
-def fields_of(run: Run, names: Iterable[str]) -> Run:
-    """Return the function to a field of a field (and so on) of the value that `run` returns."""
-    for name in names:
-        run = _field_of(run, name)
+def value_at(run: Run, path: Iterable[str | int]) -> Run:
+    """Return the function to the value at a path within the value that `run` returns."""
+    for step in path:
+        run = _field_of(run, step) if isinstance(step, str) else _element_of(run, step)
     return run
 
 
@@ -88,9 +88,7 @@ def _field_of(run: Run, name: str) -> Run:
     return field
 
 
-def element_of(run: Run, at: int) -> Run:
-    """Return the function to an element of the array that `run` returns."""
-
+def _element_of(run: Run, at: int) -> Run:
     def element(value: Any) -> Any:
         found = run(value)
         if type(found) is list:

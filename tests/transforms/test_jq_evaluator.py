@@ -6,9 +6,11 @@ import json
 from itertools import islice
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import decode
 from asyncbatch.transforms.base import Context, RecordError
 from asyncbatch.transforms.jq import Jq
@@ -61,6 +63,14 @@ def is_sure(program: str, text: str) -> bool:
     except UnsureError:
         return False
     return True
+
+
+def containers(value: Any) -> list[int]:
+    """Return the identity of each array and object in a value."""
+    if not isinstance(value, (dict, list)):
+        return []
+    items = value.values() if isinstance(value, dict) else value
+    return [id(value), *(found for item in items for found in containers(item))]
 
 
 # Programs
@@ -206,3 +216,132 @@ def test_a_record_that_stays_text_is_unchanged(program, record):
             assert is_unchanged(other, decode(record))
         else:
             assert spelled(output) == spelled(other)
+
+
+@given(PROGRAMS, RECORDS)
+def test_no_two_places_of_the_outputs_are_one_object(program, record):
+    """A function that changes one of them must not change the other."""
+    try:
+        found = list(islice(iter(Jq(program)(record, Here())), 1000))
+    except (RecordError, UsageError):
+        return
+    places = containers(found)
+    assert len(places) == len(set(places))
+
+
+PEOPLE = [
+    '{"id": 1, "name": "Ann", "ok": true, "address": {"city": "Rome"}, "tags": ["a"], "n": 2.0}',
+    '{"id": 2, "name": null, "ok": false, "address": null, "tags": [], "n": -1.5, "n": 7}',
+    '{"tags": [{"k": 1, "v": [1, 2]}, {"k": 2}], "id": 3, "x y": "z", "ok": null, "count": 12}',
+    '{"id": "4", "name": "\\u00e9\\ud83d\\ude00", "address": {"city": 5, "zip": {"a": 1}}}',
+    "null",
+    "{}",
+]
+COMMON = r"""
+.
+.id
+.address.city
+."x y"
+.["id"]
+.tags[0]
+.tags[-1]
+.tags[1:]
+{id, name}
+{id, city: .address.city}
+{"x y"}
+{"id": .id, and: .and}
+{id, id: 5}
+.tags[]
+.tags[]?
+[.tags[]]
+.tags | length
+{n: (.tags | length), tags}
+select(.name == "Ann")
+select(.ok)
+select(.ok | not)
+select(.ok != false)
+select(.ok and .name != null or .id == 3) | {id}
+select(.id > 1)
+select(.id >= 2 and .n < 3)
+.name // "nobody"
+{name: (.name // .address.city // 0)}
+.id, .name
+if .ok then "yes" elif .id == 2 then "no" else empty end
+if .ok then . end
+"\(.name): \(.count) \(.ok)"
+.count | tostring
+(.count // 0) + 1
+.count * 2.5
+.count / 5
+.count - 12
+[.id, .name]
+[.tags[] | .k?]
+.tags | map({k})
+.tags[] | select(.k == 2)
+.name | type
+length
+keys
+to_entries
+has("id")
+.name | ascii_upcase
+.name | ascii_downcase
+.name | startswith("A")
+.id | tonumber
+.name | split("n")
+.address | .city
+.address | {city, zip}
+[.tags[0], .tags[1]]
+{a: .tags[0].k, b: .tags[0].v}
+.tags == []
+.address == null
+select(.tags[0].k == 1 and (.tags[1].k | type) == "number")
+[1, -2, 0.5, null, true, {}]
+{n}
+select(.n == 2)
+.address.zip.a
+empty
+"a" < .name
+.[]
+""".strip().split("\n")
+
+
+@pytest.mark.parametrize("program", COMMON)
+def test_common_programs_do_not_need_the_library(program):
+    assert is_supported(program)
+    # Some records have errors, and a few values are left to the library.
+    assert any(is_sure(program, record) for record in PEOPLE)
+    for record in PEOPLE:
+        assert outcome(program, record) == outcome(by_library(program), record)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ".a |= 1", "..", "input", "env.HOME", "$ENV", ".a as $x | $x", "def f: 1; f",
+        "reduce .[] as $x (0; . + $x)", "@base64", "{(.a): 1}", ".[.a]", "try .a", ".a?//1",
+        "-.a", ".a % 2", "1e400", "1.0", "12345678901234567", r'"\u0000"', r'"\ud800"', ".a | 1",
+        "., .", ".a # comment", "error", "{a: (1, 2)}", "select(.a, .b)", 'test("a")', "", "(",
+        "{a", "'a'", ".a.", ". a", "1.a", "a::b", "{a b}", "1 == 1 == 1", "{a,}", ".[0], .[-1]",
+        "(" * 200 + "." + ")" * 200, "\udcff", "if . then 1 else 2 end.a", "first(.a)",
+        "length(.a)", ".a.b, .a", "tojson", 'ltrimstr("a")',
+    ],
+)  # fmt: skip
+def test_all_other_programs_are_for_the_library(program):
+    assert not is_supported(program)
+
+
+def test_an_operator_in_an_object_is_checked_by_the_library():
+    assert Evaluator("{a: .b // 1}").needs_check
+    assert not Evaluator("{a: .b | length}").needs_check
+
+
+def test_outputs_before_an_unsure_one_come_once():
+    found = outcome(".[] | .a", '[{"a": 1}, {"a": 2}, 3, {"a": 4}]')
+    assert found == ["1", "2", 'transform: jq: Cannot index number with string ("a")']
+
+
+def test_only_the_needed_fields_are_decoded():
+    """Numbers that make a record unsure do not matter in other fields."""
+    record = '{"id": 1, "x": 0.30000000000000001}'
+    assert is_sure("{id}", record)
+    assert not is_sure("{x}", record)
