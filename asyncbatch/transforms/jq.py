@@ -21,7 +21,6 @@ from asyncbatch.transforms.jq_integers import (
     AmbiguousIntegerError,
     check_record,
     has_large,
-    may_round,
     may_shorten,
     with_digits,
     with_floats,
@@ -181,14 +180,13 @@ class Jq:
             return self._by_library(value)
         text = value.encode() if isinstance(value, str) else bytes(value)
         try:
-            if may_round(text):
-                return self._by_library(value)
+            check_record(text)  # as only the library calculates with such an integer
             outputs = evaluator(text)
             if type(outputs) is not tuple:
                 return self._one_by_one(evaluator, outputs, value, text)
             if outputs and outputs[0] is WHOLE:
                 return (self._record(evaluator, value, text),)
-        except UnsureError:
+        except (UnsureError, RecordError):
             return self._by_library(value)
         return outputs
 

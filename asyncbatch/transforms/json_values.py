@@ -27,7 +27,8 @@ _INTEGER_LIMIT = 10**MAX_INTEGER_DIGITS
 _RECURSION = 100  # levels of the fast check; deeper values take the slow way, up to MAX_DEPTH
 _GOOD_KEYS: set[str] = set()  # a cache of checked keys: nearly all records have the same
 _MANY_KEYS = 10_000  # the cache grows no more at this size
-_SPACE = re.compile(rb"[ \t\r\n]*+")
+# The first byte of a JSON text, and the first name of an object if it has no escapes.
+_START = re.compile(rb'[ \t\r\n]*+(.)(?:[ \t\r\n]*+"([^"\\]*+)"[ \t\r\n]*+:)?', re.DOTALL)
 _AS_TEXT = (datetime, date, time, UUID, Decimal)
 
 _Path = list[str | int]
@@ -101,12 +102,13 @@ def is_surely_changed(value: Json, record: bytes | msgspec.Raw) -> bool:
     If false, `is_unchanged` must decide, which takes the time to decode the record.
     """
     text = memoryview(record)
-    found = _SPACE.match(text)
-    start = found.end() if found else 0
-    if text[start] not in _FIRST_BYTES.get(type(value), b"-0123456789n"):
+    start = _START.match(text)
+    if start is None or start[1] not in _FIRST_BYTES.get(type(value), b"-0123456789n"):
         return True
     if type(value) is not dict:
         return False
+    if start[2] is not None and bytes(start[2]) != next(iter(value), "\n").encode():
+        return True
     if len(text) <= _SMALL_TEXT:
         return list(_decode_fields(record)) != list(value)
     try:
