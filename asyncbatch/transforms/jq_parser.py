@@ -426,8 +426,12 @@ class _Parser:
         """Parse a value. Operators need no parentheses as of jq 1.8."""
         stages: list[Node] = []
         while True:
-            node = self._binary(0)
-            self.is_recent = self.is_recent or isinstance(node, Binary)
+            start = self._end, self._kind, self._text
+            node = self._term()
+            if self._kind in ("sign", "name") and any(self._text in level for level in _LEVELS):
+                self.is_recent = True
+                self._end, self._kind, self._text = start
+                node = self._binary(0)
             stages.append(node)
             if not self._skip("|"):
                 return pipe_of(*stages)
