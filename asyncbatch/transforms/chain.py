@@ -44,6 +44,11 @@ class Chain:
         self._first: Any = stages[0]
         self._rest = stages[1:]
 
+    def return_texts(self) -> None:
+        """Let a jq program without further stages return a record as its text, if it can."""
+        if not self._rest and hasattr(self._first, "returns_text"):
+            self._first.returns_text = True
+
     def __call__(self, record: Json, position: RecordPosition) -> Iterable[Json]:
         """Return the outputs for `record`. Raises RecordError, possibly during iteration."""
         outputs: Iterable[Any] = self._first(record, position)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,17 +14,21 @@ from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import allow_deep_nesting, decode
 from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
 from asyncbatch.transforms.base import RecordError
+from asyncbatch.transforms.jq_evaluator import WHOLE, Evaluator
+from asyncbatch.transforms.jq_functions import UnsureError
 from asyncbatch.transforms.jq_integers import (
     MARK_COMPUTED,
     AmbiguousIntegerError,
     check_record,
     has_large,
+    may_shorten,
     with_digits,
     with_floats,
 )
+from asyncbatch.transforms.jq_parser import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.core.records import Json
     from asyncbatch.transforms.base import RecordPosition
@@ -142,6 +147,8 @@ class Jq:
     of an output keep their digits, or the record is rejected. With `piped`, the record is an output
     of another program, and the two are like one program. Functions that need a whole run of the jq
     command (`input`, `halt`) are errors that the program can catch.
+
+    A common program is evaluated by `Evaluator`; the library gets the records that it leaves.
     """
 
     def __init__(
@@ -149,18 +156,61 @@ class Jq:
     ) -> None:
         allow_deep_nesting()
         self._program, self._env = program, env
-        self._run = _compile(program, env=env).input_text
-        # The program with filters, by their number: slower, and compiled only if needed.
+        # Whether an output that is the record itself is the given text instead of a value.
+        self.returns_text = False
+        # The program with a number of filters: slower, and compiled only if needed.
         self._runs: dict[int, Any] = {}
         self._lossy, self._checks_records = lossy, not (lossy or piped)
         self._needs_texts = False  # whether the last record did: the next one likely does, too
+        try:
+            self._evaluator: Evaluator | None = Evaluator(program)
+        except UnsupportedError:
+            self._evaluator = None
+        if self._evaluator is None or self._evaluator.needs_check:
+            self._runs[0] = _compile(program, env=env).input_text
 
     def __call__(
         self,
         value: bytes | memoryview | msgspec.Raw | str,
         position: RecordPosition,  # noqa: ARG002 - a parameter of `Transform`
-    ) -> Iterator[Json]:
-        """Yield the program's outputs one by one. Raises RecordError if it fails."""
+    ) -> Iterable[Any]:
+        """Return the program's outputs, often one by one. Raises RecordError if it fails."""
+        evaluator = self._evaluator
+        if evaluator is None:
+            return self._by_library(value)
+        text = value.encode() if isinstance(value, str) else bytes(value)
+        try:
+            check_record(text)  # as only the library calculates with such an integer
+            outputs = evaluator(text)
+            if type(outputs) is not tuple:
+                return self._one_by_one(evaluator, outputs, value, text)
+            if outputs and outputs[0] is WHOLE:
+                return (self._record(evaluator, value, text),)
+        except (UnsureError, RecordError):
+            return self._by_library(value)
+        return outputs
+
+    def _one_by_one(
+        self, evaluator: Evaluator, outputs: Iterable[Json], value: Any, text: bytes
+    ) -> Iterator[Any]:
+        """Yield the outputs of the evaluator; from an unsure one on, those of the library."""
+        count = 0
+        try:
+            for output in outputs:
+                yield output if output is not WHOLE else self._record(evaluator, value, text)
+                count += 1
+        except UnsureError:
+            yield from islice(self._by_library(value), count, None)
+
+    def _record(self, evaluator: Evaluator, value: Any, text: bytes) -> Any:
+        """Return the record as an output. Raises UnsureError."""
+        if self.returns_text and not may_shorten(text):
+            return value
+        record = evaluator.decode(text)
+        return value if self.returns_text else record
+
+    def _by_library(self, value: bytes | memoryview | msgspec.Raw | str) -> Iterator[Json]:
+        """Yield the library's outputs one by one. Raises RecordError."""
         if self._checks_records:
             data = value.encode() if isinstance(value, str) else bytes(value)
             check_record(data)
@@ -170,12 +220,12 @@ class Jq:
         try:
             # After an error, no further output may be requested: the loops end.
             if self._lossy:
-                for output in self._run(text):
+                for output in self._compiled()(text):
                     yield with_floats(output) if has_large(output, _INT64) else output
             elif self._needs_texts:
                 yield from self._exact_outputs(text)
             else:
-                for number, output in enumerate(self._run(text)):
+                for number, output in enumerate(self._compiled()(text)):
                     if has_large(output):
                         yield from self._exact_outputs(text, number)
                         break
@@ -186,6 +236,13 @@ class Jq:
             raise RecordError("transform", f"jq: {shortened(str(error))}") from None
         except RecursionError:
             raise RecordError("transform", "jq: the output is nested too deeply") from None
+
+    def _compiled(self) -> Any:
+        """Return the library's function from a text to outputs."""
+        run = self._runs.get(0)
+        if run is None:
+            run = self._runs[0] = _compile(self._program, env=self._env).input_text
+        return run
 
     def _exact_outputs(self, text: str, start: int = 0) -> Iterator[Json]:
         """Yield the outputs from number `start`, with the digits that jq prints."""

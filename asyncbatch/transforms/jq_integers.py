@@ -22,9 +22,17 @@ _INT64 = 2**63
 _LARGEST_DOUBLE = 1.7976931348623157e308  # the library's value for any number beyond it
 _SAME_DIGITS = bytes(ord("0") if chr(code).isdigit() else code for code in range(128)) + bytes(128)
 _LONG_RUN = b"0" * 16
+_NUMBERS_CHECKED = 20  # in a text: if there are more, it is as fast to decode the text
+_NUMBER = re.compile(rb"[0-9]++(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?")
 _DIGITS = re.compile(rb"[0-9]++")
 # the bytes before and after an integer within a JSON text
 _BEFORE_INTEGER, _AFTER_INTEGER = b"[,:- \t\r\n", b"],} \t\r\n"
+# The same with one sign for all bytes before a number, and with the point of a number as a digit.
+_SAME_SIGNS = _SAME_DIGITS.translate(
+    bytes(ord(",") if code in _BEFORE_INTEGER else code for code in range(256))
+)
+_SAME_POINTS = _SAME_SIGNS.replace(b".", b"0")
+_LONG_NUMBER = b"0" * 18  # 17 digits and a point: so many digits are right in a double
 # Matches whole strings and whole numbers (++ and *+ never backtrack), never digits inside them.
 _TOKEN = re.compile(
     rb'"(?:[^"\\]++|\\.)*+"|-?[0-9]++(\.[0-9]++|[eE])?+[-+0-9eE]*+', re.DOTALL
@@ -51,8 +59,30 @@ class AmbiguousIntegerError(Exception):
 
 def check_record(data: bytes) -> None:
     """Raise RecordError for the first integer of a JSON text that jq would round."""
-    if _LONG_RUN in (alike := data.translate(_SAME_DIGITS)) and _may_round(data, alike):
+    alike = data.translate(_SAME_SIGNS)
+    if (b"," + _LONG_RUN in alike or alike.startswith(_LONG_RUN)) and _may_round(
+        data, data.translate(_SAME_DIGITS)
+    ):
         _check_integers(data)
+
+
+def may_shorten(data: bytes) -> bool:
+    """Whether a JSON text may contain a number whose double jq rounds in another way than Python.
+
+    Only a number of more than 17 digits can be one, and none that is the shortest for its double.
+    """
+    alike = data.translate(_SAME_POINTS)
+    if alike.startswith(_LONG_NUMBER):
+        return True
+    at = 0
+    for _ in range(_NUMBERS_CHECKED):
+        at = alike.find(b"," + _LONG_NUMBER, at) + 1
+        if not at:
+            return False
+        number = _NUMBER.match(data, at)
+        if number is None or repr(float(number[0])).encode() != number[0]:
+            return True
+    return True
 
 
 def has_large(value: Json, limit: int = LARGEST_EXACT - 1) -> bool:
@@ -133,7 +163,7 @@ def _significant_bits(number: int) -> int:
 
 
 def _may_round(text: bytes, alike: bytes) -> bool:
-    """Whether `text` may contain an integer of 16 digits or more.
+    """Whether `text` may contain an integer beyond 2^53.
 
     `alike` is `text` with each digit replaced by 0. Digits between spaces in a string count, too:
     `_check_integers` is exact, but slower.
@@ -145,6 +175,7 @@ def _may_round(text: bytes, alike: bytes) -> bool:
         if (
             text[max(0, start - 1) : start] in _BEFORE_INTEGER
             and text[end : end + 1] in _AFTER_INTEGER
+            and (end - start > len(_LONG_RUN) or int(text[start:end]) > LARGEST_EXACT)
         ):
             return True
         start = alike.find(_LONG_RUN, end)

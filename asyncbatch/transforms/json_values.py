@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import re
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,7 +19,7 @@ from asyncbatch.formats.positions import format_pointer
 from asyncbatch.transforms.base import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from asyncbatch.core.records import Json
 
@@ -25,6 +27,8 @@ _INTEGER_LIMIT = 10**MAX_INTEGER_DIGITS
 _RECURSION = 100  # levels of the fast check; deeper values take the slow way, up to MAX_DEPTH
 _GOOD_KEYS: set[str] = set()  # a cache of checked keys: nearly all records have the same
 _MANY_KEYS = 10_000  # the cache grows no more at this size
+# The first byte of a JSON text, and the first name of an object if it has no escapes.
+_START = re.compile(rb'[ \t\r\n]*+(.)(?:[ \t\r\n]*+"([^"\\]*+)"[ \t\r\n]*+:)?', re.DOTALL)
 _AS_TEXT = (datetime, date, time, UUID, Decimal)
 
 _Path = list[str | int]
@@ -85,6 +89,46 @@ def is_unchanged(value: Json, record: Json) -> bool:
     """
     # The first comparison is fast, but takes true for 1 and ignores the order of fields.
     return value is record or (value == record and _is_same(value, record))
+
+
+_SMALL_TEXT = 2000  # bytes of a record of which all names are decoded
+_FIRST_BYTES: dict[type, bytes] = {dict: b"{", list: b"[", str: b'"', bool: b"tf"}
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def is_surely_changed(value: Json, record: bytes | msgspec.Raw) -> bool:
+    """Whether `value` is surely not the record with a text, by its type and the names of fields.
+
+    If false, `is_unchanged` must decide, which takes the time to decode the record.
+    """
+    text = memoryview(record)
+    start = _START.match(text)
+    if start is None or start[1] not in _FIRST_BYTES.get(type(value), b"-0123456789n"):
+        return True
+    if type(value) is not dict:
+        return False
+    if start[2] is not None and bytes(start[2]) != next(iter(value), "\n").encode():
+        return True
+    if len(text) <= _SMALL_TEXT:
+        return list(_decode_fields(record)) != list(value)
+    try:
+        _decoder_of(tuple(value))(record)
+    except msgspec.ValidationError:  # the record has another field
+        return True
+    except ValueError:  # a name that a Struct cannot have
+        pass
+    return False
+
+
+@lru_cache(64)
+def _decoder_of(names: tuple[str, ...]) -> Callable[[bytes | msgspec.Raw], object]:
+    """Return a decoder of objects that stops at any other field."""
+    fields = [
+        (f"f{at}", msgspec.Raw, msgspec.field(name=name, default=None))
+        for at, name in enumerate(names)
+    ]
+    struct = msgspec.defstruct("Names", fields, forbid_unknown_fields=True, gc=False)
+    return msgspec.json.Decoder(struct).decode
 
 
 def _is_same(value: Json, record: Json) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.transforms.json_values import is_unchanged
+from asyncbatch.transforms.json_values import is_surely_changed, is_unchanged
 
 # Texts of which Python values would keep the value, but not the spelling.
 TEXTS = (
@@ -136,3 +136,20 @@ def test_a_value_is_unchanged_if_its_text_is(one, other):
 
     assert is_unchanged(one, json.loads(json.dumps(one)))
     assert is_unchanged(one, other) == (spelled(one) == spelled(other))
+
+
+@given(VALUES, VALUES, st.booleans(), st.integers(0, 2))
+def test_only_a_changed_value_is_surely_changed(one, other, twice, spaces):
+    """Also if the record is large, and has a field twice."""
+    text = " " * spaces + json.dumps(other, indent=spaces or None)
+    if isinstance(other, dict) and other and twice:
+        text = f'{{"{next(iter(other))}": {[1] * 1000}, {text.strip()[1:]}'
+    if is_surely_changed(one, text.encode()):
+        assert not is_unchanged(one, other)
+
+
+def test_a_large_record_is_surely_changed_by_a_missing_field():
+    record = json.dumps({"id": 1, "many": [1] * 1000}).encode()
+    assert is_surely_changed({"id": 1}, record)
+    assert is_surely_changed([1], record)
+    assert not is_surely_changed({"id": 1, "many": 2}, record)

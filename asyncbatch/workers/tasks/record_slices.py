@@ -33,6 +33,7 @@ MAX_DECODED_BYTES = 4 * 1024 * 1024  # A text up to this size is decoded in one 
 SLICE_RECORDS = 1000  # Of a larger text, this number of records is decoded at a time.
 
 _BLANK = b" \t\r\n"
+_SHORT_TEXT = 2000  # bytes
 
 
 class RecordSlice:
@@ -184,6 +185,22 @@ class TextSlice(RecordSlice):
 
     def position(self, at: int, byte: int) -> TextPosition:
         return self._locator.locate(offset_of(self._body, self.texts()[at]) + byte)
+
+
+class CompactTexts:
+    """The compact texts of the records of a slice, made when they are needed."""
+
+    def __init__(self, record_slice: RecordSlice) -> None:
+        self._slice = record_slice
+        self._all: Sequence[Text] | None = None
+
+    def __getitem__(self, at: int) -> Text:
+        text = self._slice.texts()[at]
+        if memoryview(text).nbytes > _SHORT_TEXT:
+            return msgspec.Raw(msgspec.json.format(bytes(text), indent=-1))
+        if self._all is None:  # for short texts, one call for each takes three times as long
+            self._all = self._slice.compact_texts()
+        return self._all[at]
 
 
 def slices_of_text(

@@ -6,6 +6,8 @@ import time
 from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET, Raw
+
 from asyncbatch.core.batches import SplitFile
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Position
@@ -14,9 +16,10 @@ from asyncbatch.formats.lines import InvalidLine
 from asyncbatch.sources.reader import InputOpener, Reader, close_opened, read_size
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.chain import make_chain
-from asyncbatch.transforms.json_values import is_json_value, is_unchanged
+from asyncbatch.transforms.json_values import is_json_value, is_surely_changed, is_unchanged
 from asyncbatch.workers.tasks.count import end_of_splits
 from asyncbatch.workers.tasks.extractor import Extractor
+from asyncbatch.workers.tasks.record_slices import CompactTexts
 from asyncbatch.workers.tasks.recorder import RECORD_ERRORS, RecordCursor, Recorder
 from asyncbatch.workers.tasks.spool import SPOOLED_OUTPUTS, Spool
 
@@ -54,6 +57,12 @@ class TransformTask:
         self._max_bytes = files.portion.bytes or BATCH_BYTES
         self._max_seconds = files.portion.seconds
         self._recorder = Recorder(settings)
+        # whether an output that is the record itself is kept as its text
+        self._keeps_texts = (
+            self._chain is not None and self._chain.may_keep and self._recorder.keeps_texts
+        )
+        if self._chain is not None and self._keeps_texts:
+            self._chain.return_texts()
         self.abandon = self._recorder.abandon
         self.progress = Progress()  # a worker process replaces it by a shared one
 
@@ -182,10 +191,8 @@ class TransformTask:
 
     def _transform(self, transform: Chain, cursor: RecordCursor) -> Iterator[Part]:
         record_slice = cursor.record_slice
-        records = record_slice.compact_texts() if transform.reads_text else record_slice.values()
-        texts = None
-        if transform.may_keep and self._recorder.keeps_texts:
-            texts = records if transform.reads_text else record_slice.compact_texts()
+        records = record_slice.texts() if transform.reads_text else record_slice.values()
+        texts = CompactTexts(record_slice) if self._keeps_texts else None
         yield from self._transform_each(records, transform, cursor, texts)
 
     def _transform_each(
@@ -193,7 +200,7 @@ class TransformTask:
         items: Sequence[Json],
         outputs_of: OutputsOf,
         cursor: RecordCursor,
-        texts: Sequence[Any] | None = None,
+        texts: Sequence[Any] | CompactTexts | None = None,
     ) -> Iterator[Part]:
         """Keep or reject the outputs for each item, which stands for a record of a slice.
 
@@ -215,11 +222,21 @@ class TransformTask:
                 recorder.reject(cursor, error)
             else:
                 if texts is not None and outputs:
-                    outputs = _as_text(outputs, item, texts[cursor.at])
+                    outputs = _with_texts(outputs, item, texts, cursor.at)
                 recorder.keep_outputs(outputs, cursor)
 
 
-def _as_text(outputs: Sequence[Json], item: Json, text: Any) -> Sequence[Json]:
-    """Return the outputs of a record; each that is the record itself, as its text."""
-    record = decode(text) if item is text else item
-    return [text if is_unchanged(output, record) else output for output in outputs]
+def _with_texts(
+    outputs: Sequence[Json], item: Any, texts: Sequence[Any] | CompactTexts, at: int
+) -> Sequence[Json]:
+    """Return the outputs for `item`, a value or a text; each that is the record, as its text."""
+    is_text = isinstance(item, bytes | Raw)
+    record, found = UNSET if is_text else item, []
+    for output in outputs:
+        is_record = output is item
+        if not is_record and not (is_text and is_surely_changed(output, item)):
+            if record is UNSET:
+                record = decode(item)
+            is_record = is_unchanged(output, record)
+        found.append(texts[at] if is_record else output)
+    return found

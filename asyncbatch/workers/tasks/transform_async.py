@@ -232,7 +232,7 @@ class AsyncTransformLane:
             return record_slice, ()
         return (
             record_slice,
-            record_slice.compact_texts() if self._reads_text else record_slice.values(),
+            record_slice.texts() if self._reads_text else record_slice.values(),
         )
 
     async def _record_step(self, step: _Step) -> AsyncIterator[Part]:
