@@ -73,6 +73,7 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Time commands in turn for some rounds, so that a busy moment affects all of them.
 
+    Every second round goes through them backwards.
     `check` gets the name and output of each command, outside of the measured time. `clock` may
     return another time than that of the whole process. `fewer` has the rounds of slow commands.
     A command of `spared` that fails, or whose result is wrong, is left out from then on, and
@@ -81,12 +82,12 @@ def interleave(
     times: dict[str, list[float]] = {name: [] for name in commands}
     failures = {} if failures is None else failures
     for turn in range(rounds):
-        for name, command in commands.items():
+        for name in list(commands)[:: -1 if turn % 2 else 1]:
             if turn >= fewer.get(name, rounds) or name in failures:
                 continue
             before()
             try:
-                outcome = measure(command)
+                outcome = measure(commands[name])
                 check(name, outcome.output)
             except CommandError as error:
                 if name not in spared:

@@ -75,7 +75,10 @@ class Results:
 
 
 def worst_figures(figures: Iterable[Figure]) -> list[Figure]:
-    """Return the figure of each row whose value is the furthest from the goal."""
+    """Return the figure of each row whose value is the furthest from the goal.
+
+    Rows without a peer come last.
+    """
     rows: dict[Row, list[Figure]] = {}
     for figure in figures:
         rows.setdefault(figure.row, []).append(figure)
@@ -83,4 +86,4 @@ def worst_figures(figures: Iterable[Figure]) -> list[Figure]:
     for row, of_row in rows.items():
         worst = row.goal.worst([figure.value for figure in of_row])
         found.append(next(figure for figure in of_row if figure.value == worst))
-    return found
+    return sorted(found, key=lambda figure: not figure.row.against)

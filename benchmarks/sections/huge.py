@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.goals import Row
     from benchmarks.setting import Setting
 
-ARRAY_BYTES, LINES_BYTES, QUICK_BYTES = 300_000_000, 600_000_000, 30_000_000
+BYTES, QUICK_BYTES = 300_000_000, 30_000_000
 IJSON_SHAPES = ("orders", "diverse")  # it is slow
 LARGE_BYTES = 100_000_000  # at least, of a few large elements
 
@@ -22,7 +22,7 @@ LARGE_BYTES = 100_000_000  # at least, of a few large elements
 def count_elements(setting: Setting) -> None:
     """Count the elements of one array of each shape, and compare with DuckDB and ijson."""
     for shape in shapes(setting):
-        size = max(setting.size(ARRAY_BYTES, QUICK_BYTES), LARGE_BYTES * shape.large)
+        size = max(setting.size(BYTES, QUICK_BYTES), LARGE_BYTES * shape.large)
         corpus = array_of(setting, f"array-{shape.key}", shape.texts, size)
         racers = _racers(setting, corpus, goals.ARRAY_DUCKDB, large=shape.large)
         if shape.name in IJSON_SHAPES:
@@ -36,7 +36,7 @@ def count_lines(setting: Setting) -> None:
     """Count the records of JSON Lines of each shape, and compare with DuckDB."""
     for shape in shapes(setting):
         if shape.one_line:
-            size = max(setting.size(LINES_BYTES, QUICK_BYTES), LARGE_BYTES * shape.large)
+            size = max(setting.size(BYTES, QUICK_BYTES), LARGE_BYTES * shape.large)
             corpus = lines_of(setting, f"lines-{shape.key}", shape.texts, size)
             racers = _racers(setting, corpus, goals.LINES_DUCKDB, large=shape.large)
             peaks = race(setting, f"lines of {shape.name}", corpus, racers)
