@@ -54,11 +54,16 @@ def markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
         f"- {name}: {run['machine']}, medians of {run['rounds']} rounds; "
         + ", ".join(run["versions"])
         + (trial if run["quick"] else "")
+        + "".join(f"; {section} failed" for section in run["failures"])
         for name, run in runs.items()
     ]
-    return "\n".join(
-        [*map(_line, rows), "", "Every shape:", "", *map(_line, every), "", *about, ""]
-    )
+    tables = {"Every shape": every}
+    for title, (header, *others) in runs[first]["tables"].items():
+        tables[f"{title} ({first})"] = [header, ["---"] * len(header), *others]
+    lines = [*map(_line, rows), ""]
+    for title, table in tables.items():
+        lines += [f"{title}:", "", *map(_line, table), ""]
+    return "\n".join([*lines, *about, ""])
 
 
 def _cell(figure: Figure | None) -> str:

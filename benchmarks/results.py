@@ -38,6 +38,7 @@ class Results:
         self.figures: list[Figure] = []
         self.failures: dict[str, str] = {}  # of sections
         self._races: list[dict[str, Any]] = []
+        self._tables: dict[str, Sequence[Sequence[str]]] = {}
 
     def add(self, row: Row, shape: str, value: float) -> tuple[str, str]:
         """Add a figure. Return the cells of its goal and verdict."""
@@ -48,10 +49,20 @@ class Results:
         """Add the times and memory of all contenders of a race."""
         self._races.append({"shape": shape, "contenders": contenders})
 
+    def add_table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table, and keep it for the page."""
+        print_table(header, rows)
+        self._tables[title] = [header, *rows]
+
     def write(self, path: str, machine: Mapping[str, Any]) -> None:
         """Write all as one JSON object, for `benchmarks.page`."""
         figures = [figure.as_dict() for figure in self.figures]
-        content = {"figures": figures, "races": self._races, "failures": self.failures}
+        content = {
+            "figures": figures,
+            "tables": self._tables,
+            "races": self._races,
+            "failures": self.failures,
+        }
         with open(path, "w", encoding="utf-8") as stream:
             json.dump({**machine, **content}, stream, indent=1, ensure_ascii=False)
 

@@ -123,6 +123,7 @@ def test_the_page_has_a_column_for_each_run(tmp_path):
         results = Results()
         results.add(goals.ARRAY_DUCKDB, "orders", 3)
         results.add(goals.ARRAY_DUCKDB, "deep", value)
+        results.add_table("Growth", ("", "1x"), [("files", "0.2"), ("a|b", "0.3")])
         paths.append(str(tmp_path / f"{name}.json"))
         machine = {"machine": "2 CPUs", "versions": ["jq-1.6"], "rounds": 5, "quick": False}
         results.write(paths[-1], machine)
@@ -143,6 +144,13 @@ Every shape:
 | work | compared with | each shape (quiet) |
 | --- | --- | --- |
 | one array, counted | DuckDB read_json_objects | orders 3x; deep 1.62x |
+
+Growth (quiet):
+
+|  | 1x |
+| --- | --- |
+| files | 0.2 |
+| a\\|b | 0.3 |
 
 - quiet: 2 CPUs, medians of 5 rounds; jq-1.6
 - busy: 2 CPUs, medians of 5 rounds; jq-1.6

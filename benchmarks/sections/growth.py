@@ -14,7 +14,6 @@ from benchmarks.documents import Document
 from benchmarks.measure import CommandError, interleave, measure
 from benchmarks.races import expect
 from benchmarks.shapes import composed, orders, wide_record
-from benchmarks.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,10 @@ ROUNDS = 3  # at most
 VALUES = 4
 COLUMN_RECORDS, QUICK_COLUMN_RECORDS = 10_000, 500
 MEMORY_LIMIT = "300MB"
-HEADER = ("", "1x", "1x s", "4x s", "16x s", "1x MB", "4x MB", "16x MB")
+HEADER = (
+    *("", "1x", "1x s", "4x s", "16x s", "1x MB", "4x MB", "16x MB"),
+    *("time/size", "goal", "", "memory", "goal", ""),
+)
 
 
 class Step(NamedTuple):
@@ -71,9 +73,8 @@ def grow(setting: Setting) -> None:
         except CommandError as error:
             rows.append([growth.name, f"failed: {str(error).strip()[-200:]!r}"])
             setting.results.failures[f"growth of {growth.name}"] = str(error).strip()[-200:]
-    header = (*HEADER, "time/size", "goal", "", "memory", "goal", "")
     print("medians; time/size is the growth of the time by that of the input")
-    print_table(header, rows)
+    setting.results.add_table("Growth of time and memory", HEADER, rows)
 
 
 def _measure(setting: Setting, growth: Growth) -> list[str]:
