@@ -54,6 +54,7 @@ def markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
         f"- {name}: {run['machine']}, medians of {run['rounds']} rounds; "
         + ", ".join(run["versions"])
         + (trial if run["quick"] else "")
+        + "".join(f"; {peer} left out: {reason}" for peer, reason in run["left_out"].items())
         + "".join(f"; {section} failed" for section in run["failures"])
         for name, run in runs.items()
     ]

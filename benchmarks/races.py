@@ -66,14 +66,14 @@ class Agreement:
 def race(setting: Setting, shape: str, corpus: Corpus, racers: Sequence[Racer]) -> dict[str, int]:
     """Measure the memory of each racer once. Then time all in turn. Return the peaks in bytes.
 
-    The first racer is asyncbatch. A slow racer, with fewer rounds, is not measured for memory. A
-    peer that fails is named in the table. Commands write into the output folder of the setting,
-    which is emptied before each command.
+    The first racer is asyncbatch, and so are all with that name. A slow racer, with fewer rounds,
+    is not measured for memory. A peer that fails is named in the table and in the results.
+    Commands write into the output folder of the setting, which is emptied before each command.
     """
     ours, results = racers[0], setting.results
     present = {racer.name: racer for racer in racers if not racer.missing()}
     failures: dict[str, str] = {}
-    peers = set(present) - {ours.name}
+    peers = {name for name in present if not name.startswith("asyncbatch")}
     peaks: dict[str, int] = {}
 
     def check(name: str, output: bytes) -> None:
@@ -108,10 +108,10 @@ def race(setting: Setting, shape: str, corpus: Corpus, racers: Sequence[Racer]) 
     our_rate = corpus.records / median(times[ours.name])
     rows = []
     for racer in racers:
-        if racer.missing():
-            rows.append([racer.name, f"left out: {racer.needs} is not installed"])
-        elif racer.name in failures:
-            rows.append([racer.name, f"failed: {failures[racer.name].strip()[-200:]!r}"])
+        if racer.missing() or racer.name in failures:
+            failure = failures.get(racer.name, f"{racer.needs} is not installed").strip()
+            results.leave_out(racer.name, shape, failure)
+            rows.append([racer.name, f"left out: {failure[-200:]}"])
         else:
             figures = _figures(racer, racer.part or corpus, times[racer.name], our_rate)
             peak = peaks.get(racer.name)

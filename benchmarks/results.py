@@ -37,6 +37,7 @@ class Results:
     def __init__(self) -> None:
         self.figures: list[Figure] = []
         self.failures: dict[str, str] = {}  # of sections
+        self.left_out: dict[str, str] = {}  # peers, with the reason at the first shape
         self._races: list[dict[str, Any]] = []
         self._tables: dict[str, Sequence[Sequence[str]]] = {}
 
@@ -44,6 +45,10 @@ class Results:
         """Add a figure. Return the cells of its goal and verdict."""
         self.figures.append(Figure(row, shape, value))
         return row.goal.cells(value)
+
+    def leave_out(self, peer: str, shape: str, reason: str) -> None:
+        """Note that a peer is missing, failed, or had a wrong result."""
+        self.left_out.setdefault(peer, f"{reason[-200:]} ({shape})")
 
     def add_race(self, shape: str, contenders: Sequence[Mapping[str, Any]]) -> None:
         """Add the times and memory of all contenders of a race."""
@@ -61,13 +66,14 @@ class Results:
             "figures": figures,
             "tables": self._tables,
             "races": self._races,
+            "left_out": self.left_out,
             "failures": self.failures,
         }
         with open(path, "w", encoding="utf-8") as stream:
             json.dump({**machine, **content}, stream, indent=1, ensure_ascii=False)
 
     def show(self) -> None:
-        """Print the worst figure of each row, and the sections that failed."""
+        """Print the worst figure of each row, the peers left out and the sections that failed."""
         rows = [
             [
                 worst.row.work,
@@ -81,6 +87,8 @@ class Results:
         if rows:
             print("== Summary: the worst shape of each row ==")
             print_table(("", "compared with", "worst shape", "figure", "goal", ""), rows, texts=3)
+        for peer, reason in self.left_out.items():
+            print(f"left out: {peer}: {reason}")
         for section, reason in self.failures.items():
             print(f"FAILED: {section}: {reason}")
 

@@ -13,19 +13,25 @@ import pytest
 from benchmarks import goals, page, public, setting, shapes
 from benchmarks.corpora import array_of, counted_lines, folder_of, lines_of
 from benchmarks.documents import Document
-from benchmarks.measure import CommandError, interleave
+from benchmarks.measure import CommandError
 from benchmarks.public import Package, PublicData
+from benchmarks.races import Racer, expect, race
 from benchmarks.results import Results, worst_figures
 from benchmarks.setting import Setting
 
 
 @pytest.fixture
-def offline(tmp_path, monkeypatch):
+def small(tmp_path, monkeypatch):
     monkeypatch.setattr(setting, "DATA", str(tmp_path / "data"))
     monkeypatch.setattr(shapes, "BLOCK_BYTES", 50_000)
     monkeypatch.setattr(shapes, "ORDER_FILES", 2)
-    monkeypatch.setenv("PATH", str(tmp_path))  # without npm
     return Setting("asyncbatch", 1, quick=True)
+
+
+@pytest.fixture
+def offline(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # without npm
+    return small
 
 
 def test_every_shape_holds_as_many_elements_as_it_says(offline):
@@ -108,13 +114,28 @@ def test_the_worst_shape_is_the_figure():
     assert worst == [(goals.ARRAY_DUCKDB, "deep"), (goals.MEMORY, "orders")]
 
 
-def test_a_peer_that_fails_is_left_out_and_named():
-    failures: dict[str, str] = {}
-    commands = {"ours": ["true"], "peer": ["false"]}
-    times = interleave(commands, 2, failures=failures, spared={"peer"})
-    assert (len(times["ours"]), times["peer"], list(failures)) == (2, [], ["peer"])
-    with pytest.raises(CommandError):
-        interleave(commands, 2, spared={"ours"})
+def test_a_peer_that_fails_is_named_and_ours_fails_the_section(small):
+    corpus = counted_lines(small, "two", lambda: [b"1\n", b"2\n"], 2)
+
+    def racer(name, output, **more):
+        return Racer(name, ["echo", output], expect(2), goals.ARRAY_DUCKDB, **more)
+
+    right, wrong = racer("asyncbatch run", "2"), racer("asyncbatch stream", "3")
+    peers = [
+        racer("wrong peer", "3"),
+        racer("slow wrong peer", "3", rounds=1),
+        racer("missing peer", "2", needs="no-such-program"),
+        racer("peer that prints no number", "two"),
+    ]
+    race(small, "two lines", corpus, [right, *peers, racer("good peer", "2")])
+    out = small.results.left_out
+    assert list(out) == [peer.name for peer in peers]
+    assert out["wrong peer"] == "3 records, not 2 (two lines)"
+    assert out["missing peer"] == "no-such-program is not installed (two lines)"
+    judged = [figure.row for figure in small.results.figures]
+    assert judged.count(goals.ARRAY_DUCKDB) == 2  # of the good peer, and of asyncbatch itself
+    with pytest.raises(CommandError, match="3 records, not 2"):
+        race(small, "two lines", corpus, [right, wrong])
 
 
 def test_the_page_has_a_column_for_each_run(tmp_path):

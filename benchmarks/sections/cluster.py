@@ -46,8 +46,8 @@ def use_cluster(setting: Setting) -> None:
 
         cluster = [*run, "--engine", "dask", "--scheduler", address]
         racers = [
-            Racer(f"--engine dask, {CPUS} workers that run already", cluster, check),
-            Racer(f"--engine local, {CPUS} workers", run, check, goals.DASK),
+            Racer(f"asyncbatch --engine dask, {CPUS} workers that run already", cluster, check),
+            Racer(f"asyncbatch --engine local, {CPUS} workers", run, check, goals.DASK),
         ]
         race(setting, SHAPE, corpus, racers)
     dask.show(setting)
