@@ -97,6 +97,7 @@ START_RUN_HELP = _at_most("run --help", "import of typer and rich", 2.5, "x")
 START_TEN = _at_most("ten files", "", 0.3, " s")
 LAG = _at_most("lag of the event loop, p99", "", 50, " ms")
 MEMORY = _at_most("peak memory of all processes", "", 300, " MB")
+MEMORY_FILES = _at_most("peak memory, files counted or an API read", "", 250, " MB")
 
 GROWTH_TIME = _at_most("growth: time", "growth of the input", 1.3, "x")
 GROWTH_MEMORY = _at_most("growth: peak memory", "", 300, " MB")

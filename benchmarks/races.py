@@ -63,7 +63,13 @@ class Agreement:
             raise CommandError(f"{number:,} {self._what}, where the first had {self._first:,}")
 
 
-def race(setting: Setting, shape: str, corpus: Corpus, racers: Sequence[Racer]) -> dict[str, int]:
+def race(
+    setting: Setting,
+    shape: str,
+    corpus: Corpus,
+    racers: Sequence[Racer],
+    memory: Row = MEMORY,
+) -> dict[str, int]:
     """Measure the memory of each racer once. Then time all in turn. Return the peaks in bytes.
 
     The first racer is asyncbatch, and so are all with that name. A slow racer, with fewer rounds,
@@ -124,7 +130,7 @@ def race(setting: Setting, shape: str, corpus: Corpus, racers: Sequence[Racer]) 
                 ]
             )
     print_table(HEADER, rows)
-    results.add(MEMORY, shape, peaks[ours.name] / 1e6)
+    results.add(memory, shape, peaks[ours.name] / 1e6)
     told = [{"name": name, "s": times[name], "peak_bytes": peaks.get(name)} for name in present]
     results.add_race(shape, told)
     return peaks

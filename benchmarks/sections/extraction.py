@@ -77,7 +77,7 @@ def pour(setting: Setting) -> None:
     records = pages * ENDLESS_PAGE
     rate = records / found.seconds
     print(f"{records:,} records through to SQLite: {found.seconds:.1f} s, {rate:,.0f} records/s")
-    cells = setting.results.add(goals.MEMORY, "an API without end", found.peak_bytes / 1e6)
+    cells = setting.results.add(goals.MEMORY_FILES, "an API without end", found.peak_bytes / 1e6)
     print(f"peak memory: {found.peak_bytes / 1e6:,.0f} MB  {'  '.join(cells)}\n")
 
 

@@ -41,7 +41,8 @@ def _compare(setting: Setting, shape: str, corpus: Corpus, rows: tuple[Row | Non
         setting,
         f"{shape}, the sum",
         corpus,
-        [
+        memory=goals.MEMORY_FILES,
+        racers=[
             Racer("asyncbatch run", run, expect(records, read_total)),
             Racer("DuckDB, only the sum", peer("duckdb_counts", "sum", folder), total, duckdb),
             Racer("aiofiles + json.loads", peer("textbook", folder), total, textbook, rounds=slow),
@@ -52,7 +53,8 @@ def _compare(setting: Setting, shape: str, corpus: Corpus, rows: tuple[Row | Non
         setting,
         f"{shape}, each file",
         corpus,
-        [
+        memory=goals.MEMORY_FILES,
+        racers=[
             Racer("asyncbatch run -o jsonl", [*run, "-o", "jsonl"], expect(records, _events)),
             Racer(
                 "DuckDB, a row a file",
