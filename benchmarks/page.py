@@ -37,13 +37,14 @@ def markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
     figures = {name: list(map(Figure.of_dict, run["figures"])) for name, run in runs.items()}
     worst = {name: {one.row: one for one in worst_figures(of)} for name, of in figures.items()}
     first = next(iter(runs))
+    known = list(dict.fromkeys(row for of in worst.values() for row in of))
     rows = [["work", "compared with", "goal", *runs], ["---"] * (3 + len(runs))]
     rows += [
         [row.work, row.against, str(row.goal), *(_cell(of.get(row)) for of in worst.values())]
-        for row in worst[first]
+        for row in known
     ]
     every = [["work", "compared with", f"each shape ({first})"], ["---"] * 3]
-    for row in worst[first]:
+    for row in known:
         shapes = [
             f"{one.shape} {row.goal.show(one.value)}" for one in figures[first] if one.row == row
         ]
