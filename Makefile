@@ -75,12 +75,14 @@ SECONDS ?= 480
 soak: .venv/.tested  ## streams for eight minutes: memory stays, nothing is lost
 	$(BIN)/python -m tests.chaos.soak --seconds $(SECONDS)
 
-.venv/.dask: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dask]'
+.venv/.bench: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable \
+	    '.[cloud,dask,http,parquet,postgres]'
 	@touch $@
 
-bench: .venv/.etl .venv/.dask benchmarks/.venv/.installed  ## ours and the peers, side by side
-	benchmarks/.venv/bin/python -m benchmarks.run
+BENCH ?=
+bench: .venv/.bench benchmarks/.venv/.installed  ## ours and the peers, side by side: BENCH="--quick"
+	benchmarks/.venv/bin/python -m benchmarks.run $(BENCH)
 
 benchmarks/.venv/.installed: benchmarks/requirements.txt
 	$(PYTHON) -m venv benchmarks/.venv

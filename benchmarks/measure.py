@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 SAMPLE_SECONDS = 0.02
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -68,20 +68,32 @@ def interleave(
     check: Callable[[str, bytes], object] = lambda _name, _output: None,
     clock: Callable[[str, Outcome], float] = lambda _name, outcome: outcome.seconds,
     fewer: Mapping[str, int] = MappingProxyType({}),
+    failures: dict[str, str] | None = None,
+    spared: Collection[str] = (),
 ) -> dict[str, list[float]]:
     """Time commands in turn for some rounds, so that a busy moment affects all of them.
 
+    Every second round goes through them backwards.
     `check` gets the name and output of each command, outside of the measured time. `clock` may
     return another time than that of the whole process. `fewer` has the rounds of slow commands.
+    A command of `spared` that fails, or whose result is wrong, is left out from then on, and
+    `failures` gets the reason. Any other failure raises CommandError.
     """
     times: dict[str, list[float]] = {name: [] for name in commands}
+    failures = {} if failures is None else failures
     for turn in range(rounds):
-        for name, command in commands.items():
-            if turn >= fewer.get(name, rounds):
+        for name in list(commands)[:: -1 if turn % 2 else 1]:
+            if turn >= fewer.get(name, rounds) or name in failures:
                 continue
             before()
-            outcome = measure(command)
-            check(name, outcome.output)
+            try:
+                outcome = measure(commands[name])
+                check(name, outcome.output)
+            except CommandError as error:
+                if name not in spared:
+                    raise
+                failures[name] = str(error)
+                continue
             times[name].append(clock(name, outcome))
     return times
 

@@ -40,7 +40,7 @@ class Loaded(NamedTuple):
 # Reads the fields of `Loaded`. If some names are not cleaned, `names` is too high.
 LOADED_SQL = """
     select count(*), sum(id), count(distinct name), sum(email = lower(trim(email)) and email != '')
-    from people
+    from records
 """
 
 
@@ -51,15 +51,6 @@ def people(files: int, seed: int) -> Iterator[Document]:
         first = file * PER_FILE + 1
         records = [_person(pick, number) for number in range(first, first + PER_FILE)]
         yield Document(json.dumps(records, separators=(",", ":")).encode(), PER_FILE)
-
-
-def people_lines(files: int, seed: int) -> Iterator[Document]:
-    """Yield the same people as JSON Lines."""
-    for document in people(files, seed):
-        lines = (
-            json.dumps(person, separators=(",", ":")) for person in json.loads(document.content)
-        )
-        yield Document("".join(f"{line}\n" for line in lines).encode(), PER_FILE)
 
 
 def loaded(people_read: int) -> Loaded:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shlex
 import shutil
 import sys
+from importlib.util import find_spec
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.goals import Goal
+from benchmarks.goals import MEMORY, Row
 from benchmarks.measure import CommandError, Outcome, interleave, measure
-from benchmarks.tables import print_memory, print_table
+from benchmarks.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,25 +22,31 @@ if TYPE_CHECKING:
     from benchmarks.corpora import Corpus
     from benchmarks.setting import Setting
 
-MEMORY_GOAL = Goal("<=", 300, " MB")
-HEADER = ("", "median s", "range s", "rounds", "records/s", "MB/s", "ratio", "goal", "")
+CPUS = len(os.sched_getaffinity(0))
+JQ_FILES = 500  # files per jq process, enough to make its start-up time small
+HEADER = (
+    *("", "median s", "range s", "rounds", "records/s", "MB/s", "peak MB", "ratio"),
+    *("goal", ""),
+)
 
 
 class Racer(NamedTuple):
     """A command for a corpus. A slow racer may have fewer rounds and a part of the corpus."""
 
     name: str
-    corpus: Corpus
     command: Sequence[str]
     check: Callable[[bytes], object]  # gets the output; raises CommandError if it is wrong
-    goal: Goal | None = None  # for the speed of asyncbatch divided by that of this racer
+    row: Row | None = None  # for the speed of asyncbatch divided by that of this racer
     rounds: int | None = None  # None means all rounds
     clock: Callable[[Outcome], float] = lambda outcome: outcome.seconds  # returns the time to count
-    needs: str = sys.executable  # a program that must be installed
+    needs: str = sys.executable  # a program or a Python module that must be installed
+    part: Corpus | None = None  # a smaller corpus than that of the race
 
     def missing(self) -> bool:
-        """Whether the program `needs` is not installed."""
-        return shutil.which(self.needs) is None
+        """Whether the program or module `needs` is not installed."""
+        return shutil.which(self.needs) is None and (
+            "/" in self.needs or find_spec(self.needs) is None
+        )
 
 
 class Agreement:
@@ -53,49 +63,130 @@ class Agreement:
             raise CommandError(f"{number:,} {self._what}, where the first had {self._first:,}")
 
 
-def race(setting: Setting, racers: Sequence[Racer]) -> None:
-    """Measure the memory of the first racer, asyncbatch, once. Then time all in turn.
+def race(
+    setting: Setting,
+    shape: str,
+    corpus: Corpus,
+    racers: Sequence[Racer],
+    memory: Row = MEMORY,
+) -> dict[str, int]:
+    """Measure the memory of each racer once. Then time all in turn. Return the peaks in bytes.
 
+    The first racer is asyncbatch, and so are all with that name. A slow racer, with fewer rounds,
+    is not measured for memory. A peer that fails is named in the table and in the results.
     Commands write into the output folder of the setting, which is emptied before each command.
     """
+    ours, results = racers[0], setting.results
     present = {racer.name: racer for racer in racers if not racer.missing()}
-    ours = racers[0]
-    setting.clear_output()
-    watched = measure(ours.command, memory=True)
-    ours.check(watched.output)
+    failures: dict[str, str] = {}
+    peers = {name for name in present if not name.startswith("asyncbatch")}
+    peaks: dict[str, int] = {}
+
+    def check(name: str, output: bytes) -> None:
+        try:
+            present[name].check(output)
+        except (ValueError, LookupError, OSError) as error:
+            raise CommandError(f"an unexpected result: {error!r}") from error
+
+    for name, racer in present.items():
+        if racer.rounds is None:
+            setting.clear_output()
+            try:
+                watched = measure(racer.command, memory=True)
+                check(name, watched.output)
+                peaks[name] = watched.peak_bytes
+            except CommandError as error:
+                if name not in peers:
+                    raise
+                failures[name] = str(error)
     times = interleave(
         {name: racer.command for name, racer in present.items()},
         setting.rounds,
         before=setting.clear_output,
-        check=lambda name, output: present[name].check(output),
+        check=check,
         clock=lambda name, outcome: present[name].clock(outcome),
         fewer={name: racer.rounds for name, racer in present.items() if racer.rounds},
+        failures=failures,
+        spared=peers,
     )
     setting.clear_output()
-    our_rate = ours.corpus.records / median(times[ours.name])
-    print(f"{ours.corpus}; contenders in turn; every result agrees")
+    print(f"{shape}: {corpus}; contenders in turn; every result is checked")
+    our_rate = corpus.records / median(times[ours.name])
     rows = []
     for racer in racers:
-        if racer.missing():
-            rows.append([racer.name, f"left out: {racer.needs} is not installed"])
-            continue
-        durations = times[racer.name]
-        seconds = median(durations)
-        rate = racer.corpus.records / seconds
-        rows.append(
-            [
-                _label(racer, ours.corpus),
-                f"{seconds:.2f}",
-                f"{min(durations):.2f}-{max(durations):.2f}",
-                f"{len(durations)}",
-                f"{rate:,.0f}",
-                f"{racer.corpus.bytes / seconds / 1e6:,.1f}",
-                f"{our_rate / rate:.2f}x",
-                *(racer.goal.cells(our_rate / rate) if racer.goal else ("", "")),
-            ]
-        )
+        if racer.missing() or racer.name in failures:
+            failure = failures.get(racer.name, f"{racer.needs} is not installed").strip()
+            results.leave_out(racer.name, shape, failure)
+            rows.append([racer.name, f"left out: {failure[-200:]}"])
+        else:
+            figures = _figures(racer, racer.part or corpus, times[racer.name], our_rate)
+            peak = peaks.get(racer.name)
+            rows.append(
+                [
+                    *figures.cells,
+                    f"{peak / 1e6:,.0f}" if peak else "",
+                    f"{figures.ratio:.2f}x",
+                    *(results.add(racer.row, shape, figures.ratio) if racer.row else ("", "")),
+                ]
+            )
     print_table(HEADER, rows)
-    print_memory(watched.peak_bytes, MEMORY_GOAL)
+    results.add(memory, shape, peaks[ours.name] / 1e6)
+    told = [{"name": name, "s": times[name], "peak_bytes": peaks.get(name)} for name in present]
+    results.add_race(shape, told)
+    return peaks
+
+
+class _Figures(NamedTuple):
+    """The first cells of a row, and the speed of asyncbatch divided by that of the racer."""
+
+    cells: list[str]
+    ratio: float
+
+
+def _figures(racer: Racer, corpus: Corpus, durations: list[float], our_rate: float) -> _Figures:
+    seconds = median(durations)
+    rate = corpus.records / seconds
+    cells = [
+        racer.name + (f" (of {corpus.records:,} records only)" if racer.part else ""),
+        f"{seconds:.2f}",
+        f"{min(durations):.2f}-{max(durations):.2f}",
+        f"{len(durations)}",
+        f"{rate:,.0f}",
+        f"{corpus.bytes / seconds / 1e6:,.1f}",
+    ]
+    return _Figures(cells, our_rate / rate)
+
+
+def expect(records: int, total: Callable[[bytes], int] = int) -> Callable[[bytes], None]:
+    """Return a check of the number that `total` reads from the output."""
+
+    def check(output: bytes) -> None:
+        if (found := total(output)) != records:
+            raise CommandError(f"{found:,} records, not {records:,}")
+
+    return check
+
+
+def read_total(output: bytes) -> int:
+    """Return the number of records in the summary of `asyncbatch run`."""
+    found = re.search(rb"^ *records +([\d,]+) read", output, re.MULTILINE)
+    return int(found[1].replace(b",", b"")) if found else -1
+
+
+def inner_seconds(outcome: Outcome) -> float:
+    """Return the time that a peer measured itself: that of one step, with data that is ready."""
+    seconds: float = json.loads(outcome.output)["seconds"]
+    return seconds
+
+
+def peer(name: str, *arguments: str) -> list[str]:
+    """Return the command of a module in peers/."""
+    return [sys.executable, "-m", f"benchmarks.peers.{name}", *arguments]
+
+
+def beside_python(program: str) -> str:
+    """Return the path of a program of the environment of the benchmark."""
+    return os.path.join(os.path.dirname(sys.executable), program)
 
 
 def shell(script: str) -> list[str]:
@@ -103,13 +194,12 @@ def shell(script: str) -> list[str]:
     return ["sh", "-c", script]
 
 
+def under_xargs(folder: str, command: Sequence[str]) -> list[str]:
+    """Return a shell command that gives the files of a folder to parallel processes."""
+    find = f"find {shlex.quote(folder)} -name '*.json' -print0"
+    return shell(f"{find} | xargs -0 -P {CPUS} -n {JQ_FILES} {shlex.join(command)}")
+
+
 def in_order(folder: str) -> str:
     """Return a shell command that lists the files of a folder in order, ended by NUL."""
     return f"find {shlex.quote(folder)} -name '*.json' -print0 | sort -z"
-
-
-def _label(racer: Racer, whole: Corpus) -> str:
-    """Return the name of a racer, with a note if it has only a part of the corpus."""
-    if racer.corpus == whole:
-        return racer.name
-    return f"{racer.name} (of {racer.corpus.records:,} records only)"

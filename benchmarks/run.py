@@ -5,23 +5,25 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-from benchmarks.contenders import CPUS
 from benchmarks.measure import CommandError
+from benchmarks.races import CPUS
 from benchmarks.sections.cloud import read_objects
 from benchmarks.sections.cluster import use_cluster
-from benchmarks.sections.comparison import compare_mixed, compare_tiny
 from benchmarks.sections.extraction import ask, pour
+from benchmarks.sections.files import compare_mixed, compare_tiny
+from benchmarks.sections.growth import grow
 from benchmarks.sections.huge import count_elements, count_lines
-from benchmarks.sections.jsonl import rewrite
 from benchmarks.sections.load import load
 from benchmarks.sections.postgres import load_postgres
 from benchmarks.sections.query import query
 from benchmarks.sections.responsiveness import watch_loop
+from benchmarks.sections.rewrite import write_lines, write_parquet
 from benchmarks.sections.schema import validate
 from benchmarks.sections.startup import start
 from benchmarks.sections.storage import open_slowly, read_cold
@@ -29,51 +31,56 @@ from benchmarks.sections.stream import put_into_windows
 from benchmarks.setting import Setting
 
 SECTIONS = {
-    "mixed": ("Many sizes", compare_mixed),
-    "tiny": ("Many tiny files", compare_tiny),
+    "huge-array": ("One huge array of any shape", count_elements),
+    "huge-lines": ("One huge file of JSON Lines", count_lines),
+    "jq": ("A jq expression for each record", query),
+    "load": ("Into SQLite", load),
+    "postgres": ("Into PostgreSQL", load_postgres),
+    "jsonl": ("Into JSON Lines", write_lines),
+    "parquet": ("Into Parquet", write_parquet),
+    "mixed": ("Files of many sizes", compare_mixed),
+    "tiny": ("Tiny files", compare_tiny),
+    "schema": ("A schema for each record", validate),
+    "stream": ("Events into windows of time", put_into_windows),
+    "growth": ("Growing inputs", grow),
     "cold": ("Caches dropped", read_cold),
     "delay": ("Slow opens", open_slowly),
     "startup": ("Start-up", start),
     "loop": ("Responsiveness", watch_loop),
-    "load": ("Cleaned and loaded into SQLite", load),
-    "postgres": ("Loaded into PostgreSQL", load_postgres),
-    "jq": ("A jq expression for each record", query),
-    "schema": ("A schema for each record", validate),
-    "jsonl": ("Arrays into JSON Lines", rewrite),
-    "huge-lines": ("One huge file of JSON Lines", count_lines),
-    "huge-array": ("One huge array", count_elements),
     "api": ("Many requests to an API", ask),
     "cloud": ("Many small objects of a slow store", read_objects),
     "endless": ("An API without end, into SQLite", pour),
     "dask": ("The workers of a Dask cluster", use_cluster),
-    "stream": ("Events into windows of time", put_into_windows),
 }
 ROUNDS, QUICK_ROUNDS = 5, 2
-PEERS = (
-    *("duckdb", "aiofiles", "aiohttp", "pysimdjson"),
-    *("dlt", "SQLAlchemy", "sqlite-utils", "check-jsonschema", "jsonschema-rs", "orjson", "ijson"),
-    *("asyncpg", "boto3", "bytewax"),
-)
-EXECUTABLE = os.path.join(os.path.dirname(__file__), "..", ".venv", "bin", "asyncbatch")
+FOLDER = os.path.dirname(__file__)
+EXECUTABLE = os.path.join(FOLDER, "..", ".venv", "bin", "asyncbatch")
 
 
 def main() -> int:
-    """Run the chosen sections. Fail if a command fails or gives a wrong result."""
+    """Run the chosen sections. Fail if one of them fails; a missed goal is no failure."""
     # Without compiled modules, each process of asyncbatch would compile them again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     options = _options()
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     setting = Setting(options.asyncbatch, rounds, quick=options.quick)
     try:
-        _describe(setting)
-        for name in options.only or SECTIONS:
-            title, section = SECTIONS[name]
-            print(f"== {title} ({name}) ==", flush=True)
-            section(setting)
+        machine = _describe(setting)
     except CommandError as error:
         print(f"benchmark failed: {error}", file=sys.stderr)
         return 1
-    return 0
+    for name in options.only or SECTIONS:
+        title, section = SECTIONS[name]
+        print(f"== {title} ({name}) ==", flush=True)
+        try:
+            section(setting)
+        except CommandError as error:
+            setting.results.failures[name] = str(error)
+            print(f"FAILED: {error}\n", flush=True)
+    setting.results.show()
+    if options.json:
+        setting.results.write(options.json, machine)
+    return 1 if setting.results.failures else 0
 
 
 def _options() -> argparse.Namespace:
@@ -84,21 +91,47 @@ def _options() -> argparse.Namespace:
         "--only", nargs="+", choices=SECTIONS, metavar="SECTION", help="%(choices)s"
     )
     parser.add_argument("--asyncbatch", default=EXECUTABLE, help="the executable to measure")
+    parser.add_argument("--json", metavar="FILE", help="write the results for benchmarks.page")
     return parser.parse_args()
 
 
-def _describe(setting: Setting) -> None:
-    """Print the machine and the versions that the numbers depend on."""
+def _describe(setting: Setting) -> dict[str, object]:
+    """Print and return the machine and the versions that the numbers depend on."""
+    machine = (
+        f"{CPUS} CPUs, {platform.system()} {platform.release()}, Python {sys.version.split()[0]}"
+    )
     tools = [
         _first_line(setting.asyncbatch, "--version"),
-        *(f"{package} {version(package)}" for package in PEERS),
-        *(_first_line(tool, "--version") for tool in ("jq", "strace") if shutil.which(tool)),
+        *map(_version, _peers()),
+        *(
+            _first_line(tool, "--version") if shutil.which(tool) else f"no {tool}"
+            for tool in ("jq", "strace", "npm")
+        ),
     ]
-    print(f"{CPUS} CPUs, {platform.system()} {platform.release()}, Python {sys.version.split()[0]}")
+    print(machine)
     print(", ".join(tools))
     if setting.quick:
         print("--quick: a trial of the benchmark; corpora this small are mostly start-up")
     print(flush=True)
+    return {
+        "machine": machine,
+        "versions": tools,
+        "rounds": setting.rounds,
+        "quick": setting.quick,
+    }
+
+
+def _peers() -> list[str]:
+    """Return the names of the packages in requirements.txt."""
+    with open(os.path.join(FOLDER, "requirements.txt"), encoding="utf-8") as stream:
+        return re.findall(r"^[\w-]+", stream.read(), re.MULTILINE)
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"no {package}"
 
 
 def _first_line(*command: str) -> str:

@@ -1,4 +1,4 @@
-"""dlt: a generator that cleans, a page per file, into SQLite through SQLAlchemy."""
+"""dlt: a generator of records, a page per file, into a database."""
 
 from __future__ import annotations
 
@@ -6,36 +6,44 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from benchmarks.peers.clean import clean
+from benchmarks.peers.records import pages_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def people(folder: str) -> Iterator[list[dict[str, Any]]]:
-    """Yield the cleaned people of each file."""
-    for at, _, names in os.walk(folder):
-        for name in names:
-            with open(os.path.join(at, name), "rb") as stream:
-                yield [person for person in map(clean, orjson.loads(stream.read())) if person]
+def pages(folder: str, *, cleaned: bool) -> Iterator[list[dict[str, Any]]]:
+    """Yield the records of each file, cleaned as people or as they are."""
+    for page in pages_of(folder):
+        yield [person for person in map(clean, page) if person] if cleaned else page
 
 
-def main(database: str, folder: str) -> None:
-    """Load all files of a folder. The state of dlt is stored beside the database."""
-    beside = f"{database}.dlt"
+def main(address: str, beside: str, folder: str, key: str = "") -> None:
+    """Load all files of a folder into a table `records`. The state of dlt is stored in `beside`.
+
+    People for SQLite are cleaned. A table of PostgreSQL gets the primary key.
+    """
     os.environ["DLT_DATA_DIR"] = beside
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     import dlt  # type: ignore[import-not-found,unused-ignore]
 
+    into_sqlite = address.startswith("sqlite:")
+    destination = (
+        dlt.destinations.sqlalchemy(address) if into_sqlite else dlt.destinations.postgres(address)
+    )
     pipeline = dlt.pipeline(
-        "people",
-        destination=dlt.destinations.sqlalchemy(f"sqlite:///{database}"),
-        dataset_name="main",
+        "records",
+        destination=destination,
+        dataset_name="main" if into_sqlite else "public",
         pipelines_dir=beside,
     )
-    pipeline.run(people(folder), table_name="people", write_disposition="append")
+    pipeline.run(
+        pages(folder, cleaned=into_sqlite),
+        table_name="records",
+        write_disposition="append",
+        **({"primary_key": key} if key else {}),
+    )
 
 
 if __name__ == "__main__":

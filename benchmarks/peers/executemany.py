@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import sys
 import time
 
-import orjson
-
-from benchmarks.peers.clean import clean
+from benchmarks.peers.records import rows_of
 
 
-def main(database: str, folder: str) -> None:
-    """Print the seconds of executemany and commit."""
-    rows = []
-    for at, _, names in os.walk(folder):
-        for name in names:
-            with open(os.path.join(at, name), "rb") as stream:
-                cleaned = map(clean, orjson.loads(stream.read()))
-                rows += [tuple(person.values()) for person in cleaned if person]
+def main(database: str, columns_json: str, folder: str, cleaned: str = "") -> None:
+    """Print the seconds of executemany and commit, into a table `records`."""
+    columns = list(json.loads(columns_json))
+    rows = rows_of(folder, columns, cleaned=bool(cleaned))
     connection = sqlite3.connect(database)
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = normal")
-    connection.execute("create table people (id integer, name, email, signup, amount real)")
+    connection.execute(f"create table records ({', '.join(columns)})")
     connection.commit()
     began = time.perf_counter()
-    connection.executemany("insert into people values (?, ?, ?, ?, ?)", rows)
+    connection.executemany(f"insert into records values ({', '.join('?' * len(columns))})", rows)
     connection.commit()
     seconds = time.perf_counter() - began
     connection.close()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders import peer
-from benchmarks.goals import Goal
+from benchmarks import goals
 from benchmarks.measure import CommandError, interleave
+from benchmarks.races import peer
 from benchmarks.s3 import BUCKET, RECORDS, s3
 from benchmarks.tables import print_table
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 
 OBJECTS, QUICK_OBJECTS, DELAY = 2_000, 200, 0.02
 THREADS = 64
-GOAL = Goal(">=", 8, "x")
-REUSE_GOAL = Goal(">=", 10, "x")
+SHAPE = "small objects"
 OURS, ONE_BY_ONE = "asyncbatch run s3://", "boto3, one by one"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
@@ -32,12 +30,12 @@ ENVIRONMENT = {
 
 def read_objects(setting: Setting) -> None:
     """Count the records of all objects, and the connections that each contender makes."""
-    objects = QUICK_OBJECTS if setting.quick else OBJECTS
+    objects = setting.size(OBJECTS, QUICK_OBJECTS)
     os.environ.update(ENVIRONMENT)
     requests: dict[str, Requests] = {}
     with s3(DELAY, objects) as store:
         url = f"s3://{BUCKET}/exports/"
-        boto3 = [sys.executable, peer("boto3_objects.py"), store.url, BUCKET]
+        boto3 = peer("boto3_objects", store.url, BUCKET)
 
         def check(name: str, output: bytes) -> None:
             requests[name] = store.requests()
@@ -65,9 +63,12 @@ def read_objects(setting: Setting) -> None:
     rows = []
     for name, taken in times.items():
         seconds, came = median(taken), requests[name]
-        goal = GOAL.cells(seconds / ours) if name == ONE_BY_ONE else ("", "")
-        if name == OURS:
-            goal = REUSE_GOAL.cells(came.number / came.connections)
+        goal = ("", "")
+        if name == ONE_BY_ONE:
+            goal = setting.results.add(goals.CLOUD, SHAPE, seconds / ours)
+        elif name == OURS:
+            reuse = came.number / came.connections
+            goal = setting.results.add(goals.CLOUD_REUSE, SHAPE, reuse)
         rows.append(
             [
                 name, f"{seconds:.2f}", f"{min(taken):.2f}-{max(taken):.2f}",

@@ -10,12 +10,11 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders import CPUS
+from benchmarks import filesets, goals
 from benchmarks.corpora import Corpus
-from benchmarks.goals import Goal
 from benchmarks.measure import CommandError
-from benchmarks.races import Agreement, Racer, race
-from benchmarks.sections.query import EXPRESSION
+from benchmarks.races import CPUS, Agreement, Racer, race
+from benchmarks.sections.query import SELECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 
 # The number of copies of the mixed corpus, for a job of at least 20 s.
 COPIES = 2
-GOAL = Goal(">=", 0.6, "x")
-OVERHEAD_GOAL = Goal("<=", 5, "%")
+SHAPE = "--jq, log-normal sizes"
 _START_SECONDS = 60
 
 
@@ -35,11 +33,11 @@ def use_cluster(setting: Setting) -> None:
         print("left out: asyncbatch's environment has no `distributed` (its extra `dask`)\n")
         return
     with tempfile.TemporaryDirectory() as folder, _cluster(setting, folder) as address:
-        corpus = _copies(setting.mixed, folder)
+        corpus = _copies(filesets.mixed(setting), folder)
         local, dask = Agreement("rows"), _Tasks()
-        target = os.path.join(setting.output, "out.jsonl")
-        inputs = corpus.folder.split("\n")
-        run = [setting.asyncbatch, "run", *inputs, "--jq", EXPRESSION, "--to", target, "-o", "json"]
+        target = setting.output("out.jsonl")
+        inputs = corpus.path.split("\n")
+        run = [setting.asyncbatch, "run", *inputs, "--jq", SELECT, "--to", target, "-o", "json"]
 
         def check(output: bytes) -> None:
             report = json.loads(output)
@@ -48,11 +46,11 @@ def use_cluster(setting: Setting) -> None:
 
         cluster = [*run, "--engine", "dask", "--scheduler", address]
         racers = [
-            Racer(f"--engine dask, {CPUS} workers that run already", corpus, cluster, check),
-            Racer(f"--engine local, {CPUS} workers", corpus, run, check, GOAL),
+            Racer(f"asyncbatch --engine dask, {CPUS} workers that run already", cluster, check),
+            Racer(f"asyncbatch --engine local, {CPUS} workers", run, check, goals.DASK),
         ]
-        race(setting, racers)
-    dask.show()
+        race(setting, SHAPE, corpus, racers)
+    dask.show(setting)
 
 
 class _Tasks:
@@ -68,11 +66,11 @@ class _Tasks:
             self._busy += told["tasks_s"]
             self._offered += told["threads"] * report["elapsed_s"]
 
-    def show(self) -> None:
-        """Print the totals."""
+    def show(self, setting: Setting) -> None:
+        """Print the totals, and add the idle time to the results."""
         idle = self._offered - self._busy
         share, mean = 100 * idle / self._busy, self._busy / self._tasks
-        goal = " ".join(OVERHEAD_GOAL.cells(share))
+        goal = " ".join(setting.results.add(goals.DASK_IDLE, SHAPE, share))
         print(
             f"{self._tasks:,} tasks of {mean:.2f} s; {1000 * idle / self._tasks:.0f} ms between "
             f"two of a thread ({share:.1f}%, start and end of the run included; goal {goal})\n"
@@ -83,7 +81,7 @@ def _copies(corpus: Corpus, folder: str) -> Corpus:
     """Return copies of a corpus under other names: the folders, one per line."""
     links = [os.path.join(folder, f"copy-{number}") for number in range(COPIES)]
     for link in links:
-        os.symlink(corpus.folder, link)
+        os.symlink(corpus.path, link)
     counts = (corpus.files, corpus.bytes, corpus.records)
     return Corpus("\n".join(links), *(COPIES * count for count in counts))
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import sys
 from contextlib import closing
 from statistics import median
 from typing import TYPE_CHECKING
 
+from benchmarks import goals
 from benchmarks.api import api
-from benchmarks.contenders import peer
-from benchmarks.goals import Goal
 from benchmarks.measure import CommandError, interleave, measure
-from benchmarks.tables import print_memory, print_table
+from benchmarks.races import peer
+from benchmarks.tables import print_table
 
 if TYPE_CHECKING:
     from benchmarks.setting import Setting
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 REQUESTS, DELAY, AT_ONCE, PAGE = 4_000, 0.05, 50, 5
 ENDLESS_PAGES, ENDLESS_PAGE = 2_000, 1_000
 QUICK_SHARE = 10
-IDEAL_GOAL = Goal("<=", 1.25, "x")
-MEMORY_GOAL = Goal("<=", 250, " MB")
 
 PIPELINE = """\
 name = "people"
@@ -40,16 +36,16 @@ table = "people"
 
 def ask(setting: Setting) -> None:
     """Request many slow pages, and compare with a bare client that stores nothing."""
-    requests = REQUESTS // (QUICK_SHARE if setting.quick else 1)
+    requests = setting.size(REQUESTS, REQUESTS // QUICK_SHARE)
     ideal = requests * DELAY / AT_ONCE
     with api(DELAY, requests, PAGE) as address:
         url = f"{address}/page"
         ours = _ours(setting, url, '{ type = "page", pages = "/pages" }')
-        bare = [sys.executable, peer("aiohttp_pages.py"), url, str(requests), str(AT_ONCE)]
+        bare = peer("aiohttp_pages", url, str(requests), str(AT_ONCE))
         times = interleave(
             {"asyncbatch etl, into SQLite": ours, "bare aiohttp, counted only": bare},
             setting.rounds,
-            before=lambda: _clear(setting),
+            before=setting.clear_output,
             check=lambda name, output: _check(setting, name, output, requests * PAGE),
         )
     print(
@@ -58,7 +54,9 @@ def ask(setting: Setting) -> None:
     rows = []
     for name, taken in times.items():
         seconds = median(taken)
-        goal = IDEAL_GOAL.cells(seconds / ideal) if name.startswith("asyncbatch") else ("", "")
+        goal = ("", "")
+        if name.startswith("asyncbatch"):
+            goal = setting.results.add(goals.API, "slow pages", seconds / ideal)
         rows.append(
             [
                 name, f"{seconds:.2f}", f"{min(taken):.2f}-{max(taken):.2f}",
@@ -70,21 +68,21 @@ def ask(setting: Setting) -> None:
 
 def pour(setting: Setting) -> None:
     """Load a long chain of pages, each naming the next, and measure the memory."""
-    pages = ENDLESS_PAGES // (QUICK_SHARE if setting.quick else 1)
+    pages = setting.size(ENDLESS_PAGES, ENDLESS_PAGES // QUICK_SHARE)
     with api(0, pages, ENDLESS_PAGE) as address:
         command = _ours(setting, f"{address}/cursor", '{ type = "cursor", next = "/next" }')
-        _clear(setting)
+        setting.clear_output()
         found = measure(command, memory=True)
         _check(setting, "asyncbatch", found.output, pages * ENDLESS_PAGE)
     records = pages * ENDLESS_PAGE
     rate = records / found.seconds
     print(f"{records:,} records through to SQLite: {found.seconds:.1f} s, {rate:,.0f} records/s")
-    print_memory(found.peak_bytes, MEMORY_GOAL)
+    cells = setting.results.add(goals.MEMORY_FILES, "an API without end", found.peak_bytes / 1e6)
+    print(f"peak memory: {found.peak_bytes / 1e6:,.0f} MB  {'  '.join(cells)}\n")
 
 
 def _ours(setting: Setting, url: str, pagination: str) -> list[str]:
-    os.makedirs(setting.output, exist_ok=True)
-    path = os.path.join(os.path.dirname(setting.output), "people.toml")
+    path = setting.data("people.toml")
     database = _database(setting)
     with open(path, "w", encoding="utf-8") as file:
         file.write(
@@ -93,12 +91,8 @@ def _ours(setting: Setting, url: str, pagination: str) -> list[str]:
     return [setting.asyncbatch, "etl", path]
 
 
-def _clear(setting: Setting) -> None:
-    setting.clear_output()
-
-
 def _database(setting: Setting) -> str:
-    return os.path.join(setting.output, "people.db")
+    return setting.output("people.db")
 
 
 def _check(setting: Setting, name: str, output: bytes, records: int) -> None:

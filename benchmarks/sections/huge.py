@@ -1,79 +1,58 @@
-"""Files too large for memory: JSON Lines of 2 GB, an array of 1 GB."""
+"""One huge file of elements of many shapes, counted."""
 
 from __future__ import annotations
 
-import re
-import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders import peer
-from benchmarks.goals import Goal
-from benchmarks.measure import CommandError, measure
-from benchmarks.races import Racer, race
+from benchmarks import goals
+from benchmarks.corpora import array_of, lines_of
+from benchmarks.races import Racer, expect, peer, race, read_total
+from benchmarks.shapes import shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from benchmarks.corpora import Corpus
+    from benchmarks.goals import Row
     from benchmarks.setting import Setting
 
-LINES_GOAL, ARRAY_GOAL, IJSON_GOAL = Goal(">=", 3, "x"), Goal(">=", 1, "x"), Goal(">=", 2.5, "x")
-MEMORY_SHARE_GOAL = Goal("<=", 0.333, " of DuckDB's")
-
-
-def count_lines(setting: Setting) -> None:
-    """Count the records of a file of JSON Lines, and compare with DuckDB."""
-    corpus = setting.huge_lines
-    ours, table = _ours(setting, corpus), _duckdb(corpus, "read_json", LINES_GOAL)
-    race(setting, [ours, table, _duckdb(corpus, "read_json_objects")])
-    _compare_memory(ours.command, table.command, MEMORY_SHARE_GOAL)
+BYTES, QUICK_BYTES = 300_000_000, 30_000_000
+IJSON_SHAPES = ("orders", "diverse")  # it is slow
+LARGE_BYTES = 100_000_000  # at least, of a few large elements
 
 
 def count_elements(setting: Setting) -> None:
-    """Count the elements of one array, and compare with DuckDB and ijson."""
-    corpus = setting.huge_array
-    ours, table = _ours(setting, corpus), _duckdb(corpus, "read_json", ARRAY_GOAL)
-    ijson = Racer(
-        "ijson (yajl2_c)",
-        corpus,
-        [sys.executable, peer("ijson_count.py"), corpus.folder],
-        _check(corpus, int),
-        IJSON_GOAL,
-        rounds=1,
-    )
-    race(setting, [ours, table, _duckdb(corpus, "read_json_objects"), ijson])
-    _compare_memory(ours.command, table.command, None)
+    """Count the elements of one array of each shape, and compare with DuckDB and ijson."""
+    for shape in shapes(setting):
+        size = max(setting.size(BYTES, QUICK_BYTES), LARGE_BYTES * shape.large)
+        corpus = array_of(setting, f"array-{shape.key}", shape.texts, size)
+        racers = _racers(setting, corpus, goals.ARRAY_DUCKDB, large=shape.large)
+        if shape.name in IJSON_SHAPES:
+            ijson = peer("ijson_count", corpus.path)
+            check = expect(corpus.records)
+            racers.append(Racer("ijson (yajl2_c)", ijson, check, goals.ARRAY_IJSON, rounds=1))
+        race(setting, f"array of {shape.name}", corpus, racers)
 
 
-def _ours(setting: Setting, corpus: Corpus) -> Racer:
-    command = [setting.asyncbatch, "run", corpus.folder]
-    return Racer("asyncbatch run", corpus, command, _check(corpus, _summary))
+def count_lines(setting: Setting) -> None:
+    """Count the records of JSON Lines of each shape, and compare with DuckDB."""
+    for shape in shapes(setting):
+        if shape.one_line:
+            size = max(setting.size(BYTES, QUICK_BYTES), LARGE_BYTES * shape.large)
+            corpus = lines_of(setting, f"lines-{shape.key}", shape.texts, size)
+            racers = _racers(setting, corpus, goals.LINES_DUCKDB, large=shape.large)
+            peaks = race(setting, f"lines of {shape.name}", corpus, racers)
+            ours, theirs = (peaks.get(racer.name) for racer in racers[:2])
+            if ours and theirs:
+                setting.results.add(goals.LINES_MEMORY, f"lines of {shape.name}", ours / theirs)
 
 
-def _duckdb(corpus: Corpus, reader: str, goal: Goal | None = None) -> Racer:
-    command = [sys.executable, peer("duckdb_huge.py"), reader, corpus.folder]
-    return Racer(f"DuckDB, {reader}", corpus, command, _check(corpus, int), goal)
-
-
-def _check(corpus: Corpus, total: Callable[[bytes], int]) -> Callable[[bytes], None]:
-    def check(output: bytes) -> None:
-        if total(output) != corpus.records:
-            raise CommandError(f"{total(output):,} records, not {corpus.records:,}")
-
-    return check
-
-
-def _summary(output: bytes) -> int:
-    found = re.search(rb"^ *records +([\d,]+) read", output, re.MULTILINE)
-    return int(found[1].replace(b",", b"")) if found else -1
-
-
-def _compare_memory(ours: Sequence[str], theirs: Sequence[str], goal: Goal | None) -> None:
-    """Print both memory peaks, each of all processes together."""
-    here, there = (measure(command, memory=True).peak_bytes for command in (ours, theirs))
-    cells = "  ".join(goal.cells(here / there)) if goal else ""
-    print(
-        f"memory: asyncbatch {here / 1e6:,.0f} MB, DuckDB {there / 1e6:,.0f} MB: "
-        f"{here / there:.2f} of DuckDB's  {cells}".rstrip()
-        + "\n"
-    )
+def _racers(setting: Setting, corpus: Corpus, row: Row, *, large: bool) -> list[Racer]:
+    """Return asyncbatch, and the reader of DuckDB that checks texts as asyncbatch does."""
+    duckdb = peer("duckdb_huge", corpus.path, *["large"] * large)
+    return [
+        Racer(
+            "asyncbatch run",
+            [setting.asyncbatch, "run", corpus.path],
+            expect(corpus.records, read_total),
+        ),
+        Racer("DuckDB, read_json_objects", duckdb, expect(corpus.records), row),
+    ]

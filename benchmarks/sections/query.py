@@ -1,54 +1,61 @@
-"""One jq expression for every record, compared with the jq command."""
+"""One jq expression for every record, compared with the jq command and with jaq."""
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders import CPUS, JQ_FILES
-from benchmarks.goals import Goal
-from benchmarks.races import Agreement, Racer, race, shell
+from benchmarks import filesets, goals
+from benchmarks.races import CPUS, Agreement, Racer, beside_python, race, under_xargs
 
 if TYPE_CHECKING:
     from benchmarks.corpora import Corpus
+    from benchmarks.goals import Row
     from benchmarks.setting import Setting
 
-EXPRESSION = """
+SELECT = """
     select(.ok != false and .status != "returned")
     | {id, type, status, user: (.user // .customer.name), total}
 """
+# For documents of any type.
+PROJECT = 'select(type == "object") | {title, status, type, main, annotations}'
 RECORDS = 'if type == "array" then .[] else . end'
-MIXED_GOAL = Goal(">=", 0.7, "x")
 
 
 def query(setting: Setting) -> None:
-    """Compare on the corpora of many sizes and of tiny files."""
-    _query(setting, setting.mixed, MIXED_GOAL)
-    _query(setting, setting.tiny, None)
+    """Compare on files of many sizes, which have a goal, and on tiny files."""
+    for shape, corpus in filesets.all_mixed(setting).items():
+        _query(setting, shape, corpus, goals.JQ)
+    for shape, corpus in filesets.all_tiny(setting).items():
+        _query(setting, shape, corpus, None)
 
 
-def _query(setting: Setting, corpus: Corpus, goal: Goal | None) -> None:
+def _query(setting: Setting, shape: str, corpus: Corpus, row: Row | None) -> None:
+    expression = PROJECT if "real" in shape else SELECT
     agreement = Agreement("lines")
 
     def check(output: bytes) -> None:
         agreement.check(output.count(b"\n"))
 
-    find = f"find {shlex.quote(corpus.folder)} -name '*.json' -print0"
-    program = shlex.quote(f"{RECORDS} | {EXPRESSION}")
+    program = f"{RECORDS} | {expression}"
+    jaq = beside_python("jaq")
     racers = [
         Racer(
             "asyncbatch run --jq --to -",
-            corpus,
-            [setting.asyncbatch, "run", corpus.folder, "--jq", EXPRESSION, "--to", "-"],
+            [setting.asyncbatch, "run", corpus.path, "--jq", expression, "--to", "-"],
             check,
         ),
         Racer(
             f"jq, xargs -P {CPUS}",
-            corpus,
-            shell(f"{find} | xargs -0 -P {CPUS} -n {JQ_FILES} jq -c {program}"),
+            under_xargs(corpus.path, ["jq", "-c", program]),
             check,
-            goal,
+            row,
             needs="jq",
         ),
+        Racer(
+            f"jaq, xargs -P {CPUS}",
+            under_xargs(corpus.path, [jaq, "-c", program]),
+            check,
+            needs=jaq,
+        ),
     ]
-    race(setting, racers)
+    race(setting, f"--jq, {shape}", corpus, racers)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders import peer
-from benchmarks.goals import Goal
+from benchmarks import filesets, goals
 from benchmarks.measure import CommandError, interleave, measure
+from benchmarks.races import peer
 from benchmarks.tables import print_table
 
 if TYPE_CHECKING:
     from benchmarks.setting import Setting
 
 DROP_CACHES = "/proc/sys/vm/drop_caches"
-COLD_GOAL = Goal("<=", 1.4, "x")
 DELAY_MICROSECONDS = 5000
 DELAYED_FOLDERS = 30
-DELAYED_GOAL = Goal(">=", 5000, " files/s")
 STRACE = (
     *("strace", "-f", "--seccomp-bpf", "-o", os.devnull, "-e", "trace=openat"),
     *("-e", f"inject=openat:delay_enter={DELAY_MICROSECONDS}"),
@@ -32,10 +29,10 @@ def read_cold(setting: Setting) -> None:
     if not os.access(DROP_CACHES, os.W_OK):
         print(f"left out: {DROP_CACHES} is not writable (it takes root)\n")
         return
-    corpus = setting.mixed
+    corpus = filesets.mixed(setting)
     commands = {
-        "32 threads, only reading": [sys.executable, peer("read_threads.py"), corpus.folder],
-        "asyncbatch run": [setting.asyncbatch, "run", corpus.folder],
+        "32 threads, only reading": peer("read_threads", corpus.path),
+        "asyncbatch run": [setting.asyncbatch, "run", corpus.path],
     }
     times = interleave(commands, setting.rounds, before=_drop_caches)
     floor = median(times["32 threads, only reading"])
@@ -43,7 +40,9 @@ def read_cold(setting: Setting) -> None:
     rows = []
     for name, taken in times.items():
         seconds = median(taken)
-        goal = COLD_GOAL.cells(seconds / floor) if name.startswith("asyncbatch") else ("", "")
+        goal = ("", "")
+        if name.startswith("asyncbatch"):
+            goal = setting.results.add(goals.COLD, "log-normal sizes", seconds / floor)
         spread = f"{min(taken):.2f}-{max(taken):.2f}"
         rows.append([name, f"{seconds:.2f}", spread, f"{seconds / floor:.2f}x", *goal])
     print_table(("", "median s", "range s", "/reading", "goal", ""), rows)
@@ -54,7 +53,7 @@ def open_slowly(setting: Setting) -> None:
     if shutil.which("strace") is None:
         print("left out: strace is not installed\n")
         return
-    corpus = setting.tiny
+    corpus = filesets.tiny(setting)
     folders = corpus.subfolders()[:DELAYED_FOLDERS]
     files = sum(len(os.listdir(folder)) for folder in folders)
     run = (*STRACE, setting.asyncbatch, "run")
@@ -64,14 +63,14 @@ def open_slowly(setting: Setting) -> None:
     except CommandError as error:
         print(f"left out: strace does not work here: {error}\n")
         return
-    times = interleave({"one": one_file, "all": all_files}, 1 if setting.quick else 3)
+    times = interleave({"one": one_file, "all": all_files}, setting.size(3, 1))
     start, whole = median(times["one"]), median(times["all"])
     rate = files / (whole - start)
     delay = DELAY_MICROSECONDS / 1000
     print(f"{files:,} tiny files, {delay:g} ms in every open (one at a time: {1000 / delay:g}/s)")
     row = ["asyncbatch run", f"{whole:.2f}", f"{start:.2f}", f"{rate:,.0f}"]
     header = ("", "median s", "one file s", "files/s", "goal", "")
-    print_table(header, [[*row, *DELAYED_GOAL.cells(rate)]])
+    print_table(header, [[*row, *setting.results.add(goals.DELAY, "tiny, generated", rate)]])
 
 
 def _drop_caches() -> None:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from statistics import median
 from typing import TYPE_CHECKING
 
 import orjson
 
-from benchmarks.contenders import peer
-from benchmarks.events import DISORDER_MS
-from benchmarks.goals import Goal
+from benchmarks import goals
+from benchmarks.events import DISORDER_MS, events, rich_events
 from benchmarks.measure import CommandError
 from benchmarks.promptness import RATE, delays_ms
-from benchmarks.races import Racer, race
+from benchmarks.races import Racer, peer, race
 from benchmarks.tables import print_table
 
 if TYPE_CHECKING:
+    from benchmarks.corpora import Corpus
     from benchmarks.setting import Setting
 
-PROMPT = Goal("<=", 20, " ms")
+EVENTS, RICH_EVENTS, QUICK_EVENTS = 2_000_000, 500_000, 100_000
 
 
 class _Windows:
@@ -47,33 +46,31 @@ class _Windows:
 
 def put_into_windows(setting: Setting) -> None:
     """Compare with DuckDB, which starts when all events are there, and with Bytewax."""
-    corpus, check = setting.events, _Windows().check
-    path = corpus.folder
+    _put(setting, "small events", events(setting, setting.size(EVENTS, QUICK_EVENTS)))
+    _put(setting, "rich events", rich_events(setting, setting.size(RICH_EVENTS, QUICK_EVENTS)))
+    _tell_promptness(setting)
+
+
+def _put(setting: Setting, shape: str, corpus: Corpus) -> None:
+    path, check = corpus.path, _Windows().check
     words = f"--by event_type --agg count --agg sum:value --lateness {DISORDER_MS}ms -q".split()
     ours = [setting.asyncbatch, "stream"]
     piped = f"cat {shlex.quote(path)} | {shlex.join([*ours, '-', *words])}"
     racers = [
-        Racer("asyncbatch stream FILE", corpus, [*ours, path, *words], check),
-        Racer("asyncbatch stream -", corpus, ["sh", "-c", piped], check),
-        Racer("asyncbatch stream --workers 0", corpus, [*ours, path, *words, "-w", "0"], check),
-        Racer(
-            "DuckDB, offline SQL",
-            corpus,
-            [sys.executable, peer("duckdb_windows.py"), path],
-            check,
-            Goal(">=", 0.4, "x"),
-        ),
+        Racer("asyncbatch stream FILE", [*ours, path, *words], check),
+        Racer("asyncbatch stream -", ["sh", "-c", piped], check),
+        Racer("asyncbatch stream --workers 0", [*ours, path, *words, "-w", "0"], check),
+        Racer("DuckDB, offline SQL", peer("duckdb_windows", path), check, goals.STREAM_DUCKDB),
         Racer(
             "Bytewax",
-            corpus,
-            [sys.executable, peer("bytewax_windows.py"), path],
+            peer("bytewax_windows", path),
             check,
-            Goal(">=", 8, "x"),
+            goals.STREAM_BYTEWAX,
             rounds=setting.slow_rounds,
+            needs="bytewax",
         ),
     ]
-    race(setting, racers)
-    _tell_promptness(setting)
+    race(setting, shape, corpus, racers)
 
 
 def _tell_promptness(setting: Setting) -> None:
@@ -84,7 +81,7 @@ def _tell_promptness(setting: Setting) -> None:
         delays = sorted(delays_ms([setting.asyncbatch, *words, *more]))
         middle, most = median(delays), delays[-1]
         p99 = delays[len(delays) * 99 // 100]
-        cells = PROMPT.cells(middle)
+        cells = setting.results.add(goals.STREAM_DELAY, f"stream -{name}", middle)
         rows.append(
             [f"asyncbatch stream -{name}", f"{middle:.2f}", f"{p99:.2f}", f"{most:.2f}", *cells]
         )
