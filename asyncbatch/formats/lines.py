@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from asyncbatch.core.settings import Sizes
 from asyncbatch.errors import LineTooLongError
 from asyncbatch.formats.grammar import Fault
+from asyncbatch.formats.line_blocks import BLOCK_BYTES
 from asyncbatch.formats.positions import BOM, TextPosition, locate_byte
 
 if TYPE_CHECKING:
@@ -49,35 +50,35 @@ class ValidLines(NamedTuple):
 class Lines(NamedTuple):
     """Whole lines of a file.
 
-    `faults` are the errors by index in `texts`, blank lines included. The first text is
-    line `line` at byte `offset`, with record number `record`. `size` is the bytes of the lines and
-    their ends.
+    `text` has `lines` lines. `faults` are their errors by index, blank lines included.
+    The first is line `line` at byte `offset`, with record number `record`.
     """
 
     record: int
     line: int
     offset: int
-    texts: list[bytes]
+    text: bytes
+    lines: int
     faults: dict[int, Fault]
-    size: int
 
     @property
     def records(self) -> int:
         """The number of records, invalid ones included."""
-        return len(self.texts) - sum(fault.kind == "empty" for fault in self.faults.values())
+        return self.lines - sum(fault.kind == "empty" for fault in self.faults.values())
 
     def split(self) -> Iterator[ValidLines | InvalidLine]:
         """Yield the valid lines in groups and each invalid line, in order."""
+        texts = _split_lines(self.text)
         record, line, offset, start = self.record, self.line, self.offset, 0
-        for index, fault in (*self.faults.items(), (len(self.texts), None)):
-            valid = self.texts[start:index]
+        for index, fault in (*self.faults.items(), (len(texts), None)):
+            valid = texts[start:index]
             if valid:
                 yield ValidLines(record, line, offset, valid)
             record, line = record + len(valid), line + len(valid)
             offset += sum(map(len, valid)) + len(valid)
             if fault is None:
                 return
-            text = self.texts[index]
+            text = texts[index]
             if fault.kind != "empty":
                 position = locate_byte(text, fault.byte, line=line, offset=offset)
                 yield InvalidLine(record, fault, position, text)
@@ -97,25 +98,42 @@ def validate_lines(
     if start is not None:
         record, line_number, offset = start.record + 1, start.line + 1, start.byte
     for block in _whole_lines(chunks):
-        faults: dict[int, Fault] = {}
-        marked = BOM[:1] in block and BOM in block  # searching one byte is ten times as fast
-        texts = block.split(b"\n")
-        if not texts[-1]:
-            texts.pop()  # the text after the last LF is not a line yet
-        remaining, index = iter(texts), 0
-        while (index := index + validator.take_valid(remaining)) < len(texts):
-            line = texts[index]
-            verdict = validator(line) if line else _BLANK_LINE
-            if isinstance(verdict, Fault):
-                faults[index] = verdict
-            index += 1
-        if marked:
-            faults = _add_bom_faults(texts, faults, first=not offset)
-        lines = Lines(record, line_number, offset, texts, faults, len(block))
-        yield lines
-        record += lines.records
-        line_number += len(texts)
+        count, faults = 0, dict[int, Fault]()
+        for lines in cut_lines(block, BLOCK_BYTES):
+            if added := validator.count_lines(lines):
+                count += added
+                continue
+            texts = _split_lines(lines)
+            found = _find_faults(texts, validator)
+            if BOM[:1] in lines and BOM in lines:  # searching one byte is ten times as fast
+                found = _add_bom_faults(texts, found, first=not offset and not count)
+            faults |= {count + index: fault for index, fault in found.items()}
+            count += len(texts)
+        found_lines = Lines(record, line_number, offset, block, count, faults)
+        yield found_lines
+        record += found_lines.records
+        line_number += count
         offset += len(block)
+
+
+def _split_lines(lines: bytes) -> list[bytes]:
+    texts = lines.split(b"\n")
+    if not texts[-1]:
+        texts.pop()  # the text after the last LF is not a line yet
+    return texts
+
+
+def _find_faults(texts: list[bytes], validator: Validator) -> dict[int, Fault]:
+    """Return the errors of lines by their index, each line validated by itself."""
+    faults: dict[int, Fault] = {}
+    remaining, index = iter(texts), 0
+    while (index := index + validator.take_valid(remaining)) < len(texts):
+        line = texts[index]
+        verdict = validator(line) if line else _BLANK_LINE
+        if isinstance(verdict, Fault):
+            faults[index] = verdict
+        index += 1
+    return faults
 
 
 def _add_bom_faults(
@@ -196,18 +214,19 @@ def detect_lines(
 
 def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Regroup chunks so that each ends at a line end. The last may lack its LF."""
-    pieces: list[bytes] = []
+    pieces: list[bytes | memoryview] = []
     for chunk in chunks:
         cut = chunk.rfind(b"\n") + 1
         if not chunk:
             yield chunk
         elif cut:
-            pieces.append(chunk[:cut])
-            yield b"".join(pieces)
-            pieces.clear()
-        pieces.append(chunk[cut:])
-    if rest := b"".join(pieces):
-        yield rest
+            view = memoryview(chunk)
+            yield b"".join((*pieces, view[:cut])) if pieces or cut < len(chunk) else chunk
+            pieces = [chunk[cut:]] if cut < len(chunk) else []
+        else:
+            pieces.append(chunk)
+    if pieces:
+        yield b"".join(pieces)
 
 
 _MAX_LINE_BYTES = Sizes().record

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from asyncbatch.storage.opener import RandomAccess
 
 _SEARCH_BYTES = 16 * 1024  # bytes of one read in the search for a line end
+# Each split costs the main process a millisecond. So the splits of a file whose records are only
+# counted grow with the file: from this number of them, up to this factor.
+_MANY_SPLITS, _MAX_GROWTH = 64, 4
 
 
 class Splitter:
@@ -88,14 +91,16 @@ class Splitter:
         window_buffer = memoryview(bytearray(_SEARCH_BYTES))
         with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
+            smallest = self._sizes.split
+            length = min(max(smallest, file.size // _MANY_SPLITS), smallest * _MAX_GROWTH)
             while (begin := self._position).byte < file.size:
-                end = begin.byte + self._sizes.split
+                end = begin.byte + length
                 while end < file.size and (count := file.read_into(window_buffer, end)):
                     found = bytes(window_buffer[:count]).find(b"\n") + 1
                     end += found or count
                     if found:
                         break
-                    if end - begin.byte > self._sizes.record + self._sizes.split:
+                    if end - begin.byte > self._sizes.record + length:
                         raise _line_too_long(self._sizes.record)
                 self._end_of_reading = min(end, file.size)
                 self._position = Position(self._end_of_reading)

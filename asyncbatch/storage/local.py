@@ -22,6 +22,7 @@ T = TypeVar("T")
 # bytes requested before the size is known: one call reads most files whole
 FIRST_READ_BYTES = 64 * 1024
 CHUNK_BYTES = 1024 * 1024  # bytes of a stream in one chunk
+RANGE_CHUNK_BYTES = 256 * 1024  # bytes of a byte range in one chunk, for the processor's cache
 
 # The bytes of standard input so far are processed after this time without data, ...
 _IDLE_SECONDS = 0.5
@@ -210,7 +211,7 @@ def open_byte_range(path: str, start: int, length: int) -> Iterator[bytes]:
     try:
         end = start + length
         while start < end:
-            chunk = os.pread(fd, min(CHUNK_BYTES, end - start), start)
+            chunk = os.pread(fd, min(RANGE_CHUNK_BYTES, end - start), start)
             if not chunk:
                 raise OSError(CHANGED_MESSAGE)
             start += len(chunk)

@@ -114,7 +114,7 @@ class CountTask:
         def verdicts() -> Iterator[Verdicts]:
             nonlocal lines
             for block in validate_lines(chunks, self._validator, split.start):
-                lines += len(block.texts)
+                lines += block.lines
                 yield _line_verdicts(block)
 
         part = yield from self._add_file(path, verdicts(), Part(batch.start))

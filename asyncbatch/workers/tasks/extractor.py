@@ -232,11 +232,11 @@ class Extractor:
                             yield record_slice
                             number += len(record_slice.texts())
                         offset += len(text) + 1
-            end = lines.offset + lines.size
+            end = lines.offset + len(lines.text)
             is_huge = end > self._files.sizes.split_threshold or time.monotonic() > late
             if start is not None or is_huge:
                 # A last line without LF is not counted, but no line follows it.
-                yield Position(end, number - 1, lines.line + len(lines.texts) - 1)
+                yield Position(end, number - 1, lines.line + lines.lines - 1)
 
     def _value_slices(
         self, chunks: Iterable[bytes], form: TextForm, start: Position | None
