@@ -10,6 +10,7 @@ import aiofiles
 from aiofiles.threadpool import wrap
 
 from asyncbatch.cli import text as plain
+from asyncbatch.cli.progress_lines import PlainProgress
 from asyncbatch.cli.render.github import Github
 from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
@@ -38,6 +39,11 @@ _RENDERER_TYPES: dict[OutputFormat, Callable[[], Renderer]] = {
 
 class ProgressDisplay(Protocol):
     """A display of the progress of a run or stream."""
+
+    @property
+    def count_after(self) -> float | None:
+        """The seconds after which it has a use for the number of all inputs; None: never."""
+        ...
 
     def show(self, snapshot: Any) -> None:
         """Show a snapshot. A display may skip snapshots that come too soon."""
@@ -78,6 +84,11 @@ class Output:
         """Whether results appear on stdout during the run."""
         return self.form == "jsonl" or self._stdout_is_taken
 
+    @property
+    def count_after(self) -> float | None:
+        """The seconds after which the number of all inputs is shown; None: never."""
+        return self._progress.count_after if self._progress else None
+
     def _make_progress(self) -> ProgressDisplay:
         # Result lines on the same screen would break a display that redraws itself.
         streams_here = self.streams_results and os.isatty(stdout().fileno())
@@ -85,7 +96,7 @@ class Output:
             from asyncbatch.cli.rich import LiveProgress
 
             return LiveProgress()
-        return plain.PlainProgress(to_stderr)
+        return PlainProgress(to_stderr)
 
     async def part(self, found: Any) -> None:
         """Print the outcome of some files in the chosen format."""

@@ -232,7 +232,7 @@ def run_job(
     from asyncbatch.pipeline.run import Run
 
     listed = max(MAX_LISTED_FAILURES, shown.show_failures)
-    run = Run(job, failure_limit=listed, say=shown.log, **options)
+    run = Run(job, failure_limit=listed, say=shown.log, count_after=shown.count_after, **options)
     run.report.notes += notes
     return Session(
         run, shown, command=command, budget=job.budget, report_files=report_files, grace=grace

@@ -1,14 +1,15 @@
-"""Plain text for terminals and logs: progress lines, summaries, tables."""
+"""Plain text for terminals and logs: summaries and tables."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asyncbatch.cli.progress_lines import cluster_facts
 from asyncbatch.core.report import StreamReport
 from asyncbatch.core.units import (
     format_count,
     format_location,
+    format_rate,
     format_seconds,
     format_size,
     printable,
@@ -16,7 +17,7 @@ from asyncbatch.core.units import (
 from asyncbatch.formats.decoder import encode as encode_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.core.records import Failure
     from asyncbatch.core.report import (
@@ -25,54 +26,8 @@ if TYPE_CHECKING:
         Report,
         SinkReport,
         SourceReport,
-        StageProgress,
     )
     from asyncbatch.core.tally import FailureBudget, FailureGroup
-    from asyncbatch.pipeline.run import Snapshot
-    from asyncbatch.pipeline.stream.run import StreamSnapshot
-
-
-def stage_counts(snapshot: Snapshot, stages: StageProgress) -> list[tuple[str, int]]:
-    """Return the number of records per stage, then of rejected and dropped ones."""
-    worked, tally = stages.processed, snapshot.tally
-    counts = [
-        ("records extracted", worked.read),
-        ("transformed", worked.passed),
-        ("loaded", tally.written),
-        ("rejected", max(worked.rejected, tally.rejected)),
-    ]
-    return [*counts, ("dropped", worked.dropped)] if worked.dropped else counts
-
-
-def source_facts(source: SourceReport) -> list[str]:
-    """Return the progress of a source: its state, pages, records, inputs and failures."""
-    noun, ended = source.input_noun, source.tally.files
-    pages = [format_count(source.traffic.pages, "page")] if source.traffic else []
-    more = "" if source.is_complete else "+"
-    inputs = f"{ended:,} of {source.found:,}{more} {noun}{'' if source.found == 1 else 's'}"
-    failed = [f"{source.tally.failed:,} failed"] if source.tally.failed else []
-    return [source.state, *pages, f"{source.extracted:,} records", inputs, *failed]
-
-
-def queue_facts(snapshot: Snapshot, stages: StageProgress) -> str:
-    """Return the number of pages, batches and rows in the queues between the stages."""
-    refused = snapshot.tally.rejected - stages.processed.rejected
-    rows = max(0, stages.processed.written - snapshot.tally.written - max(0, refused))
-    in_flight = min(snapshot.in_flight, stages.lanes)  # an ended input may not be settled yet
-    flight = f"{in_flight:,} of at most {format_count(stages.lanes, 'batch')} in flight"
-    waiting = f"{format_count(stages.waiting, 'page')} waiting, " if _has_feeds(stages) else ""
-    return f"{waiting}{flight}, {format_count(rows, 'row')} to load"
-
-
-def rate_facts(snapshot: Snapshot, stages: StageProgress) -> str:
-    """Return the average rates since the start."""
-    seconds = snapshot.elapsed_s or 1e-9
-    records, length = stages.processed.read / seconds, stages.processed.bytes / seconds
-    return f"{records:,.0f} records/s, {format_size(length)}/s"
-
-
-def _has_feeds(stages: StageProgress) -> bool:
-    return any(source.type != "files" for source in stages.sources)
 
 
 def headline(report: Report) -> str:
@@ -109,9 +64,10 @@ def report_rows(report: Report) -> Iterator[tuple[str, str]]:
     yield "size", format_size(tally.bytes)
     for number, source in enumerate(report.sources):
         yield "" if number else "sources", f"{printable(source.name)}: {source_line(source)}"
-    rates = f"{tally.read / seconds:,.0f} records/s, {format_size(tally.bytes / seconds)}/s"
+    records = format_rate(tally.read / seconds, "record")
+    rates = f"{records}, {format_size(tally.bytes / seconds)}/s"
     if report.input_noun == "file":  # inputs of other sources are too few for a rate
-        rates = f"{tally.files / seconds:,.0f} files/s, {rates}"
+        rates = f"{format_rate(tally.files / seconds, 'file')}, {rates}"
     yield "rate", rates
     if (cluster := report.crew) is None:
         yield "memory", f"{format_size(report.peak_memory_bytes)} at the peak, all processes"
@@ -129,12 +85,6 @@ def cluster_line(cluster: ClusterStatus) -> str:
     """Return the summary of a cluster."""
     mean = f" of {format_seconds(cluster.busy_s / cluster.tasks)}" if cluster.tasks else ""
     return f"{cluster_facts(cluster)}, {format_count(cluster.tasks, 'task')}{mean}"
-
-
-def cluster_facts(cluster: ClusterStatus) -> str:
-    """Return the number of workers, and of workers that left the cluster."""
-    left = f" ({cluster.workers_left:,} left)" if cluster.workers_left else ""
-    return f"{format_count(cluster.workers, 'worker')}{left}"
 
 
 def source_line(source: SourceReport) -> str:
@@ -219,84 +169,6 @@ def budget_line(report: AnyReport, budget: FailureBudget | None) -> str | None:
     return f"Within the failure budget: {failures} of at most {budget}"
 
 
-def progress_line(snapshot: Snapshot) -> str:
-    """Return the progress of the run in one line."""
-    if snapshot.stages is not None:
-        return _stages_line(snapshot, snapshot.stages)
-    tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
-    done = f"{tally.files:,} files"
-    if snapshot.total:
-        done = f"{tally.files:,} of {snapshot.total:,} files ({tally.files / snapshot.total:.0%})"
-    parts = [
-        *([cluster_facts(snapshot.crew)] if snapshot.crew else []),
-        done,
-        f"{tally.files / seconds:,.0f} files/s",
-        f"{tally.read / seconds:,.0f} records/s",
-        f"{format_size(tally.bytes / seconds)}/s",
-        memory_text(snapshot),
-        format_count(tally.failures, "failure"),
-    ]
-    if (left := seconds_left(snapshot)) is not None:
-        parts.append(f"{format_seconds(left)} left")
-    return ", ".join(parts)
-
-
-def _stages_line(snapshot: Snapshot, stages: StageProgress) -> str:
-    counts = [f"{number:,} {word}" for word, number in stage_counts(snapshot, stages)]
-    sources = [
-        f"{printable(source.name)}: {', '.join(source_facts(source))}" for source in stages.sources
-    ]
-    rest = [rate_facts(snapshot, stages), queue_facts(snapshot, stages), memory_text(snapshot)]
-    rest += [cluster_facts(snapshot.crew)] if snapshot.crew else []
-    return "; ".join([", ".join(counts), *sources, *rest])
-
-
-def memory_text(snapshot: Snapshot) -> str:
-    """Return the memory of this process, and of its workers if there are any."""
-    ours = f"{format_size(snapshot.memory_bytes)} memory"
-    if not snapshot.worker_memory_bytes:
-        return ours
-    return f"{ours} + {format_size(snapshot.worker_memory_bytes)} in workers"
-
-
-def seconds_left(snapshot: Snapshot) -> float | None:
-    """Estimate the remaining seconds. Return None until the number of files is known."""
-    done = snapshot.tally.files
-    if not snapshot.total or not done:
-        return None
-    return (snapshot.total - done) * snapshot.elapsed_s / done
-
-
-LINE_EVERY_SECONDS = 5.0
-
-
-class PlainProgress:
-    """A display that writes a progress line, as `line` returns it, every few seconds.
-
-    A run that ends before the first line is due gets none.
-    """
-
-    def __init__(
-        self, write: Callable[[str], None], line: Callable[[Any], str] = progress_line
-    ) -> None:
-        self._write, self._line = write, line
-        self._last = time.monotonic()
-
-    def show(self, snapshot: Any) -> None:
-        """Write a progress line if the last one is old enough."""
-        now = time.monotonic()
-        if now - self._last >= LINE_EVERY_SECONDS:
-            self._last = now
-            self._write(self._line(snapshot))
-
-    def log(self, line: str) -> None:
-        """Write a line at once."""
-        self._write(line)
-
-    def close(self) -> None:
-        """Do nothing: the lines stay on the screen."""
-
-
 def summary_text(report: AnyReport, budget: FailureBudget | None, max_failures: float) -> str:
     """Return the failures by kind and the summary."""
     if isinstance(report, StreamReport):
@@ -373,36 +245,9 @@ def _truncate(text: str) -> str:
     return text if len(text) <= _MAX_CELL_CHARACTERS else text[: _MAX_CELL_CHARACTERS - 1] + "…"
 
 
-def stream_line(snapshot: StreamSnapshot) -> str:
-    """Return the progress of a stream in one line."""
-    return ", ".join(stream_facts(snapshot))
-
-
-def stream_facts(snapshot: StreamSnapshot | StreamReport) -> Iterator[str]:
-    """Yield the progress of a stream as short texts: counts, rate, lag, memory."""
-    tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
-    yield format_count(tally.read, "event")
-    yield f"{snapshot.read / seconds:,.0f} events/s"
-    yield format_count(tally.windows, "window")
-    if snapshot.lag is not None:
-        yield f"watermark {format_lag(snapshot.lag)}"
-    yield f"{tally.late:,} late"
-    yield f"{tally.rejected:,} rejected"
-    if tally.refused:
-        yield f"{tally.refused:,} refused"
-    if tally.lost:
-        yield f"{tally.lost:,} lost"
-    yield f"{format_size(snapshot.memory.current)} memory"
-
-
 def loss_line(failure: Failure) -> str:
     """Return the line about source data that could not be read."""
     return f"lost  {format_location(failure)}: {failure.kind}: {printable(failure.message)}"
-
-
-def format_lag(micros: int) -> str:
-    """Return the distance of the watermark to the clock. `micros` is in microseconds."""
-    return f"{format_seconds(abs(micros) / 1e6)} {'behind' if micros >= 0 else 'ahead'}"
 
 
 def stream_summary_lines(
@@ -439,7 +284,7 @@ def stream_summary_lines(
     refused = f", {tally.refused:,} refused by the target" if tally.refused else ""
     yield f"  windows  {tally.windows:,} (one for each key){refused}"
     rate = format_size(report.bytes / seconds)
-    yield f"  rate     {report.read / seconds:,.0f} events/s, {rate}/s"
+    yield f"  rate     {format_rate(report.read / seconds, 'event')}, {rate}/s"
     yield f"  memory   {format_size(report.memory.peak)} at the peak"
     yield from map(printable, report.notes)
     if report.over_budget and (line := budget_line(report, budget)):

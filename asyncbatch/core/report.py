@@ -44,6 +44,7 @@ class SourceReport(Struct):
     tally: Tally = field(default_factory=Tally)
     found: int = 0  # inputs known so far; all of them if `is_complete`
     is_complete: bool = False
+    expected: int | None = None  # all inputs, counted ahead of the search; None if unknown
     extracted: int = 0  # records read, also those that are not loaded yet
     traffic: Traffic | None = None  # None if the source has no server
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Position
     from asyncbatch.core.report import ClusterStatus
     from asyncbatch.pipeline.launch import Launch
+    from asyncbatch.sources.count_ahead import InputCount
     from asyncbatch.workers.dask.engine import DaskEngine
     from asyncbatch.workers.engine import Engine, Lane, Loss, Work
 
@@ -75,6 +76,9 @@ class ReportUpdater:
         self._is_over = self._is_over or is_over
         for number, source in enumerate(self._report.sources):
             source.found, source.is_complete = self._scheduler.inputs_of(number)
+            expected = self._scheduler.expected_of(number)
+            has_total = expected is not None and expected.is_complete
+            source.expected = expected.files if expected is not None and has_total else None
             source.traffic = self._scheduler.traffic_of(number)
             source.update_state(is_over=self._is_over, limit=self._job.limit)
 
@@ -102,6 +106,7 @@ class Snapshot(Struct, frozen=True):
     # the progress of each stage and source, if the run reports them
     stages: StageProgress | None = None
     crew: ClusterStatus | None = None  # the cluster that does the work
+    expected: InputCount | None = None  # the number of inputs, also of those not yet found
 
 
 class Run:
@@ -117,12 +122,14 @@ class Run:
         reached: Callable[[str], Position | None] | None = None,
         watched: bool = False,
         say: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - the default ignores notes
+        count_after: float | None = None,
     ) -> None:
         """Prepare the run.
 
         `reached` returns the position at which a split file resumes, in place of the ledger of the
         job. With `watched`, the report and snapshots have sections for each source, and the sink.
-        `say` is called with notes for the user.
+        `say` is called with notes for the user. `count_after` seconds, snapshots begin to count the
+        inputs ahead; None: never.
         """
         if job.dask is not None:
             from asyncbatch.workers.dask.job import with_cluster_sizes
@@ -135,7 +142,7 @@ class Run:
         self._started_at = time.perf_counter()
         self._scheduler = Scheduler(job, self._delivery, launch, reached)
         self._report_updater = ReportUpdater(job, self._scheduler, self.report) if watched else None
-        self._say = say
+        self._say, self._count_after = say, count_after
         self._engine: Engine | None = None
         self._cluster: DaskEngine | None = None
         self._crashes = CrashPolicy(job.timeout)
@@ -169,6 +176,8 @@ class Run:
             workers = Memory(report.crew.peak_memory_bytes, report.crew.peak_memory_bytes)
         report.peak_memory_bytes = max(report.peak_memory_bytes, ours.peak + workers.peak)
         report.elapsed_s = time.perf_counter() - self._started_at
+        if self._count_after is not None and report.elapsed_s >= self._count_after:
+            self._scheduler.count_ahead()
         return Snapshot(
             report.elapsed_s,
             self._scheduler.total,
@@ -180,6 +189,7 @@ class Run:
             workers.current,
             self._report_updater.stages(self._engine) if self._report_updater else None,
             report.crew,
+            self._scheduler.expected,
         )
 
     async def parts(self) -> AsyncGenerator[BatchPart, None]:

@@ -347,7 +347,16 @@ def test_no_progress(files):
 
 
 def test_a_long_run_without_a_terminal_prints_progress_lines(run, files):
-    files(many(3))
-    outcome = run(".", "-b", "1", "--pause", "3")
+    files(many(4))
+    outcome = run(".", "-b", "1", "--pause", "4")
     [line] = outcome.stderr.splitlines()
-    assert line.startswith("2 of 3 files (67%), ")
+    assert line.startswith("3 of 4 files (75%), 24 B of 32 B, ")
+    assert " s left, " in line
+
+
+def test_the_total_is_shown_long_before_the_search_has_found_all(files):
+    _, drawn = on_a_terminal(files(many(4000)), ".", "-b", "700", "--pause", "0.5")
+    shown = [int(done.replace(",", "")) for done in re.findall(r"([\d,]+) of 4,000 files", drawn)]
+    # the search is held back by the batches: it has found the last files after 2,800 are done
+    assert shown
+    assert min(shown) <= 1400
