@@ -18,7 +18,13 @@ from asyncbatch.core.units import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from asyncbatch.core.report import ClusterStatus, SourceReport, StageProgress, StreamReport
+    from asyncbatch.core.report import (
+        ClusterStatus,
+        SourceReport,
+        StageProgress,
+        StreamReport,
+        Traffic,
+    )
     from asyncbatch.pipeline.run import Snapshot
     from asyncbatch.pipeline.stream.run import StreamSnapshot
 
@@ -100,13 +106,21 @@ def stage_counts(snapshot: Snapshot, stages: StageProgress) -> list[tuple[str, i
 def source_facts(source: SourceReport) -> list[str]:
     """Return the progress of a source: its state, pages, records, inputs and failures."""
     noun, ended = source.input_noun, source.tally.files
-    pages = [format_count(source.traffic.pages, "page")] if source.traffic else []
+    pages = [pages_done(source.traffic)] if source.traffic else []
     known = source.found if source.is_complete else source.expected
     total = f"{source.found:,}+" if known is None else f"{known:,}"
     one = (source.found if known is None else known) == 1
     inputs = f"{ended:,} of {total} {noun}{'' if one else 's'}"
     failed = [f"{source.tally.failed:,} failed"] if source.tally.failed else []
     return [source.state, *pages, format_count(source.extracted, "record"), inputs, *failed]
+
+
+def pages_done(traffic: Traffic) -> str:
+    """Return the number of received pages, and of all pages if the server has told it."""
+    expected = traffic.expected_pages
+    if expected is None or expected < traffic.pages:
+        return format_count(traffic.pages, "page")
+    return f"{traffic.pages:,} of {format_count(expected, 'page')}"
 
 
 def queue_facts(snapshot: Snapshot, stages: StageProgress) -> str:

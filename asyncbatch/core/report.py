@@ -33,6 +33,7 @@ class Traffic(Struct, frozen=True):
 
     pages: int = 0
     requests: int = 0
+    expected_pages: int | None = None  # of all inputs, if the server has told it
 
 
 class SourceReport(Struct):

@@ -131,6 +131,12 @@ class HttpSource:
         """The number of requests made: for pages, redirects and retries."""
         return self._requests_before + (self._client.request_count if self._client else 0)
 
+    @property
+    def expected_page_count(self) -> int | None:
+        """The number of pages of all URLs, once the server has told it for each."""
+        told = self._client.expected_pages if self._client else {}
+        return sum(told.values()) if len(told) == len(self.settings.urls) else None
+
     async def pages(
         self,
         url: str,
@@ -208,7 +214,8 @@ class HttpFeedSource:
         return self._pages.take_notes()
 
     def traffic(self) -> Traffic:
-        return Traffic(self._pages.page_count, self._pages.request_count)
+        pages = self._pages
+        return Traffic(pages.page_count, pages.request_count, pages.expected_page_count)
 
     def _make_feed(self, url: str, names: Counter[str]) -> UrlFeed:
         shown = self._pages.shown(url)
