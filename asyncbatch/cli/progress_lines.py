@@ -6,6 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asyncbatch.core.progress import LONG_SECONDS
 from asyncbatch.core.units import (
     format_count,
     format_rate,
@@ -16,8 +17,9 @@ from asyncbatch.core.units import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from asyncbatch.core.progress import LongFile
     from asyncbatch.core.report import (
         ClusterStatus,
         SourceReport,
@@ -29,6 +31,13 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.stream.run import StreamSnapshot
 
 _WINDOW_SECONDS = 10.0  # rates are those of the last seconds, not of the whole run
+# A file takes as long as these bytes, even if it is empty: 4 us, at 1 GB/s.
+_FILE_COST_BYTES = 4096
+_MIN_SHOWN_BYTES = 1_000_000  # a run of fewer bytes is over before they say anything
+_MAX_SLOW_NAMES = 3
+_MORE = ", ..."
+_NARROW_WIDTH = 60
+_MAX_SECONDS_LEFT = 100 * 3600.0  # an estimate of more is made of too little
 _MIN_SECONDS = 0.5  # the time left is not estimated from less
 
 
@@ -38,6 +47,7 @@ class Pace(NamedTuple):
     files: float
     records: float
     bytes: float
+    bytes_read: int  # in all, also of files that are not finished
     fraction: float | None
     seconds_left: float | None
 
@@ -66,8 +76,10 @@ class PaceMeter:
         """Return the pace at a snapshot, which is later than those before."""
         tally = snapshot.tally if snapshot.stages is None else snapshot.stages.processed
         files = snapshot.tally.files
-        now = _Sample(snapshot.elapsed_s, files, tally.read, tally.bytes)
         samples = self._samples
+        # A file that has ended is not at once in the report: its bytes are counted already.
+        read = max(snapshot.bytes_read, samples[-1].bytes)
+        now = _Sample(snapshot.elapsed_s, files, tally.read, read)
         if not any(samples[-1][1:]):  # the time before the first result says nothing
             self._samples = samples = deque([samples[-1]])
         samples.append(now)
@@ -84,11 +96,14 @@ class PaceMeter:
             done, total, rate = files, expected.files, by_files
             # Skipped inputs are not read.
             if expected.bytes and snapshot.stages is None and not snapshot.tally.skipped:
-                done, total, rate = now.bytes, expected.bytes, by_bytes
+                done = now.bytes + files * _FILE_COST_BYTES
+                total = expected.bytes + expected.files * _FILE_COST_BYTES
+                rate = by_bytes + by_files * _FILE_COST_BYTES
             fraction = 1.0 if files >= expected.files else min(done / total, 0.999)
             if rate and seconds >= _MIN_SECONDS and fraction < 1:
                 left = max(0, total - done) / rate
-        return Pace(by_files, by_records, by_bytes, fraction, left)
+                left = left if left <= _MAX_SECONDS_LEFT else None
+        return Pace(by_files, by_records, by_bytes, read, fraction, left)
 
 
 def stage_counts(snapshot: Snapshot, stages: StageProgress) -> list[tuple[str, int]]:
@@ -147,12 +162,12 @@ def files_done(snapshot: Snapshot) -> str:
     return f"{ended:,} of {format_count(expected.files, 'file')}"
 
 
-def bytes_done(snapshot: Snapshot) -> str | None:
-    """Return the bytes that were read, and all bytes; None if these are unknown."""
-    if snapshot.expected is None or not snapshot.expected.bytes:
+def bytes_done(snapshot: Snapshot, pace: Pace) -> str | None:
+    """Return the bytes that were read, and all bytes; None if these are unknown, or few."""
+    total = snapshot.expected.bytes if snapshot.expected else None
+    if total is None or total < _MIN_SHOWN_BYTES:
         return None
-    total = snapshot.expected.bytes
-    return f"{format_size(min(snapshot.tally.bytes, total))} of {format_size(total)}"
+    return f"{format_size(min(pace.bytes_read, total))} of {format_size(total)}"
 
 
 def progress_line(snapshot: Snapshot, pace: Pace | None = None) -> str:
@@ -165,7 +180,7 @@ def progress_line(snapshot: Snapshot, pace: Pace | None = None) -> str:
     parts = [
         *([cluster_facts(snapshot.crew)] if snapshot.crew else []),
         files_done(snapshot) + percent,
-        bytes_done(snapshot),
+        bytes_done(snapshot, pace),
         None if pace.seconds_left is None else f"{format_remaining(pace.seconds_left)} left",
         format_count(tally.failures, "failure"),
         format_rate(pace.files, "file"),
@@ -173,7 +188,30 @@ def progress_line(snapshot: Snapshot, pace: Pace | None = None) -> str:
         f"{format_size(pace.bytes)}/s",
         memory_text(snapshot),
     ]
-    return ", ".join(filter(None, parts))
+    line = ", ".join(filter(None, parts))
+    return f"{line}; {slow_text(snapshot.slow)}" if snapshot.slow else line
+
+
+def slow_text(slow: Sequence[LongFile], width: int | None = None) -> str:
+    """Return the number of files that take long, and the first of them with their seconds.
+
+    With a `width`, only as many names are shown as fit into it, of the first at least its end.
+    """
+    count, seconds = format_count(len(slow), "file"), f"{LONG_SECONDS:.0f} s: "
+    is_narrow = width is not None and width < _NARROW_WIDTH
+    line = f"{count} > {seconds}" if is_narrow else f"{count} for more than {seconds}"
+    for number, file in enumerate(slow):
+        name, ending = printable(file.name), f" ({format_remaining(file.seconds)})"
+        left = None if width is None else max(0, width - len(line) - len(ending))
+        if left is not None and number + 1 < len(slow):
+            left = max(0, left - len(_MORE))
+        if not number and left is not None and len(name) > left:
+            name = f"…{name[len(name) - max(1, left - 1) :]}"
+        shown = f", {name}" if number else name
+        if number == _MAX_SLOW_NAMES or (number and left is not None and len(shown) > left):
+            return line + _MORE
+        line += shown + ending
+    return line
 
 
 def _stages_line(snapshot: Snapshot, stages: StageProgress, pace: Pace) -> str:
@@ -183,6 +221,7 @@ def _stages_line(snapshot: Snapshot, stages: StageProgress, pace: Pace) -> str:
     ]
     rest = [record_rates(pace), queue_facts(snapshot, stages), memory_text(snapshot)]
     rest += [cluster_facts(snapshot.crew)] if snapshot.crew else []
+    rest += [slow_text(snapshot.slow)] if snapshot.slow else []
     return "; ".join([", ".join(counts), *sources, *rest])
 
 

@@ -21,6 +21,7 @@ from asyncbatch.cli.progress_lines import (
     memory_text,
     queue_facts,
     record_rates,
+    slow_text,
     source_facts,
     stage_counts,
     stream_facts,
@@ -94,7 +95,7 @@ def _render_progress(snapshot: Snapshot, pace: Pace, width: int) -> RenderableTy
         Text(pace.percent or ("counting" if is_counting else ""), "bold"),
         Text(files_done(snapshot)),
         Text("" if left is None else f"{format_remaining(left)} left"),
-        Text(bytes_done(snapshot) or ""),
+        Text(bytes_done(snapshot, pace) or ""),
     ]
     bar_width = min(_BAR_WIDTH, width // 4)
     bar = ProgressBar(1, pace.fraction or 0, width=bar_width, pulse=pace.fraction is None)
@@ -116,7 +117,14 @@ def _render_progress(snapshot: Snapshot, pace: Pace, width: int) -> RenderableTy
         ],
         width,
     )
-    return Group(head, second)
+    return Group(head, second, *_slow_lines(snapshot, width))
+
+
+def _slow_lines(snapshot: Snapshot, width: int) -> list[Text]:
+    """Return the line about files that take long, if there are any."""
+    if not snapshot.slow:
+        return []
+    return [Text(slow_text(snapshot.slow, width), "yellow", no_wrap=True, overflow="ellipsis")]
 
 
 def _fit(facts: Iterable[Text], width: int) -> tuple[Text, list[Text]]:
@@ -158,7 +166,8 @@ def _render_stages(
         cluster_facts(snapshot.crew) if snapshot.crew else "",
     ]
     queues, _ = _fit((Text(queue_facts(snapshot, stages), "dim"),), width)
-    return Group(head, table, _fit(map(Text, facts), width)[0], queues)
+    rates, _ = _fit(map(Text, facts), width)
+    return Group(head, table, rates, queues, *_slow_lines(snapshot, width))
 
 
 def _pad(cells: list[str], source: SourceReport) -> list[str]:

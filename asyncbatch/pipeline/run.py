@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from asyncbatch.core.aio import with_pauses
 from asyncbatch.core.batches import Batch, BatchPart, SettledInputs, prepared_part
+from asyncbatch.core.progress import FileTimer
 from asyncbatch.core.report import (
     MAX_LISTED_FAILURES,
     Report,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import Job
     from asyncbatch.core.batches import SplitFile
+    from asyncbatch.core.progress import LongFile
     from asyncbatch.core.records import Position
     from asyncbatch.core.report import ClusterStatus
     from asyncbatch.pipeline.launch import Launch
@@ -107,6 +109,14 @@ class Snapshot(Struct, frozen=True):
     stages: StageProgress | None = None
     crew: ClusterStatus | None = None  # the cluster that does the work
     expected: InputCount | None = None  # the number of inputs, also of those not yet found
+    bytes_in_progress: int = 0  # read of files that are not finished
+    slow: tuple[LongFile, ...] = ()  # the files that take long at this moment
+
+    @property
+    def bytes_read(self) -> int:
+        """The bytes that were read, also of files that are not finished."""
+        tally = self.tally if self.stages is None else self.stages.processed
+        return tally.bytes + self.bytes_in_progress
 
 
 class Run:
@@ -146,6 +156,7 @@ class Run:
         self._engine: Engine | None = None
         self._cluster: DaskEngine | None = None
         self._crashes = CrashPolicy(job.timeout)
+        self._file_timer = FileTimer()
         self._done: Counter[tuple[int, int]] = Counter()
         # By the key of the batch: the records of its unfinished file that are already reported.
         self._reported_records: Counter[tuple[int, int]] = Counter()
@@ -171,6 +182,7 @@ class Run:
             sum_memory(self._engine.pids if self._engine else ()),
         )
         report = self.report
+        files = self._engine.files_in_progress() if self._engine else ()
         if self._cluster is not None:
             report.crew = self._cluster.status
             workers = Memory(report.crew.peak_memory_bytes, report.crew.peak_memory_bytes)
@@ -190,6 +202,8 @@ class Run:
             self._report_updater.stages(self._engine) if self._report_updater else None,
             report.crew,
             self._scheduler.expected,
+            sum(file.bytes for file in files),
+            self._file_timer.find_long(files, time.monotonic()),
         )
 
     async def parts(self) -> AsyncGenerator[BatchPart, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pty
@@ -350,8 +351,47 @@ def test_a_long_run_without_a_terminal_prints_progress_lines(run, files):
     files(many(4))
     outcome = run(".", "-b", "1", "--pause", "4")
     [line] = outcome.stderr.splitlines()
-    assert line.startswith("3 of 4 files (75%), 24 B of 32 B, ")
+    assert line.startswith("3 of 4 files (75%), ")
     assert " s left, " in line
+
+
+SLOW = """
+import time
+
+def first(record):
+    if record == 1:
+        time.sleep(11.5)
+    return record
+
+def each(record):
+    time.sleep(0.001)
+    return record
+"""
+
+
+def test_a_file_that_takes_long_is_named_while_it_runs(files):
+    folder = files({"slow.py": SLOW, "in/a.json": "1", "in/b.json": "2"})
+    code, drawn = on_a_terminal(folder, "in", "--call", "slow.py:first")
+    assert code == 0
+    assert re.search(r"1 file for more than 10 s: in/a\.json \(1[0-9] s\)", drawn)
+
+
+def test_progress_inside_a_compressed_file(files):
+    """The bytes are those on the disk. Its text is incompressible, so that it is read in chunks."""
+    folder = files({"slow.py": SLOW})
+    lines = b"".join(b'"%s"\n' % os.urandom(500).hex().encode() for _ in range(4000))
+    (folder / "big.jsonl.gz").write_bytes(gzip.compress(lines, 1))
+    code, drawn = on_a_terminal(folder, "big.jsonl.gz", "--call", "slow.py:each")
+    assert code == 0
+    shown = re.findall(r"([\d.]+ [kM]?B) of 2\.\d MB", drawn)
+    assert len(set(shown)) >= 3
+
+
+def test_progress_inside_a_split_file(files):
+    folder = files({"slow.py": SLOW, "big.jsonl": f'"{"x" * 9000}"\n' * 3000})
+    code, drawn = on_a_terminal(folder, "big.jsonl", "--call", "slow.py:each")
+    assert code == 0
+    assert len(set(re.findall(r"([\d.]+ [kM]?B) of 27\.\d MB", drawn))) >= 3
 
 
 def test_the_total_is_shown_long_before_the_search_has_found_all(files):

@@ -7,8 +7,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from asyncbatch.cli.progress_lines import PaceMeter, PlainProgress, progress_line
+from asyncbatch.cli.progress_lines import PaceMeter, PlainProgress, progress_line, slow_text
+from asyncbatch.core.progress import FileInProgress, FileTimer, LongFile
 from asyncbatch.core.tally import Tally
 from asyncbatch.core.units import format_rate, format_remaining
 from asyncbatch.pipeline.run import Snapshot
@@ -49,14 +51,22 @@ def test_the_start_of_workers_does_not_slow_the_estimate():
 
 
 def test_bytes_tell_more_than_files():
-    total = InputCount(2, 1000, is_complete=True)
+    total = InputCount(2, 10**9, is_complete=True)
     meter = PaceMeter()
     meter.measure(snapshot(0, 0, 0, total))
-    pace = meter.measure(snapshot(2, 1, 100, total))
+    pace = meter.measure(snapshot(2, 1, 10**8, total))
     assert pace.percent == "10%"
-    assert pace.seconds_left == pytest.approx(18)
+    assert pace.seconds_left == pytest.approx(18, rel=0.01)
+    assert "1 of 2 files (10%), 100.0 MB of 1.0 GB, " in progress_line(snapshot(2, 1, 10**8, total))
     # those that are skipped are not read
     assert PaceMeter().measure(snapshot(2, 1, 0, total, skipped=1)).percent == "50%"
+
+
+def test_files_tell_more_than_few_bytes():
+    total = InputCount(4, 4000, is_complete=True)
+    # the last file has most of the bytes, but takes as long as the others
+    assert PaceMeter().measure(snapshot(2, 3, 30, total)).fraction == pytest.approx(0.61, abs=0.01)
+    assert "B of" not in progress_line(snapshot(2, 3, 30, total))
 
 
 def test_all_percent_are_the_end():
@@ -75,6 +85,48 @@ def test_a_pace_is_never_negative(steps, has_total):
         assert min(pace.files, pace.records, pace.bytes) >= 0
         assert pace.seconds_left is None or pace.seconds_left >= 0
         assert (pace.fraction is not None) == has_total
+
+
+def test_the_bytes_of_a_file_count_while_it_is_read():
+    total = InputCount(1, 10**9, is_complete=True)
+    inside = structs.replace(snapshot(4, 0, 0, total), bytes_in_progress=25 * 10**7)
+    meter = PaceMeter()
+    meter.measure(snapshot(0, 0, 0, total))
+    pace = meter.measure(inside)
+    assert (pace.percent, round(pace.seconds_left or 0)) == ("25%", 12)
+    # the file has ended, and its part has not arrived
+    assert meter.measure(snapshot(4.25, 0, 0, total)).percent == "25%"
+
+
+LONG = [LongFile(f"in/a-rather-long-name-{number}.json", 25.0 - number) for number in range(9)]
+
+
+def test_files_that_take_long_are_named():
+    line = progress_line(structs.replace(snapshot(30.0, 5), slow=tuple(LONG[:2])))
+    assert line.endswith(
+        "; 2 files for more than 10 s: in/a-rather-long-name-0.json (25 s), "
+        "in/a-rather-long-name-1.json (24 s)"
+    )
+
+
+@given(st.integers(40, 250), st.integers(1, 9), st.sampled_from(["", "x\x1b[2J", "n" * 300]))
+def test_the_line_about_long_files_fits(width, count, name):
+    files = [LongFile(name or one.name, one.seconds) for one in LONG[:count]]
+    line = slow_text(files, width)
+    assert len(line) <= width
+    assert line.isprintable()
+    assert line.startswith("1 file " if count == 1 else f"{count} files ")
+    assert (name or ".json")[-1:] in line
+
+
+def test_long_files_are_found_by_looking_now_and_then():
+    timer = FileTimer()
+    one, other = FileInProgress(1, "a", 0), FileInProgress(2, "b", 0)
+    assert timer.find_long([one], 0.0) == ()
+    assert timer.find_long([one, other], 5.0) == ()
+    assert timer.find_long([one, other], 11.0) == (LongFile("a", 11.0),)
+    assert timer.find_long([other], 16.0) == (LongFile("b", 11.0),)
+    assert timer.find_long([one], 17.0) == ()
 
 
 def test_a_count_that_goes_on_is_a_lower_bound():
