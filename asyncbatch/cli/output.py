@@ -16,13 +16,14 @@ from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
 from asyncbatch.cli.terminal import is_terminal, stdout, to_stderr, wants_style
-from asyncbatch.cli.text import budget_line
+from asyncbatch.cli.text import SummaryOptions, budget_line
+from asyncbatch.config.options.control import RunOutputFlags
 from asyncbatch.core.records import Failure, FileResult
 from asyncbatch.core.report import Report
-from asyncbatch.core.units import format_count, format_location, printable
+from asyncbatch.core.units import format_count, format_elapsed, format_location, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from asyncbatch.cli.render import Renderer
     from asyncbatch.config.options.control import OutputFlags, OutputFormat
@@ -76,6 +77,10 @@ class Output:
         self._renderer = _RENDERER_TYPES[form]() if form in _RENDERER_TYPES else None
         self.quiet, self._verbose = options.quiet, options.verbose
         self.show_failures = options.show_failures
+        # The number of slow files to list; None: those that take long.
+        self.slowest = options.slowest if isinstance(options, RunOutputFlags) else None
+        # Returns what the user may do after a run.
+        self.next_steps: Callable[[AnyReport], Sequence[str]] = lambda _: ()
         self._stdout_is_taken = stdout_is_taken
         self._progress = self._make_progress() if options.progress and not self.quiet else None
 
@@ -148,7 +153,10 @@ class Output:
                 await events_to_stdout(data)
             await self._append_step_summary(report, command, exit_code)
         elif not self.quiet:
-            await self._finish_text(report, budget)
+            options = SummaryOptions(
+                exit_code, budget, self.show_failures, self.slowest, self.next_steps(report)
+            )
+            await self._finish_text(report, options)
 
     def _quiet_lines(self, report: AnyReport) -> Iterable[str]:
         """Return the lines that are printed in spite of `quiet`."""
@@ -161,14 +169,14 @@ class Output:
             async with aiofiles.open(page, "ab") as stream:
                 await stream.writelines(Markdown().finish(report, command, exit_code))
 
-    async def _finish_text(self, report: AnyReport, budget: FailureBudget | None) -> None:
+    async def _finish_text(self, report: AnyReport, options: SummaryOptions) -> None:
         stream = sys.stderr if self._stdout_is_taken else stdout()
         if isinstance(report, Report) and wants_style(stream.fileno()):
             from asyncbatch.cli.rich import summary_text
 
-            text = summary_text(report, budget, self.show_failures)
+            text = summary_text(report, options)
         else:
-            text = plain.summary_text(report, budget, self.show_failures)
+            text = plain.summary_text(report, options)
         data = text.encode("utf-8", "backslashreplace")
         if self._stdout_is_taken:
             await aiofiles.stderr_bytes.write(data)
@@ -189,7 +197,7 @@ def verbose_line(outcome: Failure | FileResult) -> str:
         return line
     more = f"  {outcome.error.kind}" if outcome.error else ""
     file, records = printable(outcome.file), format_count(outcome.records, "record")
-    return f"{outcome.status:8}  {file}  {records}, {outcome.elapsed_ms:.1f} ms{more}"
+    return f"{outcome.status:8}  {file}  {records}, {format_elapsed(outcome.elapsed_ms)}{more}"
 
 
 async def events_to_stdout(data: bytes) -> None:

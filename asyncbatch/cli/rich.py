@@ -44,9 +44,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from asyncbatch.cli.progress_lines import Pace
-    from asyncbatch.cli.text import Grid
+    from asyncbatch.cli.text import Grid, SummaryOptions
     from asyncbatch.core.report import Report, SourceReport, StageProgress, StreamReport
-    from asyncbatch.core.tally import FailureBudget
     from asyncbatch.pipeline.run import Snapshot
     from asyncbatch.pipeline.stream.run import StreamSnapshot
     from asyncbatch.pipeline.stream.stream import StreamCore
@@ -175,20 +174,22 @@ def _pad(cells: list[str], source: SourceReport) -> list[str]:
     return cells if source.traffic else ["", *cells]
 
 
-def summary_text(report: Report, budget: FailureBudget | None, max_failures: float) -> str:
+def summary_text(report: Report, options: SummaryOptions) -> str:
     """Return the failures by kind and the summary, styled for the terminal of stdout."""
     console = Console(file=stdout())
     with console.capture() as capture:
-        _print_failures(console, report, max_failures)
-        style = "green" if report.status == "success" else "yellow"
-        console.print(Text(summary.headline(report), style=f"bold {style}"))
-        rows = list(summary.report_rows(report))
+        _print_failures(console, report, options.max_failures)
+        style = {"success": "green", "failed": "red"}.get(report.status, "yellow")
+        console.print(Text(summary.status_line(report, options), f"bold {style}"), soft_wrap=True)
+        console.print(Text(summary.headline(report)), soft_wrap=True)
+        rows = list(summary.report_rows(report, options))
         width = max(len(label) for label, _ in rows)
         for label, value in rows:  # a rich table would wrap paths, which users copy
             row = Text.assemble((f"  {label:{width}}  ", "dim"), value)
             console.print(row, soft_wrap=True)
-        for line in summary.closing_lines(report, budget):
-            console.print(Text(line, style="bold red" if report.over_budget else "yellow"))
+        for line in summary.closing_lines(report, options.budget):
+            line_style = "bold red" if report.over_budget else "yellow"
+            console.print(Text(line, line_style), soft_wrap=True)
     return capture.get()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.cli.progress_lines import cluster_facts
-from asyncbatch.core.report import StreamReport
+from asyncbatch.core.report import Report, StreamReport
 from asyncbatch.core.units import (
     format_count,
+    format_elapsed,
     format_location,
     format_rate,
     format_seconds,
@@ -23,11 +24,70 @@ if TYPE_CHECKING:
     from asyncbatch.core.report import (
         AnyReport,
         ClusterStatus,
-        Report,
         SinkReport,
+        SlowFile,
         SourceReport,
     )
     from asyncbatch.core.tally import FailureBudget, FailureGroup
+
+
+class SummaryOptions(NamedTuple):
+    """The values that a summary shows or obeys, besides those of the report."""
+
+    exit_code: int
+    budget: FailureBudget | None = None
+    max_failures: float = 20  # groups of equal failures to show
+    slowest: int | None = None  # the number of slow files to show; None: those that take long
+    next_steps: Sequence[str] = ()  # what the user may do now
+
+
+def status_line(report: AnyReport, options: SummaryOptions) -> str:
+    """Return the status of a run or stream in a word, the exit code, and the reason for it."""
+    word = f"{report.status.capitalize()} (exit status {options.exit_code})"
+    reason = _status_reason(report, options)
+    return f"{word}: {reason}" if reason else word
+
+
+def _status_reason(report: AnyReport, options: SummaryOptions) -> str | None:
+    if report.error is not None:
+        return printable(report.error)
+    if report.over_budget:
+        return "more failures than --max-failures allows"
+    if isinstance(report, Report):
+        return next(_run_reasons(report, options), None)
+    return next(_stream_reasons(report, options), None)
+
+
+def _run_reasons(report: Report, options: SummaryOptions) -> Iterator[str]:
+    """Yield the reasons for the status of a run, the one that counts first."""
+    tally, noun = report.tally, report.input_noun
+    if report.interrupted:
+        yield "stopped by a signal before the end"
+    if report.target_lost:
+        yield "the results could not be written"
+    if not tally.files:
+        yield "there was no input"
+    if tally.failures and not options.exit_code:
+        yield "the failures are within --max-failures"
+    if tally.failures and report.status == "failed":
+        yield f"no {noun} succeeded"
+    lost = [f"{format_count(tally.failed, noun)} failed"] if tally.failed else []
+    if tally.rejected:
+        were = "was" if tally.rejected == 1 else "were"
+        lost.append(f"{format_count(tally.rejected, 'record')} {were} rejected")
+    if lost:
+        yield " and ".join(lost)
+
+
+def _stream_reasons(report: StreamReport, options: SummaryOptions) -> Iterator[str]:
+    """Yield the reasons for the exit status of a stream, the one that counts first."""
+    tally = report.tally
+    if tally.refused:
+        yield f"the target refused {format_count(tally.refused, 'window')}"
+    if options.exit_code and tally.all_rejected:
+        yield "every event was rejected"
+    if options.exit_code and report.stopped:
+        yield "stopped by a signal"
 
 
 def headline(report: Report) -> str:
@@ -46,12 +106,14 @@ def headline(report: Report) -> str:
     return f"{line}: {split}" if split else line
 
 
-def report_rows(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield the rows of the summary as pairs of name and value."""
+def report_rows(report: Report, options: SummaryOptions) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the summary as pairs of name and value, the most asked for first."""
     tally, seconds = report.tally, report.elapsed_s or 1e-9
     parts = {"passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected}
     split = ", ".join(f"{number:,} {word}" for word, number in parts.items() if number)
     yield "records", f"{tally.read:,} read" + (f": {split}" if split else "")
+    for number, step in enumerate(options.next_steps):
+        yield "" if number else "next", step
     if report.sink is not None:
         name = printable(report.sink.display_name)
         yield "written", f"{tally.written:,} to {name}{_sink_options(report.sink)}"
@@ -77,8 +139,21 @@ def report_rows(report: Report) -> Iterator[tuple[str, str]]:
             f"{format_size(report.peak_memory_bytes)} at the peak, here and beside the workers",
         )
         yield "dask", cluster_line(cluster)
-    for number, slow in enumerate(report.slowest):
-        yield "" if number else "slowest", f"{slow.elapsed_ms:,.1f} ms  {printable(slow.file)}"
+    for number, slow in enumerate(_slow_files(report, options.slowest)):
+        took = format_elapsed(slow.elapsed_ms)
+        yield "" if number else "slowest", f"{took}  {printable(slow.file)}"
+
+
+# A file that takes longer is worth a line. A list of files that took no time says nothing.
+_NOTABLE_MS = 1000.0
+
+
+def _slow_files(report: Report, count: int | None) -> list[SlowFile]:
+    if count is not None:
+        return report.slowest[:count]
+    if report.tally.files < 2:
+        return []
+    return [slow for slow in report.slowest if slow.elapsed_ms >= _NOTABLE_MS]
 
 
 def cluster_line(cluster: ClusterStatus) -> str:
@@ -169,15 +244,15 @@ def budget_line(report: AnyReport, budget: FailureBudget | None) -> str | None:
     return f"Within the failure budget: {failures} of at most {budget}"
 
 
-def summary_text(report: AnyReport, budget: FailureBudget | None, max_failures: float) -> str:
+def summary_text(report: AnyReport, options: SummaryOptions) -> str:
     """Return the failures by kind and the summary."""
     if isinstance(report, StreamReport):
-        return "".join(f"{line}\n" for line in stream_summary_lines(report, budget, max_failures))
-    lines = failure_lines(report, max_failures)
+        return "".join(f"{line}\n" for line in stream_summary_lines(report, options))
+    lines = failure_lines(report, options.max_failures)
     lines += [""] if lines else []
-    lines.append(headline(report))
-    lines += [f"  {label:8} {value}".rstrip() for label, value in report_rows(report)]
-    lines += closing_lines(report, budget)
+    lines += [status_line(report, options), headline(report)]
+    lines += [f"  {label:8} {value}".rstrip() for label, value in report_rows(report, options)]
+    lines += closing_lines(report, options.budget)
     return "\n".join(lines) + "\n"
 
 
@@ -250,12 +325,10 @@ def loss_line(failure: Failure) -> str:
     return f"lost  {format_location(failure)}: {failure.kind}: {printable(failure.message)}"
 
 
-def stream_summary_lines(
-    report: StreamReport, budget: FailureBudget | None, max_failures: float
-) -> Iterator[str]:
+def stream_summary_lines(report: StreamReport, options: SummaryOptions) -> Iterator[str]:
     """Yield the summary lines of a stream."""
     tally, seconds = report.tally, report.elapsed_s or 1e-9
-    shown = _shown_groups(report, max_failures)
+    shown = _shown_groups(report, options.max_failures)
     for group in shown:
         first = group.first
         yield f"rejected  {failure_place(group)}: {first.kind}: {printable(first.message)}"
@@ -267,6 +340,7 @@ def stream_summary_lines(
         yield f"... and {more:,} more"
     if tally.losses and (more := tally.lost - len(tally.losses)):
         yield f"... and {more:,} more read errors"
+    yield status_line(report, options)
     verdict = "Stopped after" if report.stopped else "Processed"
     since = f", {tally.read:,} since the stream began" if tally.read != report.read else ""
     events = format_count(report.read, "event")
@@ -287,5 +361,5 @@ def stream_summary_lines(
     yield f"  rate     {format_rate(report.read / seconds, 'event')}, {rate}/s"
     yield f"  memory   {format_size(report.memory.peak)} at the peak"
     yield from map(printable, report.notes)
-    if report.over_budget and (line := budget_line(report, budget)):
+    if report.over_budget and (line := budget_line(report, options.budget)):
         yield line

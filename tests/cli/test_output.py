@@ -102,6 +102,72 @@ def test_the_text_summary(run, files):
     assert outcome.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "options", "first"),
+    [
+        ({"a.json": "1"}, (), "Success (exit status 0)"),
+        (MIXED, (), "Partial (exit status 1): 1 file failed and 1 record was rejected"),
+        (
+            {**MIXED, "2.json": "", "3.jsonl": "1\nx\ny\n"},
+            (),
+            "Partial (exit status 1): 2 files failed and 3 records were rejected",
+        ),
+        (MIXED, ("--max-failures", "2"), "Partial (exit status 0): the failures are within"),
+        (MIXED, ("--fail-fast",), "Partial (exit status 1): more failures than --max-failures"),
+        ({"a.json": "["}, (), "Failed (exit status 1): no file succeeded"),
+        ({"a.txt": "["}, ("--allow-empty",), "Success (exit status 0): there was no input"),
+    ],
+)
+def test_the_summary_begins_with_the_status_and_its_reason(run, files, given, options, first):
+    files(given)
+    outcome = run(".", *options, "--concurrency", "1", "-b", "1")
+    lines = outcome.stdout.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("Processed "))
+    assert lines[place - 1].startswith(first)
+    assert f"(exit status {outcome.code})" in lines[place - 1]
+
+
+def steps_of(outcome):
+    """Return the next steps that a summary names."""
+    found = re.search(r"^  next  +(.*\n(?: {11}.*\n)*)", outcome.stdout, re.MULTILINE)
+    return [line.strip() for line in found[1].splitlines()] if found else []
+
+
+def test_the_summary_names_what_to_do_next(run, files):
+    files(MIXED)
+    keep = "--dead-letter FILE keeps what failed, so that it can be run again"
+    discarded = "--to - prints the results, --to FILE keeps them; now they are discarded"
+    assert steps_of(run("good.json")) == []
+    assert steps_of(run(".")) == [keep]
+    again = "--from-dead-letter bad.dl runs again what failed"
+    assert steps_of(run(".", "--dead-letter", "bad.dl")) == [again]
+    assert steps_of(run("good.json", "--jq", ".")) == [discarded]
+    assert steps_of(run(".", "--jq", ".")) == [discarded, keep]
+    assert steps_of(run("good.json", "--jq", ".", "--to", "out.jsonl")) == []
+    assert steps_of(run("good.json", "--jq", "empty")) == []
+
+
+def test_the_slowest_files_are_listed_if_they_say_something(run, files):
+    files({"slow.py": SLOW.replace("11.5", "1.2"), **{f"in/{n}.json": f"{n}" for n in (1, 2, 3)}})
+    assert "slowest" not in run("in").stdout
+    slow = run("in", "--call", "slow.py:first").stdout
+    assert re.search(r"^  slowest  [1-9]\.\d{3} s  in/1\.json$", slow, re.MULTILINE)
+    assert slow.count("in/") == 1
+    two = run("in", "--slowest", "2").stdout
+    assert (
+        len(re.findall(r"^(?:  slowest  | {11})\d+\.\d ms  in/\d\.json$", two, re.MULTILINE)) == 2
+    )
+
+
+def test_reports_list_more_slow_files_on_demand(run, files):
+    files(many(9))
+    assert len(run(".", "-o", "json").json["slowest_files"]) == 5
+    found = run(".", "-o", "json", "--slowest", "7").json["slowest_files"]
+    times = [one["elapsed_ms"] for one in found]
+    assert len(found) == 7
+    assert times == sorted(times, reverse=True)
+
+
 def test_failures_shown_are_limited_and_counted(run, files):
     files(many(30, "x"))
     assert "... and 10 more failures" in run(".").stdout
@@ -184,6 +250,17 @@ def test_dry_run_ends_a_batch_at_its_bytes(run, files):
     files(dict.fromkeys(("a.json", "b.json", "c.json"), " " * (5 << 20)))
     planned = run(".", "--dry-run", "-o", "jsonl").events
     assert [event["batch"] for event in planned] == [1, 1, 2]
+
+
+def test_a_dry_run_counts_nothing_as_succeeded(run, files):
+    files({**many(3), "big.json": "1" * 100})
+    report = run(".", "--dry-run", "-o", "json", "--max-file-size", "50").json
+    assert report["files"] == {
+        "total": 4, "succeeded": 0, "partial": 0, "failed": 1, "skipped": 0, "bytes": 24,
+        "planned": 3,
+    }  # fmt: skip
+    assert "planned" not in run(".", "-o", "json").json["files"]
+    assert "in 1 batch\n" in run(".", "--dry-run").stdout
 
 
 @pytest.mark.parametrize(

@@ -278,3 +278,16 @@ class OutputFlags(Options, frozen=True, kw_only=True):
             name="--progress/--no-progress",
         ),
     ] = True
+
+
+class RunOutputFlags(OutputFlags, frozen=True, kw_only=True):
+    """The output of a command that processes inputs one by one."""
+
+    slowest: Annotated[
+        Natural | None,
+        option(
+            "List the N slowest files in the summary, and in reports if N is more than 5. Without "
+            "it the summary lists those that took more than a second, at most 5.",
+            metavar="N",
+        ),
+    ] = None
