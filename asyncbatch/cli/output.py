@@ -15,7 +15,7 @@ from asyncbatch.cli.render.github import Github
 from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
-from asyncbatch.cli.terminal import is_terminal, stdout, to_stderr, wants_style
+from asyncbatch.cli.terminal import is_terminal, set_color, stdout, to_stderr, wants_style
 from asyncbatch.cli.text import SummaryOptions, budget_line
 from asyncbatch.config.options.control import RunOutputFlags
 from asyncbatch.core.records import Failure, FileResult
@@ -73,6 +73,7 @@ class Output:
         *,
         stdout_is_taken: bool = False,
     ) -> None:
+        set_color(options.color)
         self.form = form = options.output
         self._renderer = _RENDERER_TYPES[form]() if form in _RENDERER_TYPES else None
         self.quiet, self._verbose = options.quiet, options.verbose

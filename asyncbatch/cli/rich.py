@@ -230,6 +230,7 @@ class LiveWindows:
 
     def __init__(self, stream: StreamCore) -> None:
         self._stream = stream
+        self._closed_count = 0
         self._console = Console()
         self._closed: deque[Window] = deque(maxlen=self._free_lines())
         self._live = Live(console=self._console, auto_refresh=False)
@@ -238,6 +239,7 @@ class LiveWindows:
     def add(self, windows: Sequence[Window]) -> None:
         """Add closed windows to the table."""
         self._closed.extend(windows)
+        self._closed_count += len(windows)
 
     def show(self, snapshot: StreamSnapshot | StreamReport) -> None:
         """Redraw the table."""
@@ -277,7 +279,18 @@ class LiveWindows:
                     span += " ..." if is_open else " partial" if one.partial else ""
                 table.add_row(span, *key, *values, style=style)
                 span = ""
-        return Group(table, Text(""), Text("  ".join(stream_facts(snapshot)), style="cyan"))
+        hidden = self._hidden_rows(len(opened), len(over))
+        facts = Text("  ".join(stream_facts(snapshot)), style="cyan")
+        return Group(table, *hidden, Text(""), facts)
+
+    def _hidden_rows(self, opened: int, closed: int) -> list[Text]:
+        """Return the line about the windows for which the table has no room, if there are any."""
+        counts = {
+            "closed": self._closed_count - closed,
+            "open": len(self._stream.open_windows) - opened,
+        }
+        more = [f"{number:,} {word}" for word, number in counts.items() if number > 0]
+        return [Text(f"not shown: {', '.join(more)}", "dim")] if more else []
 
 
 def _format_time(micros: int) -> str:

@@ -195,6 +195,7 @@ class Session:
 
     def _on_signal(self, number: int, work: asyncio.Task[None]) -> None:
         if self._signal is not None:
+            self._output.log("Stopped at once: the work in flight is given up")
             self._leave(exit_codes.of_signal(self._signal))
         self._signal = number
         self._output.log(

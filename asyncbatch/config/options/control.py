@@ -88,6 +88,7 @@ class WorkerFlags(Options, frozen=True, kw_only=True):
         option(
             "Worker processes; 0 works in this process, except for --jq, --call and --timeout.",
             short="-w",
+            also="-j",
             metavar="N",
             default="the usable CPUs; 0 for small jobs",
             main=True,
@@ -271,6 +272,10 @@ class OutputFlags(Options, frozen=True, kw_only=True):
         ),
     ] = False
     show_failures: ShowFailures = 20
+    color: Annotated[
+        Literal["auto", "always", "never"],
+        option("Color the output. auto: on a terminal, unless NO_COLOR is set."),
+    ] = "auto"
     progress: Annotated[
         bool,
         option(

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from asyncbatch.core.batches import Chunk
+from asyncbatch.core.install import install_command
 from asyncbatch.core.records import Bookmark, Failure
 from asyncbatch.core.report import Traffic
 from asyncbatch.errors import UsageError
@@ -96,7 +97,7 @@ class HttpSource:
             if error.name not in ("aiohttp", "yarl"):
                 raise
             raise UsageError(
-                "reading from HTTP needs one more package: pip install 'asyncbatch[http]'"
+                f"reading from HTTP needs one more package: {install_command('http')}"
             ) from None
         self._client = HttpClient(self.settings, session, self._clock, self._sleep)
         return self
