@@ -71,6 +71,7 @@ class PaceMeter:
 
     def __init__(self) -> None:
         self._samples = deque([_Sample(0.0, 0, 0, 0)])
+        self._has_begun = False
 
     def measure(self, snapshot: Snapshot) -> Pace:
         """Return the pace at a snapshot, which is later than those before."""
@@ -80,10 +81,12 @@ class PaceMeter:
         # A file that has ended is not at once in the report: its bytes are counted already.
         read = max(snapshot.bytes_read, samples[-1].bytes)
         now = _Sample(snapshot.elapsed_s, files, tally.read, read)
-        if not any(samples[-1][1:]):  # the time before the first result says nothing
+        if not self._has_begun:  # the time before the first batch says nothing
             self._samples = samples = deque([samples[-1]])
+            self._has_begun = bool(snapshot.in_flight or files)
         samples.append(now)
-        while now.elapsed_s - samples[1].elapsed_s > _WINDOW_SECONDS:
+        # One step may take longer than the window: the last change stays in it.
+        while now.elapsed_s - samples[1].elapsed_s > _WINDOW_SECONDS and samples[1][1:] != now[1:]:
             samples.popleft()
         first = samples[0]
         seconds = (now.elapsed_s - first.elapsed_s) or 1e-9

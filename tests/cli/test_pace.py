@@ -40,11 +40,21 @@ def test_the_time_left_follows_from_the_recent_rate():
     assert pace.seconds_left == pytest.approx(770)
 
 
+def test_a_step_that_takes_longer_than_the_window_leaves_a_rate():
+    total = InputCount(10, None, is_complete=True)
+    meter = PaceMeter()
+    for second in range(60):  # a file every 20 s
+        pace = meter.measure(snapshot(second, second // 20, expected=total))
+        if second >= 20:
+            assert 0.02 <= pace.files <= 0.1
+            assert pace.seconds_left is not None
+
+
 def test_the_start_of_workers_does_not_slow_the_estimate():
     total = InputCount(1000, None, is_complete=True)
     meter = PaceMeter()
     for second in range(8):
-        meter.measure(snapshot(second, 0, expected=total))
+        meter.measure(structs.replace(snapshot(second, 0, expected=total), in_flight=0))
     for second in range(8, 12):
         pace = meter.measure(snapshot(second, 100 * (second - 7), expected=total))
     assert pace.seconds_left == pytest.approx(6)
