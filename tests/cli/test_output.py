@@ -113,7 +113,11 @@ def test_the_text_summary(run, files):
             "Partial (exit status 1): 2 files failed and 3 records were rejected",
         ),
         (MIXED, ("--max-failures", "2"), "Partial (exit status 0): the failures are within"),
-        (MIXED, ("--fail-fast",), "Partial (exit status 1): more failures than --max-failures"),
+        (
+            {"1.json": "1", "2.json": "[", "3.json": "1"},
+            ("--fail-fast",),
+            "Partial (exit status 1): more failures than --max-failures",
+        ),
         ({"a.json": "["}, (), "Failed (exit status 1): no file succeeded"),
         ({"a.txt": "["}, ("--allow-empty",), "Success (exit status 0): there was no input"),
     ],
