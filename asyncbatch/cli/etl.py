@@ -12,7 +12,7 @@ from asyncbatch.config.options.control import (
     ConfigFlags,
     FailureFlags,
     LockFlags,
-    OutputFlags,
+    RunOutputFlags,
     StopFlags,
     WorkerFlags,
 )
@@ -73,7 +73,7 @@ def run_etl(
     lock: LockFlags,
     failures: FailureFlags,
     print_schema: PrintSchema = False,
-    output: OutputFlags,
+    output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
     """Run a pipeline file: load records from APIs and files into a target.
@@ -137,7 +137,7 @@ def _run(
     job: "Job",
     pipeline: "PipelineFile",
     sources: EtlFlags,
-    output: OutputFlags,
+    output: RunOutputFlags,
     report_files: "list[ReportFile]",
     *,
     grace: float,
@@ -176,7 +176,7 @@ def _take_lock(
     overrides: OverrideFlags,
     replaced: ReplaceFlags,
     sources: EtlFlags,
-    output: OutputFlags,
+    output: RunOutputFlags,
 ) -> None:
     """Take the lock of a pipeline, or exit with the status for a held lock."""
     from asyncbatch.cli.command import take_lock

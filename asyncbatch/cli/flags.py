@@ -110,7 +110,7 @@ def flags(kind: type[Options]) -> Iterator[Flag]:
             extra |= meta.extra or {}
         flag: dict[str, Any] = extra.get("flag", {})
         long = flag.get("name") or f"--{field.name.replace('_', '-')}"
-        short = flag.get("short")
+        short = tuple(filter(None, (flag.get("short"), flag.get("also"))))
         text = next(meta.description for meta in metas if meta.description)
         splits = bool(flag.get("commas"))
         if is_many and not splits:
@@ -120,7 +120,7 @@ def flags(kind: type[Options]) -> Iterator[Flag]:
         shown = flag.get("default") or _default_text(default, form, many=is_many)
         yield Flag(
             field.name,
-            (long, short) if short else (long,),
+            (long, *short),
             f"{text}  [default: {shown}]" if shown else text,
             flag.get("panel") or kind.panel,
             one,

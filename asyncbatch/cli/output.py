@@ -10,19 +10,21 @@ import aiofiles
 from aiofiles.threadpool import wrap
 
 from asyncbatch.cli import text as plain
+from asyncbatch.cli.progress_lines import PlainProgress
 from asyncbatch.cli.render.findings import GitlabQuality, Sarif, failure_limit
 from asyncbatch.cli.render.github import Github
 from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
-from asyncbatch.cli.terminal import is_terminal, stdout, to_stderr, wants_style
-from asyncbatch.cli.text import budget_line
+from asyncbatch.cli.terminal import is_terminal, set_color, stdout, to_stderr, wants_style
+from asyncbatch.cli.text import SummaryOptions, budget_line
+from asyncbatch.config.options.control import RunOutputFlags
 from asyncbatch.core.records import Failure, FileResult
 from asyncbatch.core.report import Report
-from asyncbatch.core.units import format_count, format_location, printable
+from asyncbatch.core.units import format_count, format_elapsed, format_location, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from asyncbatch.cli.render import Renderer
     from asyncbatch.config.options.control import OutputFlags, OutputFormat
@@ -41,6 +43,11 @@ _RENDERER_TYPES: dict[OutputFormat, Callable[[], Renderer]] = {
 
 class ProgressDisplay(Protocol):
     """A display of the progress of a run or stream."""
+
+    @property
+    def count_after(self) -> float | None:
+        """The seconds after which it has a use for the number of all inputs; None: never."""
+        ...
 
     def show(self, snapshot: Any) -> None:
         """Show a snapshot. A display may skip snapshots that come too soon."""
@@ -69,10 +76,15 @@ class Output:
         *,
         stdout_is_taken: bool = False,
     ) -> None:
+        set_color(options.color)
         self.form = form = options.output
         self._renderer = _RENDERER_TYPES[form]() if form in _RENDERER_TYPES else None
         self.quiet, self._verbose = options.quiet, options.verbose
         self.show_failures = options.show_failures
+        # The number of slow files to list; None: those that take long.
+        self.slowest = options.slowest if isinstance(options, RunOutputFlags) else None
+        # Returns what the user may do after a run.
+        self.next_steps: Callable[[AnyReport], Sequence[str]] = lambda _: ()
         self._stdout_is_taken = stdout_is_taken
         self._progress = self._make_progress() if options.progress and not self.quiet else None
 
@@ -86,6 +98,11 @@ class Output:
         """Whether results appear on stdout during the run."""
         return self.form == "jsonl" or self._stdout_is_taken
 
+    @property
+    def count_after(self) -> float | None:
+        """The seconds after which the number of all inputs is shown; None: never."""
+        return self._progress.count_after if self._progress else None
+
     def _make_progress(self) -> ProgressDisplay:
         # Result lines on the same screen would break a display that redraws itself.
         streams_here = self.streams_results and os.isatty(stdout().fileno())
@@ -93,7 +110,7 @@ class Output:
             from asyncbatch.cli.rich import LiveProgress
 
             return LiveProgress()
-        return plain.PlainProgress(to_stderr)
+        return PlainProgress(to_stderr)
 
     async def part(self, found: Any) -> None:
         """Print the outcome of some files in the chosen format."""
@@ -145,7 +162,10 @@ class Output:
                 await events_to_stdout(data)
             await self._append_step_summary(report, command, exit_code)
         elif not self.quiet:
-            await self._finish_text(report, budget)
+            options = SummaryOptions(
+                exit_code, budget, self.show_failures, self.slowest, self.next_steps(report)
+            )
+            await self._finish_text(report, options)
 
     def _quiet_lines(self, report: AnyReport) -> Iterable[str]:
         """Return the lines that are printed in spite of `quiet`."""
@@ -158,14 +178,14 @@ class Output:
             async with aiofiles.open(page, "ab") as stream:
                 await stream.writelines(Markdown().finish(report, command, exit_code))
 
-    async def _finish_text(self, report: AnyReport, budget: FailureBudget | None) -> None:
+    async def _finish_text(self, report: AnyReport, options: SummaryOptions) -> None:
         stream = sys.stderr if self._stdout_is_taken else stdout()
         if isinstance(report, Report) and wants_style(stream.fileno()):
             from asyncbatch.cli.rich import summary_text
 
-            text = summary_text(report, budget, self.show_failures)
+            text = summary_text(report, options)
         else:
-            text = plain.summary_text(report, budget, self.show_failures)
+            text = plain.summary_text(report, options)
         data = text.encode("utf-8", "backslashreplace")
         if self._stdout_is_taken:
             await aiofiles.stderr_bytes.write(data)
@@ -186,7 +206,7 @@ def verbose_line(outcome: Failure | FileResult) -> str:
         return line
     more = f"  {outcome.error.kind}" if outcome.error else ""
     file, records = printable(outcome.file), format_count(outcome.records, "record")
-    return f"{outcome.status:8}  {file}  {records}, {outcome.elapsed_ms:.1f} ms{more}"
+    return f"{outcome.status:8}  {file}  {records}, {format_elapsed(outcome.elapsed_ms)}{more}"
 
 
 async def events_to_stdout(data: bytes) -> None:

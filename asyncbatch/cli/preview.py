@@ -18,6 +18,7 @@ from asyncbatch.formats.decoder import encode as encode_value
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncbatch.cli.text import SummaryOptions
     from asyncbatch.config.options.control import OutputFlags
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.report import AnyReport, SourceReport
@@ -76,7 +77,7 @@ class PreviewOutput(Output):
                 source.rows_omitted = self._row_counts[number] - len(self._rows[number])
         await to_stdout(encode(summary) + b"\n")
 
-    async def _finish_text(self, report: AnyReport, budget: FailureBudget | None) -> None:  # noqa: ARG002 - a dry run spends no budget
+    async def _finish_text(self, report: AnyReport, options: SummaryOptions) -> None:  # noqa: ARG002 - a dry run has no summary
         assert isinstance(report, Report)
         styled = wants_style(stdout().fileno())
         width = shutil.get_terminal_size().columns if stdout().isatty() else None
@@ -162,6 +163,8 @@ class PlanOutput(Output):
         if self.form != "text":
             summary = run_object(report, command, exit_code)
             summary.dry_run, summary.batches = True, self._batches
+            # No file was read, so none succeeded.
+            summary.files.planned, summary.files.succeeded = summary.files.succeeded, 0
             if self.form == "jsonl":
                 summary.event = "summary"
             await events_to_stdout(encode(summary) + b"\n")
@@ -169,6 +172,7 @@ class PlanOutput(Output):
         failures = plain.failure_lines(report, self.show_failures)
         files = format_count(report.tally.files, "file")
         total = (
-            f"Would process {files}, {format_size(report.tally.bytes)}, in {self._batches} batches"
+            f"Would process {files}, {format_size(report.tally.bytes)}, "
+            f"in {format_count(self._batches, 'batch')}"
         )
         await to_stdout("".join(f"{line}\n" for line in (*failures, total)).encode())

@@ -13,33 +13,46 @@ from rich.table import Table
 from rich.text import Text
 
 from asyncbatch.cli import text as summary
-from asyncbatch.cli.terminal import stdout
-from asyncbatch.cli.text import (
+from asyncbatch.cli.progress_lines import (
+    PaceMeter,
+    bytes_done,
+    cluster_facts,
+    files_done,
     memory_text,
     queue_facts,
-    rate_facts,
-    seconds_left,
+    record_rates,
+    slow_text,
     source_facts,
     stage_counts,
     stream_facts,
 )
-from asyncbatch.core.units import format_seconds, format_size, printable, printable_lines
+from asyncbatch.cli.terminal import stdout
+from asyncbatch.core.units import (
+    format_count,
+    format_rate,
+    format_remaining,
+    format_seconds,
+    format_size,
+    printable,
+    printable_lines,
+)
 from asyncbatch.windows.times import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rich.console import RenderableType
 
-    from asyncbatch.cli.text import Grid
+    from asyncbatch.cli.progress_lines import Pace
+    from asyncbatch.cli.text import Grid, SummaryOptions
     from asyncbatch.core.report import Report, SourceReport, StageProgress, StreamReport
-    from asyncbatch.core.tally import FailureBudget
     from asyncbatch.pipeline.run import Snapshot
     from asyncbatch.pipeline.stream.run import StreamSnapshot
     from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.windows.events import Window
 
 _BAR_WIDTH = 40
+_GAP = "  "
 _OUTCOME_STYLES = {"rejected": "bold red", "dropped": "dim"}
 _STATE_STYLES = {"done": "green", "failed": "bold red", "reading": "cyan"}
 
@@ -47,14 +60,23 @@ _STATE_STYLES = {"done": "green", "failed": "bold red", "reading": "cyan"}
 class LiveProgress:
     """A progress display of a run on stderr that redraws itself in place."""
 
+    count_after: float | None = 0.0
+
     def __init__(self) -> None:
         self._console = Console(stderr=True)
+        self._meter = PaceMeter()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._live.start()
 
     def show(self, snapshot: Snapshot) -> None:
         """Redraw the display."""
-        self._live.update(_render_progress(snapshot), refresh=True)
+        pace = self._meter.measure(snapshot)
+        width = self._console.width
+        if snapshot.stages is not None:
+            shown = _render_stages(snapshot, snapshot.stages, pace, width)
+        else:
+            shown = _render_progress(snapshot, pace, width)
+        self._live.update(shown, refresh=True)
 
     def log(self, line: str) -> None:
         """Write a line above the display."""
@@ -65,37 +87,60 @@ class LiveProgress:
         self._live.stop()
 
 
-def _render_progress(snapshot: Snapshot) -> RenderableType:
-    if snapshot.stages is not None:
-        return _render_stages(snapshot, snapshot.stages)
-    tally, seconds, total = snapshot.tally, snapshot.elapsed_s or 1e-9, snapshot.total
-    done = f"{tally.files:,} of {total:,}" if total else f"{tally.files:,} of {snapshot.found:,}+"
+def _render_progress(snapshot: Snapshot, pace: Pace, width: int) -> RenderableType:
+    tally, left = snapshot.tally, pace.seconds_left
+    is_counting = snapshot.expected is not None and not snapshot.expected.is_complete
+    facts = [
+        Text(pace.percent or ("counting" if is_counting else ""), "bold"),
+        Text(files_done(snapshot)),
+        Text("" if left is None else f"{format_remaining(left)} left"),
+        Text(bytes_done(snapshot, pace) or ""),
+    ]
+    bar_width = min(_BAR_WIDTH, width // 4)
+    bar = ProgressBar(1, pace.fraction or 0, width=bar_width, pulse=pace.fraction is None)
+    first, rest = _fit(facts, width - bar_width - 1)
     head = Table.grid(padding=(0, 1))
-    head.add_row(
-        ProgressBar(total or 1, tally.files if total else 0, width=_BAR_WIDTH, pulse=total is None),
-        Text(f"{tally.files / total:.0%}" if total else "searching", style="bold"),
-        Text(f"{done} files"),
-        Text(f"{snapshot.batches:,} batches, {snapshot.in_flight} in flight", style="dim"),
-        Text(summary.cluster_facts(snapshot.crew) if snapshot.crew else "", style="dim"),
-    )
-    left = seconds_left(snapshot)
-    facts = Text("  ").join(
+    head.add_row(bar, first)
+    batches = f"{format_count(snapshot.batches, 'batch')}, {snapshot.in_flight} in flight"
+    second, _ = _fit(
         [
-            Text(f"{tally.files / seconds:,.0f} files/s"),
-            Text(f"{tally.read / seconds:,.0f} records/s"),
-            Text(f"{format_size(tally.bytes / seconds)}/s"),
+            *rest,
+            Text(f"{tally.failures:,} failed", "bold red" if tally.failures else "green"),
+            Text(format_rate(pace.files, "file")),
+            Text(format_rate(pace.records, "record")),
+            Text(f"{format_size(pace.bytes)}/s"),
+            Text(format_seconds(snapshot.elapsed_s)),
             Text(memory_text(snapshot)),
-            Text(f"{tally.failures:,} failed", style="bold red" if tally.failures else "green"),
-            Text(
-                format_seconds(snapshot.elapsed_s)
-                + (f", {format_seconds(left)} left" if left else "")
-            ),
-        ]
+            Text(batches, "dim"),
+            Text(cluster_facts(snapshot.crew) if snapshot.crew else "", "dim"),
+        ],
+        width,
     )
-    return Group(head, facts)
+    return Group(head, second, *_slow_lines(snapshot, width))
 
 
-def _render_stages(snapshot: Snapshot, stages: StageProgress) -> RenderableType:
+def _slow_lines(snapshot: Snapshot, width: int) -> list[Text]:
+    """Return the line about files that take long, if there are any."""
+    if not snapshot.slow:
+        return []
+    return [Text(slow_text(snapshot.slow, width), "yellow", no_wrap=True, overflow="ellipsis")]
+
+
+def _fit(facts: Iterable[Text], width: int) -> tuple[Text, list[Text]]:
+    """Return a line of those facts that fit into the width, and the others."""
+    line, rest = Text(no_wrap=True, overflow="ellipsis"), []
+    for fact in filter(None, facts):
+        gap = _GAP if line else ""
+        if line and line.cell_len + len(gap) + fact.cell_len > width:
+            rest.append(fact)
+        else:
+            line.append(gap).append_text(fact)
+    return line, rest
+
+
+def _render_stages(
+    snapshot: Snapshot, stages: StageProgress, pace: Pace, width: int
+) -> RenderableType:
     """Return the display of a pipeline: stages, sources, rates and queues."""
     counts = stage_counts(snapshot, stages)
     flow = [Text(f"{number:,} {word}", "bold") for word, number in counts[:3]]
@@ -103,19 +148,25 @@ def _render_stages(snapshot: Snapshot, stages: StageProgress) -> RenderableType:
         Text(f"{number:,} {word}", _OUTCOME_STYLES[word] if number else "dim")
         for word, number in counts[3:]
     ]
-    head = Text("   ").join([Text(" → ").join(flow), *lost])
+    head, _ = _fit([Text(" → ").join(flow), *lost], width)
     table = Table.grid(padding=(0, 2))
     for source in stages.sources:
         state, *rest = source_facts(source)
         cells = [Text(state, _STATE_STYLES.get(state, "")), *map(Text, _pad(rest, source))]
         table.add_row(Text(f"  {printable(source.name)}"), *cells)
+    for column in table.columns:
+        column.no_wrap, column.overflow = True, "ellipsis"
+    left = "" if pace.seconds_left is None else f"{format_remaining(pace.seconds_left)} left"
     facts = [
-        rate_facts(snapshot, stages),
-        memory_text(snapshot),
+        record_rates(pace),
         format_seconds(snapshot.elapsed_s),
+        left,
+        memory_text(snapshot),
+        cluster_facts(snapshot.crew) if snapshot.crew else "",
     ]
-    facts += [summary.cluster_facts(snapshot.crew)] if snapshot.crew else []
-    return Group(head, table, Text("  ".join(facts)), Text(queue_facts(snapshot, stages), "dim"))
+    queues, _ = _fit((Text(queue_facts(snapshot, stages), "dim"),), width)
+    rates, _ = _fit(map(Text, facts), width)
+    return Group(head, table, rates, queues, *_slow_lines(snapshot, width))
 
 
 def _pad(cells: list[str], source: SourceReport) -> list[str]:
@@ -123,20 +174,22 @@ def _pad(cells: list[str], source: SourceReport) -> list[str]:
     return cells if source.traffic else ["", *cells]
 
 
-def summary_text(report: Report, budget: FailureBudget | None, max_failures: float) -> str:
+def summary_text(report: Report, options: SummaryOptions) -> str:
     """Return the failures by kind and the summary, styled for the terminal of stdout."""
     console = Console(file=stdout())
     with console.capture() as capture:
-        _print_failures(console, report, max_failures)
-        style = "green" if report.status == "success" else "yellow"
-        console.print(Text(summary.headline(report), style=f"bold {style}"))
-        rows = list(summary.report_rows(report))
+        _print_failures(console, report, options.max_failures)
+        style = {"success": "green", "failed": "red"}.get(report.status, "yellow")
+        console.print(Text(summary.status_line(report, options), f"bold {style}"), soft_wrap=True)
+        console.print(Text(summary.headline(report)), soft_wrap=True)
+        rows = list(summary.report_rows(report, options))
         width = max(len(label) for label, _ in rows)
         for label, value in rows:  # a rich table would wrap paths, which users copy
             row = Text.assemble((f"  {label:{width}}  ", "dim"), value)
             console.print(row, soft_wrap=True)
-        for line in summary.closing_lines(report, budget):
-            console.print(Text(line, style="bold red" if report.over_budget else "yellow"))
+        for line in summary.closing_lines(report, options.budget):
+            line_style = "bold red" if report.over_budget else "yellow"
+            console.print(Text(line, line_style), soft_wrap=True)
     return capture.get()
 
 
@@ -173,8 +226,11 @@ _DATE_CHARACTERS = 10  # the length of YYYY-MM-DD at the beginning of a timestam
 class LiveWindows:
     """A live table of the open windows and the last closed ones, with a line of facts."""
 
+    count_after: float | None = None
+
     def __init__(self, stream: StreamCore) -> None:
         self._stream = stream
+        self._closed_count = 0
         self._console = Console()
         self._closed: deque[Window] = deque(maxlen=self._free_lines())
         self._live = Live(console=self._console, auto_refresh=False)
@@ -183,6 +239,7 @@ class LiveWindows:
     def add(self, windows: Sequence[Window]) -> None:
         """Add closed windows to the table."""
         self._closed.extend(windows)
+        self._closed_count += len(windows)
 
     def show(self, snapshot: StreamSnapshot | StreamReport) -> None:
         """Redraw the table."""
@@ -222,7 +279,18 @@ class LiveWindows:
                     span += " ..." if is_open else " partial" if one.partial else ""
                 table.add_row(span, *key, *values, style=style)
                 span = ""
-        return Group(table, Text(""), Text("  ".join(stream_facts(snapshot)), style="cyan"))
+        hidden = self._hidden_rows(len(opened), len(over))
+        facts = Text("  ".join(stream_facts(snapshot)), style="cyan")
+        return Group(table, *hidden, Text(""), facts)
+
+    def _hidden_rows(self, opened: int, closed: int) -> list[Text]:
+        """Return the line about the windows for which the table has no room, if there are any."""
+        counts = {
+            "closed": self._closed_count - closed,
+            "open": len(self._stream.open_windows) - opened,
+        }
+        more = [f"{number:,} {word}" for word, number in counts.items() if number > 0]
+        return [Text(f"not shown: {', '.join(more)}", "dim")] if more else []
 
 
 def _format_time(micros: int) -> str:

@@ -13,8 +13,8 @@ from asyncbatch.config.options.control import (
     ConfigFlags,
     FailureFlags,
     LockFlags,
-    OutputFlags,
     RetryFlags,
+    RunOutputFlags,
     StopFlags,
     WorkerFlags,
 )
@@ -66,7 +66,7 @@ def run_files(
     lock: LockFlags,
     retries: RetryFlags,
     failures: FailureFlags,
-    output: OutputFlags,
+    output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
     """Process JSON files in bounded, concurrent batches and report each failure.

@@ -6,10 +6,12 @@ import asyncio
 import os
 import signal
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.terminal import to_stderr
+from asyncbatch.core.report import MAX_SLOWEST_FILES, Report
 from asyncbatch.errors import (
     AsyncbatchError,
     SinkError,
@@ -193,6 +195,7 @@ class Session:
 
     def _on_signal(self, number: int, work: asyncio.Task[None]) -> None:
         if self._signal is not None:
+            self._output.log("Stopped at once: the work in flight is given up")
             self._leave(exit_codes.of_signal(self._signal))
         self._signal = number
         self._output.log(
@@ -231,8 +234,29 @@ def run_job(
     from asyncbatch.pipeline.run import Run
 
     listed = max([shown.failure_limit, *(file.failure_limit for file in report_files)])
-    run = Run(job, failure_limit=listed, say=shown.log, **options)
+    run = Run(job, failure_limit=listed, say=shown.log, count_after=shown.count_after, **options)
     run.report.notes += notes
+    run.report.slowest_limit = max(MAX_SLOWEST_FILES, shown.slowest or 0)
+    if command != "validate":
+        shown.next_steps = partial(_next_steps, job, command)
     return Session(
         run, shown, command=command, budget=job.budget, report_files=report_files, grace=grace
     ).carry_out()
+
+
+def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
+    """Return what the user may do after a run that was not a success."""
+    assert isinstance(report, Report)
+    steps = []
+    work = job.record_work
+    if job.target is None and report.tally.passed and work is not None and work.runs_programs:
+        # A summary on stdout is part of the output contract, so records are printed only on demand.
+        steps.append("--to - prints the results, --to FILE keeps them; now they are discarded")
+    if report.interrupted and job.target is not None and command == "run":
+        steps.append("--resume continues where the run ended")
+    if report.tally.failures and not report.target_lost:
+        if job.dead_letter is None:
+            steps.append("--dead-letter FILE keeps what failed, so that it can be run again")
+        elif command == "run":
+            steps.append(f"--from-dead-letter {job.dead_letter} runs again what failed")
+    return steps

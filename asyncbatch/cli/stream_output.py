@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from msgspec import Raw
 
 from asyncbatch.cli.output import Output, to_stdout, verbose_line
+from asyncbatch.cli.progress_lines import PlainProgress, stream_line
 from asyncbatch.cli.terminal import is_terminal, stdout, to_stderr
-from asyncbatch.cli.text import PlainProgress, loss_line, stream_line
+from asyncbatch.cli.text import loss_line
 from asyncbatch.core.report import StreamReport
 from asyncbatch.core.units import format_count, printable
 from asyncbatch.sinks.target import STDOUT

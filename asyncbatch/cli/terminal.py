@@ -58,6 +58,15 @@ def is_terminal(descriptor: int) -> bool:
     return os.isatty(descriptor) and not is_dumb and not is_ci
 
 
+def set_color(choice: str) -> None:
+    """Obey a choice of colors, `always` or `never`, in this process and in those that it starts."""
+    if choice == "always":
+        os.environ.pop("NO_COLOR", None)
+        os.environ["FORCE_COLOR"] = "1"
+    elif choice == "never":
+        os.environ["NO_COLOR"] = "1"
+
+
 def wants_style(descriptor: int) -> bool:
     """Whether to style text: a terminal or FORCE_COLOR, and no NO_COLOR."""
     if os.environ.get("NO_COLOR"):

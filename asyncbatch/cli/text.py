@@ -1,14 +1,16 @@
-"""Plain text for terminals and logs: progress lines, summaries, tables."""
+"""Plain text for terminals and logs: summaries and tables."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.core.report import StreamReport
+from asyncbatch.cli.progress_lines import cluster_facts
+from asyncbatch.core.report import Report, StreamReport
 from asyncbatch.core.units import (
     format_count,
+    format_elapsed,
     format_location,
+    format_rate,
     format_seconds,
     format_size,
     printable,
@@ -16,63 +18,76 @@ from asyncbatch.core.units import (
 from asyncbatch.formats.decoder import encode as encode_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.core.records import Failure
     from asyncbatch.core.report import (
         AnyReport,
         ClusterStatus,
-        Report,
         SinkReport,
+        SlowFile,
         SourceReport,
-        StageProgress,
     )
     from asyncbatch.core.tally import FailureBudget, FailureGroup
-    from asyncbatch.pipeline.run import Snapshot
-    from asyncbatch.pipeline.stream.run import StreamSnapshot
 
 
-def stage_counts(snapshot: Snapshot, stages: StageProgress) -> list[tuple[str, int]]:
-    """Return the number of records per stage, then of rejected and dropped ones."""
-    worked, tally = stages.processed, snapshot.tally
-    counts = [
-        ("records extracted", worked.read),
-        ("transformed", worked.passed),
-        ("loaded", tally.written),
-        ("rejected", max(worked.rejected, tally.rejected)),
-    ]
-    return [*counts, ("dropped", worked.dropped)] if worked.dropped else counts
+class SummaryOptions(NamedTuple):
+    """The values that a summary shows or obeys, besides those of the report."""
+
+    exit_code: int
+    budget: FailureBudget | None = None
+    max_failures: float = 20  # groups of equal failures to show
+    slowest: int | None = None  # the number of slow files to show; None: those that take long
+    next_steps: Sequence[str] = ()  # what the user may do now
 
 
-def source_facts(source: SourceReport) -> list[str]:
-    """Return the progress of a source: its state, pages, records, inputs and failures."""
-    noun, ended = source.input_noun, source.tally.files
-    pages = [format_count(source.traffic.pages, "page")] if source.traffic else []
-    more = "" if source.is_complete else "+"
-    inputs = f"{ended:,} of {source.found:,}{more} {noun}{'' if source.found == 1 else 's'}"
-    failed = [f"{source.tally.failed:,} failed"] if source.tally.failed else []
-    return [source.state, *pages, f"{source.extracted:,} records", inputs, *failed]
+def status_line(report: AnyReport, options: SummaryOptions) -> str:
+    """Return the status of a run or stream in a word, the exit code, and the reason for it."""
+    word = f"{report.status.capitalize()} (exit status {options.exit_code})"
+    reason = _status_reason(report, options)
+    return f"{word}: {reason}" if reason else word
 
 
-def queue_facts(snapshot: Snapshot, stages: StageProgress) -> str:
-    """Return the number of pages, batches and rows in the queues between the stages."""
-    refused = snapshot.tally.rejected - stages.processed.rejected
-    rows = max(0, stages.processed.written - snapshot.tally.written - max(0, refused))
-    in_flight = min(snapshot.in_flight, stages.lanes)  # an ended input may not be settled yet
-    flight = f"{in_flight:,} of at most {format_count(stages.lanes, 'batch')} in flight"
-    waiting = f"{format_count(stages.waiting, 'page')} waiting, " if _has_feeds(stages) else ""
-    return f"{waiting}{flight}, {format_count(rows, 'row')} to load"
+def _status_reason(report: AnyReport, options: SummaryOptions) -> str | None:
+    if report.error is not None:
+        return printable(report.error)
+    if report.over_budget:
+        return "more failures than --max-failures allows"
+    if isinstance(report, Report):
+        return next(_run_reasons(report, options), None)
+    return next(_stream_reasons(report, options), None)
 
 
-def rate_facts(snapshot: Snapshot, stages: StageProgress) -> str:
-    """Return the average rates since the start."""
-    seconds = snapshot.elapsed_s or 1e-9
-    records, length = stages.processed.read / seconds, stages.processed.bytes / seconds
-    return f"{records:,.0f} records/s, {format_size(length)}/s"
+def _run_reasons(report: Report, options: SummaryOptions) -> Iterator[str]:
+    """Yield the reasons for the status of a run, the one that counts first."""
+    tally, noun = report.tally, report.input_noun
+    if report.interrupted:
+        yield "stopped by a signal before the end"
+    if report.target_lost:
+        yield "the results could not be written"
+    if not tally.files:
+        yield "there was no input"
+    if tally.failures and not options.exit_code:
+        yield "the failures are within --max-failures"
+    if tally.failures and report.status == "failed":
+        yield f"no {noun} succeeded"
+    lost = [f"{format_count(tally.failed, noun)} failed"] if tally.failed else []
+    if tally.rejected:
+        were = "was" if tally.rejected == 1 else "were"
+        lost.append(f"{format_count(tally.rejected, 'record')} {were} rejected")
+    if lost:
+        yield " and ".join(lost)
 
 
-def _has_feeds(stages: StageProgress) -> bool:
-    return any(source.type != "files" for source in stages.sources)
+def _stream_reasons(report: StreamReport, options: SummaryOptions) -> Iterator[str]:
+    """Yield the reasons for the exit status of a stream, the one that counts first."""
+    tally = report.tally
+    if tally.refused:
+        yield f"the target refused {format_count(tally.refused, 'window')}"
+    if options.exit_code and tally.all_rejected:
+        yield "every event was rejected"
+    if options.exit_code and report.stopped:
+        yield "stopped by a signal"
 
 
 def headline(report: Report) -> str:
@@ -91,12 +106,14 @@ def headline(report: Report) -> str:
     return f"{line}: {split}" if split else line
 
 
-def report_rows(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield the rows of the summary as pairs of name and value."""
+def report_rows(report: Report, options: SummaryOptions) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the summary as pairs of name and value, the most asked for first."""
     tally, seconds = report.tally, report.elapsed_s or 1e-9
     parts = {"passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected}
     split = ", ".join(f"{number:,} {word}" for word, number in parts.items() if number)
     yield "records", f"{tally.read:,} read" + (f": {split}" if split else "")
+    for number, step in enumerate(options.next_steps):
+        yield "" if number else "next", step
     if report.sink is not None:
         name = printable(report.sink.display_name)
         yield "written", f"{tally.written:,} to {name}{_sink_options(report.sink)}"
@@ -109,9 +126,10 @@ def report_rows(report: Report) -> Iterator[tuple[str, str]]:
     yield "size", format_size(tally.bytes)
     for number, source in enumerate(report.sources):
         yield "" if number else "sources", f"{printable(source.name)}: {source_line(source)}"
-    rates = f"{tally.read / seconds:,.0f} records/s, {format_size(tally.bytes / seconds)}/s"
+    records = format_rate(tally.read / seconds, "record")
+    rates = f"{records}, {format_size(tally.bytes / seconds)}/s"
     if report.input_noun == "file":  # inputs of other sources are too few for a rate
-        rates = f"{tally.files / seconds:,.0f} files/s, {rates}"
+        rates = f"{format_rate(tally.files / seconds, 'file')}, {rates}"
     yield "rate", rates
     if (cluster := report.crew) is None:
         yield "memory", f"{format_size(report.peak_memory_bytes)} at the peak, all processes"
@@ -121,20 +139,27 @@ def report_rows(report: Report) -> Iterator[tuple[str, str]]:
             f"{format_size(report.peak_memory_bytes)} at the peak, here and beside the workers",
         )
         yield "dask", cluster_line(cluster)
-    for number, slow in enumerate(report.slowest):
-        yield "" if number else "slowest", f"{slow.elapsed_ms:,.1f} ms  {printable(slow.file)}"
+    for number, slow in enumerate(_slow_files(report, options.slowest)):
+        took = format_elapsed(slow.elapsed_ms)
+        yield "" if number else "slowest", f"{took}  {printable(slow.file)}"
+
+
+# A file that takes longer is worth a line. A list of files that took no time says nothing.
+_NOTABLE_MS = 1000.0
+
+
+def _slow_files(report: Report, count: int | None) -> list[SlowFile]:
+    if count is not None:
+        return report.slowest[:count]
+    if report.tally.files < 2:
+        return []
+    return [slow for slow in report.slowest if slow.elapsed_ms >= _NOTABLE_MS]
 
 
 def cluster_line(cluster: ClusterStatus) -> str:
     """Return the summary of a cluster."""
     mean = f" of {format_seconds(cluster.busy_s / cluster.tasks)}" if cluster.tasks else ""
     return f"{cluster_facts(cluster)}, {format_count(cluster.tasks, 'task')}{mean}"
-
-
-def cluster_facts(cluster: ClusterStatus) -> str:
-    """Return the number of workers, and of workers that left the cluster."""
-    left = f" ({cluster.workers_left:,} left)" if cluster.workers_left else ""
-    return f"{format_count(cluster.workers, 'worker')}{left}"
 
 
 def source_line(source: SourceReport) -> str:
@@ -219,93 +244,15 @@ def budget_line(report: AnyReport, budget: FailureBudget | None) -> str | None:
     return f"Within the failure budget: {failures} of at most {budget}"
 
 
-def progress_line(snapshot: Snapshot) -> str:
-    """Return the progress of the run in one line."""
-    if snapshot.stages is not None:
-        return _stages_line(snapshot, snapshot.stages)
-    tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
-    done = f"{tally.files:,} files"
-    if snapshot.total:
-        done = f"{tally.files:,} of {snapshot.total:,} files ({tally.files / snapshot.total:.0%})"
-    parts = [
-        *([cluster_facts(snapshot.crew)] if snapshot.crew else []),
-        done,
-        f"{tally.files / seconds:,.0f} files/s",
-        f"{tally.read / seconds:,.0f} records/s",
-        f"{format_size(tally.bytes / seconds)}/s",
-        memory_text(snapshot),
-        format_count(tally.failures, "failure"),
-    ]
-    if (left := seconds_left(snapshot)) is not None:
-        parts.append(f"{format_seconds(left)} left")
-    return ", ".join(parts)
-
-
-def _stages_line(snapshot: Snapshot, stages: StageProgress) -> str:
-    counts = [f"{number:,} {word}" for word, number in stage_counts(snapshot, stages)]
-    sources = [
-        f"{printable(source.name)}: {', '.join(source_facts(source))}" for source in stages.sources
-    ]
-    rest = [rate_facts(snapshot, stages), queue_facts(snapshot, stages), memory_text(snapshot)]
-    rest += [cluster_facts(snapshot.crew)] if snapshot.crew else []
-    return "; ".join([", ".join(counts), *sources, *rest])
-
-
-def memory_text(snapshot: Snapshot) -> str:
-    """Return the memory of this process, and of its workers if there are any."""
-    ours = f"{format_size(snapshot.memory_bytes)} memory"
-    if not snapshot.worker_memory_bytes:
-        return ours
-    return f"{ours} + {format_size(snapshot.worker_memory_bytes)} in workers"
-
-
-def seconds_left(snapshot: Snapshot) -> float | None:
-    """Estimate the remaining seconds. Return None until the number of files is known."""
-    done = snapshot.tally.files
-    if not snapshot.total or not done:
-        return None
-    return (snapshot.total - done) * snapshot.elapsed_s / done
-
-
-LINE_EVERY_SECONDS = 5.0
-
-
-class PlainProgress:
-    """A display that writes a progress line, as `line` returns it, every few seconds.
-
-    A run that ends before the first line is due gets none.
-    """
-
-    def __init__(
-        self, write: Callable[[str], None], line: Callable[[Any], str] = progress_line
-    ) -> None:
-        self._write, self._line = write, line
-        self._last = time.monotonic()
-
-    def show(self, snapshot: Any) -> None:
-        """Write a progress line if the last one is old enough."""
-        now = time.monotonic()
-        if now - self._last >= LINE_EVERY_SECONDS:
-            self._last = now
-            self._write(self._line(snapshot))
-
-    def log(self, line: str) -> None:
-        """Write a line at once."""
-        self._write(line)
-
-    def close(self) -> None:
-        """Do nothing: the lines stay on the screen."""
-
-
-def summary_text(report: AnyReport, budget: FailureBudget | None, max_failures: float) -> str:
+def summary_text(report: AnyReport, options: SummaryOptions) -> str:
     """Return the failures by kind and the summary."""
     if isinstance(report, StreamReport):
-        return "".join(f"{line}\n" for line in stream_summary_lines(report, budget, max_failures))
-    lines = failure_lines(report, max_failures)
+        return "".join(f"{line}\n" for line in stream_summary_lines(report, options))
+    lines = failure_lines(report, options.max_failures)
     lines += [""] if lines else []
-    lines.append(headline(report))
-    lines += [f"  {label:8} {value}".rstrip() for label, value in report_rows(report)]
-    lines += closing_lines(report, budget)
+    lines += [status_line(report, options), headline(report)]
+    lines += [f"  {label:8} {value}".rstrip() for label, value in report_rows(report, options)]
+    lines += closing_lines(report, options.budget)
     return "\n".join(lines) + "\n"
 
 
@@ -373,44 +320,15 @@ def _truncate(text: str) -> str:
     return text if len(text) <= _MAX_CELL_CHARACTERS else text[: _MAX_CELL_CHARACTERS - 1] + "…"
 
 
-def stream_line(snapshot: StreamSnapshot) -> str:
-    """Return the progress of a stream in one line."""
-    return ", ".join(stream_facts(snapshot))
-
-
-def stream_facts(snapshot: StreamSnapshot | StreamReport) -> Iterator[str]:
-    """Yield the progress of a stream as short texts: counts, rate, lag, memory."""
-    tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
-    yield format_count(tally.read, "event")
-    yield f"{snapshot.read / seconds:,.0f} events/s"
-    yield format_count(tally.windows, "window")
-    if snapshot.lag is not None:
-        yield f"watermark {format_lag(snapshot.lag)}"
-    yield f"{tally.late:,} late"
-    yield f"{tally.rejected:,} rejected"
-    if tally.refused:
-        yield f"{tally.refused:,} refused"
-    if tally.lost:
-        yield f"{tally.lost:,} lost"
-    yield f"{format_size(snapshot.memory.current)} memory"
-
-
 def loss_line(failure: Failure) -> str:
     """Return the line about source data that could not be read."""
     return f"lost  {format_location(failure)}: {failure.kind}: {printable(failure.message)}"
 
 
-def format_lag(micros: int) -> str:
-    """Return the distance of the watermark to the clock. `micros` is in microseconds."""
-    return f"{format_seconds(abs(micros) / 1e6)} {'behind' if micros >= 0 else 'ahead'}"
-
-
-def stream_summary_lines(
-    report: StreamReport, budget: FailureBudget | None, max_failures: float
-) -> Iterator[str]:
+def stream_summary_lines(report: StreamReport, options: SummaryOptions) -> Iterator[str]:
     """Yield the summary lines of a stream."""
     tally, seconds = report.tally, report.elapsed_s or 1e-9
-    shown = _shown_groups(report, max_failures)
+    shown = _shown_groups(report, options.max_failures)
     for group in shown:
         first = group.first
         yield f"rejected  {failure_place(group)}: {first.kind}: {printable(first.message)}"
@@ -422,6 +340,7 @@ def stream_summary_lines(
         yield f"... and {more:,} more"
     if tally.losses and (more := tally.lost - len(tally.losses)):
         yield f"... and {more:,} more read errors"
+    yield status_line(report, options)
     verdict = "Stopped after" if report.stopped else "Processed"
     since = f", {tally.read:,} since the stream began" if tally.read != report.read else ""
     events = format_count(report.read, "event")
@@ -441,8 +360,8 @@ def stream_summary_lines(
     refused = f", {tally.refused:,} refused by the target" if tally.refused else ""
     yield f"  windows  {tally.windows:,} (one for each key){refused}"
     rate = format_size(report.bytes / seconds)
-    yield f"  rate     {report.read / seconds:,.0f} events/s, {rate}/s"
+    yield f"  rate     {format_rate(report.read / seconds, 'event')}, {rate}/s"
     yield f"  memory   {format_size(report.memory.peak)} at the peak"
     yield from map(printable, report.notes)
-    if report.over_budget and (line := budget_line(report, budget)):
+    if report.over_budget and (line := budget_line(report, options.budget)):
         yield line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +45,10 @@ _OTHER_NAMES = {
     "--where": "--jq",
     "--write": "--to",
     "-i": "--pattern",
-    "-j": "--workers",
     "-n": "--limit",
     "-x": "--fail-fast",
 }
+_QUOTED = re.compile("'([^']*)'")
 _FILE_METAVARS = frozenset({"FILE", "[FILE]", "TARGET"})
 
 
@@ -57,10 +58,20 @@ def suggested_names(parameters: Sequence[Any]) -> Iterator[None]:
     try:
         yield
     except TyperException as error:
+        _explain_output_file(error)
         wanted = _OTHER_NAMES.get(getattr(error, "option_name", ""))
         if wanted is not None and any(wanted in one.opts for one in parameters):
             error.possibilities = [wanted]  # type: ignore[attr-defined]  # a NoSuchOption
         raise
+
+
+def _explain_output_file(error: TyperException) -> None:
+    """Add the right options to the error of `-o FILE`. Other tools name a file by it."""
+    if getattr(getattr(error, "param", None), "name", None) != "output":
+        return
+    value = _QUOTED.search(error.message)
+    if value is not None and ("." in value[1] or "/" in value[1]):
+        error.message += f" (--to {value[1]} writes the records, --report {value[1]} the outcome)"
 
 
 def refuse_second_file(parameters: Sequence[Any], arguments: Sequence[str]) -> None:

@@ -8,8 +8,8 @@ from asyncbatch.cli.values import failure_budget, memory_plan
 from asyncbatch.config.options.control import (
     ConfigFlags,
     FailureFlags,
-    OutputFlags,
     RetryFlags,
+    RunOutputFlags,
     StopFlags,
     WorkerFlags,
 )
@@ -38,7 +38,7 @@ def validate_files(
     stop: StopFlags,
     retries: RetryFlags,
     failures: FailureFlags,
-    output: OutputFlags,
+    output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
     """Check JSON documents against a JSON Schema, each as a whole.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from asyncbatch.core.install import install_command
 from asyncbatch.core.secrets import redact_address
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def dask_settings(engine: str, scheduler: str | None) -> DaskSettings | None:
     except ImportError as error:
         raise typer.BadParameter(
             "--engine dask needs an extra, here and on the workers: "
-            f"pip install 'asyncbatch[dask]' ({error})"
+            f"{install_command('dask')} ({error})"
         ) from None
     from asyncbatch.core.settings import DaskSettings
 

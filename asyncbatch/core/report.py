@@ -33,6 +33,7 @@ class Traffic(Struct, frozen=True):
 
     pages: int = 0
     requests: int = 0
+    expected_pages: int | None = None  # of all inputs, if the server has told it
 
 
 class SourceReport(Struct):
@@ -44,6 +45,7 @@ class SourceReport(Struct):
     tally: Tally = field(default_factory=Tally)
     found: int = 0  # inputs known so far; all of them if `is_complete`
     is_complete: bool = False
+    expected: int | None = None  # all inputs, counted ahead of the search; None if unknown
     extracted: int = 0  # records read, also those that are not loaded yet
     traffic: Traffic | None = None  # None if the source has no server
 
@@ -158,6 +160,7 @@ class Report(Struct):
 
     # the number of failures kept, the first ones in input order
     failure_limit: float = MAX_LISTED_FAILURES
+    slowest_limit: int = MAX_SLOWEST_FILES  # the number of files in `slowest`
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     elapsed_s: float = 0.0
     peak_memory_bytes: int = 0
@@ -227,13 +230,12 @@ class Report(Struct):
         page = split.number if split is not None and split.chunk is not None else 0
         for file, failure in part.failures():
             self._keep(file, failure, page)
-        threshold = self.slowest[-1].elapsed_ms if len(self.slowest) == MAX_SLOWEST_FILES else 0.0
+        limit = self.slowest_limit
+        threshold = self.slowest[-1].elapsed_ms if len(self.slowest) == limit else 0.0
         if max(part.elapsed_ms, default=0.0) > threshold:
-            slow = heapq.nlargest(
-                MAX_SLOWEST_FILES, zip(part.elapsed_ms, range(len(part)), strict=True)
-            )
+            slow = heapq.nlargest(limit, zip(part.elapsed_ms, range(len(part)), strict=True))
             slow_files = [SlowFile(ms, found.file(index)) for ms, index in slow]
-            self.slowest = heapq.nlargest(MAX_SLOWEST_FILES, [*self.slowest, *slow_files])
+            self.slowest = heapq.nlargest(limit, [*self.slowest, *slow_files])
 
     def add_missing_names(self) -> None:
         """Add a note about each name of the settings that no record of a source had."""

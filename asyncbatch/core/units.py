@@ -49,6 +49,27 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} m"
 
 
+def format_elapsed(milliseconds: float) -> str:
+    """Return the time that an input took: 0.4 ms, 37.4 s, 5 m 07 s."""
+    if milliseconds < 1000:
+        return f"{milliseconds:.1f} ms"
+    return format_seconds(milliseconds / 1000)
+
+
+def format_remaining(seconds: float) -> str:
+    """Return an estimate of a duration, in whole seconds: 1 s, 12 s, 5 m 07 s."""
+    return f"{max(1, math.ceil(seconds))} s" if seconds < 59 else format_seconds(max(60.0, seconds))
+
+
+def format_rate(rate: float, noun: str) -> str:
+    """Return a rate per second: 1,234 files/s, 1.5 files/s, 0.25 files/s."""
+    if rate >= 10 or not rate:
+        number = f"{rate:,.0f}"
+    else:
+        number = f"{rate:.1f}" if rate >= 1 else f"{max(rate, 0.001):.2g}"
+    return f"{number} {noun}s/s"
+
+
 def format_count(number: int, noun: str) -> str:
     """Return `1 file`, `1,234 files`."""
     ending = "" if number == 1 else "es" if noun.endswith("ch") else "s"

@@ -97,6 +97,9 @@ def find_start_fault(head: bytes, form: TextForm, *, is_all: bool) -> Fault | No
     # JSON may have the word there, but never a NUL byte before it.
     if head.startswith(b"ustar", _TAR_MAGIC_AT) and b"\0" in head[:_TAR_MAGIC_AT]:
         archive = "tar"
+    if archive == "zip" and _OFFICE_MEMBER in head[:_OFFICE_MEMBER_WITHIN]:
+        advice = "which is not read: save it as CSV, and convert that to JSON"
+        return Fault("invalid_json", 0, f"is an Office document (.xlsx, .docx), {advice}")
     if archive is not None:
         return Fault("invalid_json", 0, f"is a {archive} archive, {_ARCHIVE_ADVICE}")
     return _find_spread_text(head, is_all=is_all) if form == "jsonl" else None
@@ -118,6 +121,8 @@ _ARCHIVE_ADVICE = (
     "which is read only as a local file with the ending of an archive (.zip, .tar, .tar.gz): "
     "download, rename or unpack it"
 )
+# The first member of an Office document; its name begins at byte 30.
+_OFFICE_MEMBER, _OFFICE_MEMBER_WITHIN = b"[Content_Types].xml", 64
 _TAR_MAGIC_AT = 257  # the byte of a tar archive at which "ustar" stands
 _CLOSERS = {b"[": b"]", b"{": b"}"}
 _TELLING_LINES = 3  # fewer lines may be JSON Lines with a bad first line

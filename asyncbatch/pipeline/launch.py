@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import DaskSettings
     from asyncbatch.pipeline.output_guard import OutputGuard
     from asyncbatch.workers.dask.engine import DaskEngine
-    from asyncbatch.workers.engine import Engine, Lane, WorkFactory
+    from asyncbatch.workers.engine import Engine, WorkFactory
+    from asyncbatch.workers.local import LocalLane
     from asyncbatch.workers.spawn import WorkerHandle
 
 # By default a job starts no worker processes if it has at most this number of bytes, and the first
@@ -228,7 +229,7 @@ def make_task(
     return partial(CountTask, job.files)
 
 
-def async_lanes(job: Job, max_calls: int) -> list[Lane]:
+def async_lanes(job: Job, max_calls: int) -> list[LocalLane]:
     """Return lanes for async functions, with `max_calls` calls in flight."""
     from asyncbatch.workers.tasks.transform_async import (
         LANES,
@@ -239,8 +240,8 @@ def async_lanes(job: Job, max_calls: int) -> list[Lane]:
     slots = asyncio.Semaphore(max_calls)
     works = [work for source in job.sources if (work := source.record_work) is not None]
 
-    def lane() -> Lane:
-        lanes: list[Lane] = [AsyncTransformLane(work, slots, job.timeout) for work in works]
+    def lane() -> LocalLane:
+        lanes: list[LocalLane] = [AsyncTransformLane(work, slots, job.timeout) for work in works]
         return lanes[0] if len(lanes) == 1 else SourcesLane(lanes)
 
     return [lane() for _ in range(1 if job.pause else job.concurrency or LANES)]

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from asyncbatch.core.aio import with_pauses
 from asyncbatch.core.batches import Batch, BatchPart, SettledInputs, prepared_part
+from asyncbatch.core.progress import FileTimer
 from asyncbatch.core.report import (
     MAX_LISTED_FAILURES,
     Report,
@@ -43,9 +44,11 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import Job
     from asyncbatch.core.batches import SplitFile
+    from asyncbatch.core.progress import LongFile
     from asyncbatch.core.records import Position
     from asyncbatch.core.report import ClusterStatus
     from asyncbatch.pipeline.launch import Launch
+    from asyncbatch.sources.count_ahead import InputCount
     from asyncbatch.workers.dask.engine import DaskEngine
     from asyncbatch.workers.engine import Engine, Lane, Loss, Work
 
@@ -75,6 +78,9 @@ class ReportUpdater:
         self._is_over = self._is_over or is_over
         for number, source in enumerate(self._report.sources):
             source.found, source.is_complete = self._scheduler.inputs_of(number)
+            expected = self._scheduler.expected_of(number)
+            has_total = expected is not None and expected.is_complete
+            source.expected = expected.files if expected is not None and has_total else None
             source.traffic = self._scheduler.traffic_of(number)
             source.update_state(is_over=self._is_over, limit=self._job.limit)
 
@@ -102,6 +108,15 @@ class Snapshot(Struct, frozen=True):
     # the progress of each stage and source, if the run reports them
     stages: StageProgress | None = None
     crew: ClusterStatus | None = None  # the cluster that does the work
+    expected: InputCount | None = None  # the number of inputs, also of those not yet found
+    bytes_in_progress: int = 0  # read of files that are not finished
+    slow: tuple[LongFile, ...] = ()  # the files that take long at this moment
+
+    @property
+    def bytes_read(self) -> int:
+        """The bytes that were read, also of files that are not finished."""
+        tally = self.tally if self.stages is None else self.stages.processed
+        return tally.bytes + self.bytes_in_progress
 
 
 class Run:
@@ -117,12 +132,14 @@ class Run:
         reached: Callable[[str], Position | None] | None = None,
         watched: bool = False,
         say: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - the default ignores notes
+        count_after: float | None = None,
     ) -> None:
         """Prepare the run.
 
         `reached` returns the position at which a split file resumes, in place of the ledger of the
         job. With `watched`, the report and snapshots have sections for each source, and the sink.
-        `say` is called with notes for the user.
+        `say` is called with notes for the user. `count_after` seconds, snapshots begin to count the
+        inputs ahead; None: never.
         """
         if job.dask is not None:
             from asyncbatch.workers.dask.job import with_cluster_sizes
@@ -135,10 +152,11 @@ class Run:
         self._started_at = time.perf_counter()
         self._scheduler = Scheduler(job, self._delivery, launch, reached)
         self._report_updater = ReportUpdater(job, self._scheduler, self.report) if watched else None
-        self._say = say
+        self._say, self._count_after = say, count_after
         self._engine: Engine | None = None
         self._cluster: DaskEngine | None = None
         self._crashes = CrashPolicy(job.timeout)
+        self._file_timer = FileTimer()
         self._done: Counter[tuple[int, int]] = Counter()
         # By the key of the batch: the records of its unfinished file that are already reported.
         self._reported_records: Counter[tuple[int, int]] = Counter()
@@ -164,11 +182,14 @@ class Run:
             sum_memory(self._engine.pids if self._engine else ()),
         )
         report = self.report
+        files = self._engine.files_in_progress() if self._engine else ()
         if self._cluster is not None:
             report.crew = self._cluster.status
             workers = Memory(report.crew.peak_memory_bytes, report.crew.peak_memory_bytes)
         report.peak_memory_bytes = max(report.peak_memory_bytes, ours.peak + workers.peak)
         report.elapsed_s = time.perf_counter() - self._started_at
+        if self._count_after is not None and report.elapsed_s >= self._count_after:
+            self._scheduler.count_ahead()
         return Snapshot(
             report.elapsed_s,
             self._scheduler.total,
@@ -180,6 +201,9 @@ class Run:
             workers.current,
             self._report_updater.stages(self._engine) if self._report_updater else None,
             report.crew,
+            self._scheduler.expected,
+            sum(file.bytes for file in files),
+            self._file_timer.find_long(files, time.monotonic()),
         )
 
     async def parts(self) -> AsyncGenerator[BatchPart, None]:

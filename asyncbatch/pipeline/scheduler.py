@@ -13,6 +13,7 @@ from asyncbatch.core.tally import tally_of
 from asyncbatch.errors import NothingMatchedError
 from asyncbatch.pipeline.batcher import MAX_SIZE, Batcher, MergedBatches
 from asyncbatch.pipeline.launch import Launch
+from asyncbatch.sources.count_ahead import InputCount
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -64,6 +65,8 @@ class Scheduler:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for search in self._launch.searches.values() if self._launch else ():
+            search.close()
         await self.batches.aclose()
         await self._stack.aclose()
 
@@ -100,6 +103,20 @@ class Scheduler:
         done = all(search.is_exhausted for search in self._launch.searches.values())
         return self.found if done else None
 
+    def count_ahead(self) -> None:
+        """Start to count the inputs ahead, unless a limit of records ends the run before them."""
+        if self._launch is not None and self._job.limit is None:
+            for search in self._launch.searches.values():
+                search.count_ahead()
+
+    @property
+    def expected(self) -> InputCount | None:
+        """The number of inputs as far as it is known; None if it is not the end of the run."""
+        if self._launch is None or self._job.limit is not None:
+            return None
+        feeds = InputCount(self._feed_count, None if self._feeds else 0)
+        return sum((search.expected for search in self._launch.searches.values()), feeds)
+
     @property
     def _feed_count(self) -> int:
         return sum(len(source.feeds) for source in self._feeds.values())
@@ -110,6 +127,11 @@ class Scheduler:
             return len(feeds.feeds), self._is_entered
         search = self._launch.searches[number] if self._launch else None
         return (search.found_count, search.is_exhausted) if search else (0, False)
+
+    def expected_of(self, number: int) -> InputCount | None:
+        """Return the count of a source's inputs; None of feeds, whose number is known."""
+        search = self._launch.searches.get(number) if self._launch else None
+        return None if search is None or self._job.limit is not None else search.expected
 
     def traffic_of(self, number: int) -> Traffic | None:
         """Return the counts of requests of a source; None if it uses no server."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.core.install import install_command
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.column_block import MAX_FIELDS
 from asyncbatch.sinks.columns import NO_FIELDS, Columns, Written, group_edges, spread_reasons
@@ -70,7 +71,7 @@ class DuckdbSink(DatabaseSink):
             import duckdb
         except ImportError:
             raise UsageError(
-                "writing DuckDB needs one more package: pip install 'asyncbatch[duckdb]'"
+                f"writing DuckDB needs one more package: {install_command('duckdb')}"
             ) from None
         self._errors = (duckdb.Error, UnicodeError)
         if _is_sqlite(path):

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from msgspec.json import Decoder
 
+from asyncbatch.core.install import install_command
 from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.system import paused_collection
 from asyncbatch.errors import SinkError, UsageError
@@ -116,7 +117,7 @@ class ParquetSink(FileSink):
             import pyarrow.parquet as pq
         except ImportError:
             raise UsageError(
-                "writing Parquet needs one more package: pip install 'asyncbatch[parquet]'"
+                f"writing Parquet needs one more package: {install_command('parquet')}"
             ) from None
         self._arrow, self._parquet = pa, pq
         self.file.open()

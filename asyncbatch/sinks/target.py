@@ -244,6 +244,17 @@ def parse_location(name: str) -> tuple[Form, str]:
             )
         if is_object_url(path):
             raise _no_database(name)
+        folder = os.path.dirname(path)
+        if (
+            folder
+            and folder[0] != "/"
+            and not os.path.isdir(folder)
+            and os.path.isdir(f"/{folder}")
+        ):
+            raise UsageError(
+                f"--to {name}: there is no folder {folder} here; for the absolute path /{path} "
+                f"write {scheme}:////{path}"
+            )
         return _DATABASES[scheme], path
     if name.endswith("/") or os.path.isdir(name):
         return "folder", name

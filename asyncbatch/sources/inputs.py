@@ -165,6 +165,11 @@ class Inputs(Struct, frozen=True):
         """Whether an input may be in an object store."""
         return self.files_from is not None or any(map(is_object_url, self.paths))
 
+    @property
+    def may_be_counted(self) -> bool:
+        """Whether a second search costs little: no request to a store, and no archive to read."""
+        return not (self.may_name_objects or STDIN in self.paths or self._may_have_members)
+
     def object_search(self) -> ObjectSearch:
         """Return a new search in object stores."""
         from asyncbatch.sources.object_search import ObjectSearch
@@ -220,11 +225,15 @@ class Inputs(Struct, frozen=True):
             found = _without_repeats(found, contested)
         return islice(self._with_members(found, wanted), self.limit)
 
-    def _with_members(self, paths: Iterable[str], wanted: Filter) -> Iterable[str]:
-        """Replace each archive by its members. Folders have archives only if a pattern says so."""
+    @property
+    def _may_have_members(self) -> bool:
         is_default = self.selection.patterns == DEFAULT_PATTERNS
         named = any(map(_may_name_archive, self.paths))
-        if is_default and self.files_from is None and not named:
+        return not is_default or self.files_from is not None or named
+
+    def _with_members(self, paths: Iterable[str], wanted: Filter) -> Iterable[str]:
+        """Replace each archive by its members. Folders have archives only if a pattern says so."""
+        if not self._may_have_members:
             return paths
         from asyncbatch.sources.archives import find_members, find_named_member
 

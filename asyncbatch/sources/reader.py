@@ -109,6 +109,7 @@ class Reader:
         """
         deadline = time.monotonic() + max_seconds
         limit, open_file, begin_file, bytes_read = self._limit, self._open, progress.begin_file, 0
+        opened: Opened
         remaining, number = iter(batch.paths), batch.start
         is_sequential = any(map(_is_packed, batch.paths))
         for first in remaining:
@@ -119,19 +120,26 @@ class Reader:
                 ahead = self._read_ahead(candidates, max_bytes - bytes_read, deadline)
                 for index, (path, future) in enumerate(ahead, number):
                     begin_file(index)
-                    yield path, future.result()
+                    opened = future.result()
+                    if isinstance(opened, Content):
+                        opened.on_read = progress.note_bytes
+                    yield path, opened
                     progress.end_file()
                 return
             switches = _voluntary_switches()
             for path in islice(candidates, PROBE_FILES):
                 begin_file(number)
                 number += 1
-                opened: Opened
                 try:
                     opened = open_file(path, limit)
                 except OPEN_ERRORS as error:
                     opened = error
-                yield path, opened
+                if isinstance(opened, Content):
+                    opened.on_read = progress.note_bytes
+                    yield path, opened
+                    progress.note_bytes(0)
+                else:
+                    yield path, opened
                 bytes_read += read_size(opened)
                 if bytes_read >= max_bytes or time.monotonic() > deadline:
                     progress.end_file()

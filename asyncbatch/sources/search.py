@@ -8,6 +8,7 @@ from itertools import filterfalse, islice
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from asyncbatch.core.paths import is_object_url
+from asyncbatch.sources.count_ahead import InputCount, InputCounter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -36,7 +37,8 @@ class Search:
         self.has_matches = False  # whether any input was found, in this shard or another
         # Whether a path is no input although it was found. Set it before `open`.
         self.leaves_out: Callable[[str], bool] | None = None
-        self._paths = inputs.find_all()
+        self._inputs, self._paths = inputs, inputs.find_all()
+        self._counter: InputCounter | None = None
         self._objects = inputs.object_search() if inputs.may_name_objects else None
         has_urls = any(map(is_object_url, inputs.paths))
         self._open_seconds = OBJECTS_SECONDS if has_urls else CHUNK_SECONDS
@@ -61,6 +63,30 @@ class Search:
         while not self.is_exhausted:
             if chunk := await asyncio.to_thread(self._next_paths, CHUNK_PATHS):
                 yield chunk
+
+    def count_ahead(self) -> None:
+        """Start to count the inputs ahead of `chunks`, if a second search costs little."""
+        if self._counter is not None or not self._inputs.may_be_counted:
+            return
+        has_all = self.is_exhausted and len(self.opening) == self.found_count
+        self._counter = InputCounter(self.opening if has_all else self._inputs.find())
+        self._counter.start()
+
+    @property
+    def expected(self) -> InputCount:
+        """The number of inputs in the shard, as far as it is known."""
+        counted = InputCount(0, None) if self._counter is None else self._counter.count
+        if self.is_exhausted:
+            return InputCount(self.found_count, counted.bytes)
+        is_complete = counted.is_complete and self._counter is not None
+        if self.found_count > counted.files:  # files came after the count
+            return InputCount(self.found_count, None, is_complete=False)
+        return InputCount(counted.files, counted.bytes, is_complete)
+
+    def close(self) -> None:
+        """End the count."""
+        if self._counter is not None:
+            self._counter.stop()
 
     def with_metadata(self, paths: Sequence[str]) -> Sequence[str]:
         """Return the paths, with size and ETag for those of objects. Blocks the thread."""

@@ -69,6 +69,8 @@ class Content:
         self.is_whole = fd is None  # whether `head` is the whole file
         self._fd, self._limit = fd, limit
         self._retrier = retrier
+        # Called with `size` after each read: the progress inside a large file.
+        self.on_read: Callable[[int], None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +119,8 @@ class Content:
 
     def _add_count(self, count: int) -> None:
         self.size += count
+        if self.on_read is not None:
+            self.on_read(self.size)
         if self._limit is not None and self.size > self._limit:
             raise TooLargeError(self.size, self._limit)
 

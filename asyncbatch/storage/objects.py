@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from asyncbatch.core.install import install_command
 from asyncbatch.core.paths import ObjectPath, parse_address
 from asyncbatch.core.retry import Retrier
 from asyncbatch.errors import UsageError
@@ -128,7 +129,7 @@ class ObjectReader:
                 except ImportError:
                     raise UsageError(
                         "http:// and https:// URLs need an extra package: "
-                        "pip install 'asyncbatch[cloud]'"
+                        f"{install_command('cloud')}"
                     ) from None
                 self._lazy_web_access = WebAccess(self._settings)
             return self._lazy_web_access

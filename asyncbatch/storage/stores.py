@@ -6,6 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asyncbatch.core.install import install_command
 from asyncbatch.core.paths import parse_address, redact_url
 from asyncbatch.errors import UsageError
 from asyncbatch.storage.store_errors import library_reason
@@ -63,7 +64,7 @@ class Stores:
             from obstore import exceptions, store
         except ImportError:
             raise UsageError(
-                f"{address.scheme}:// URLs need an extra package: pip install 'asyncbatch[cloud]'"
+                f"{address.scheme}:// URLs need an extra package: {install_command('cloud')}"
             ) from None
         try:
             options = self._options(address)

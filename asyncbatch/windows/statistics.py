@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct
 
+from asyncbatch.core.install import install_command
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
 
@@ -237,7 +238,7 @@ def _sketch_library() -> Any:
         import datasketches
     except ImportError:
         raise UsageError(
-            "distinct needs the library datasketches: pip install 'asyncbatch[distinct]'"
+            f"distinct needs the library datasketches: {install_command('distinct')}"
         ) from None
     return datasketches
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from msgspec import Struct
 
 from asyncbatch.core.batches import Batch, BatchPart, Part
+from asyncbatch.core.progress import FileInProgress
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
         Iterator,
         Sequence,
     )
+
+    from asyncbatch.core.progress import Progress
 
     # The task of a worker: processes a batch and yields parts, the last of which ends the batch.
     Work = Callable[[Batch], Iterator[Part]]
@@ -68,6 +71,25 @@ class Engine(Protocol):
     def pids(self) -> Sequence[int]:
         """The process ids of the running workers, without this process."""
         ...
+
+    def files_in_progress(self) -> Sequence[FileInProgress]:
+        """Return the files that are processed at this moment, as far as it is known."""
+        ...
+
+
+def file_in_progress(progress: Progress, batches: Iterable[Batch]) -> FileInProgress | None:
+    """Return the file that a worker with these batches is processing, or None."""
+    number = progress.file
+    for batch in batches:
+        if batch.split is not None:
+            if not progress.in_batch:
+                return None
+            chunk = batch.split.chunk
+            name = batch.name(batch.start) if chunk is None else chunk.file
+            return FileInProgress(batch.start, name, progress.bytes)
+        if number is not None and batch.start <= number < batch.start + batch.count:
+            return FileInProgress(number, batch.name(number), progress.bytes)
+    return None
 
 
 # One batch is processed and one waits, so that no worker waits for this process.

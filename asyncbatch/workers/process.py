@@ -16,7 +16,7 @@ from msgspec import Struct
 from asyncbatch.core.progress import FileStopwatch, Progress
 from asyncbatch.core.system import measure_memory
 from asyncbatch.errors import AsyncbatchError
-from asyncbatch.workers.engine import Loss, WorkerLostError
+from asyncbatch.workers.engine import Loss, WorkerLostError, file_in_progress
 from asyncbatch.workers.spawn import end_process, spawn
 from asyncbatch.workers.wire import LENGTH_BYTES, frame
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from asyncbatch.core.batches import Batch, Part
+    from asyncbatch.core.progress import FileInProgress
     from asyncbatch.workers.engine import Lane, WorkFactory
     from asyncbatch.workers.spawn import WorkerHandle
 
@@ -200,6 +201,10 @@ class WorkerProcess:
         """The process number, or None without a process."""
         return self._process.pid if self._process else None
 
+    def file_in_progress(self) -> FileInProgress | None:
+        """Return the file that the process works on at this moment, or None."""
+        return file_in_progress(self._progress, self._queue)
+
     async def connect(self, handle: WorkerHandle) -> None:
         """Connect to a started process, in place of a dead one."""
         try:
@@ -306,6 +311,9 @@ class ProcessEngine:
     def pids(self) -> Sequence[int]:
         """The workers' process numbers."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
+
+    def files_in_progress(self) -> Sequence[FileInProgress]:
+        return list(filter(None, (worker.file_in_progress() for worker in self._workers)))
 
 
 @asynccontextmanager

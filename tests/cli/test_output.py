@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pty
@@ -101,6 +102,76 @@ def test_the_text_summary(run, files):
     assert outcome.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "options", "first"),
+    [
+        ({"a.json": "1"}, (), "Success (exit status 0)"),
+        (MIXED, (), "Partial (exit status 1): 1 file failed and 1 record was rejected"),
+        (
+            {**MIXED, "2.json": "", "3.jsonl": "1\nx\ny\n"},
+            (),
+            "Partial (exit status 1): 2 files failed and 3 records were rejected",
+        ),
+        (MIXED, ("--max-failures", "2"), "Partial (exit status 0): the failures are within"),
+        (
+            {"1.json": "1", "2.json": "[", "3.json": "1"},
+            ("--fail-fast",),
+            "Partial (exit status 1): more failures than --max-failures",
+        ),
+        ({"a.json": "["}, (), "Failed (exit status 1): no file succeeded"),
+        ({"a.txt": "["}, ("--allow-empty",), "Success (exit status 0): there was no input"),
+    ],
+)
+def test_the_summary_begins_with_the_status_and_its_reason(run, files, given, options, first):
+    files(given)
+    outcome = run(".", *options, "--concurrency", "1", "-b", "1")
+    lines = outcome.stdout.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("Processed "))
+    assert lines[place - 1].startswith(first)
+    assert f"(exit status {outcome.code})" in lines[place - 1]
+
+
+def steps_of(outcome):
+    """Return the next steps that a summary names."""
+    found = re.search(r"^  next  +(.*\n(?: {11}.*\n)*)", outcome.stdout, re.MULTILINE)
+    return [line.strip() for line in found[1].splitlines()] if found else []
+
+
+def test_the_summary_names_what_to_do_next(run, files):
+    files(MIXED)
+    keep = "--dead-letter FILE keeps what failed, so that it can be run again"
+    discarded = "--to - prints the results, --to FILE keeps them; now they are discarded"
+    assert steps_of(run("good.json")) == []
+    assert steps_of(run(".")) == [keep]
+    again = "--from-dead-letter bad.dl runs again what failed"
+    assert steps_of(run(".", "--dead-letter", "bad.dl")) == [again]
+    assert steps_of(run("good.json", "--jq", ".")) == [discarded]
+    assert steps_of(run(".", "--jq", ".")) == [discarded, keep]
+    assert steps_of(run("good.json", "--jq", ".", "--to", "out.jsonl")) == []
+    assert steps_of(run("good.json", "--jq", "empty")) == []
+
+
+def test_the_slowest_files_are_listed_if_they_say_something(run, files):
+    files({"slow.py": SLOW.replace("11.5", "1.2"), **{f"in/{n}.json": f"{n}" for n in (1, 2, 3)}})
+    assert "slowest" not in run("in").stdout
+    slow = run("in", "--call", "slow.py:first").stdout
+    assert re.search(r"^  slowest  [1-9]\.\d{3} s  in/1\.json$", slow, re.MULTILINE)
+    assert slow.count("in/") == 1
+    two = run("in", "--slowest", "2").stdout
+    assert (
+        len(re.findall(r"^(?:  slowest  | {11})\d+\.\d ms  in/\d\.json$", two, re.MULTILINE)) == 2
+    )
+
+
+def test_reports_list_more_slow_files_on_demand(run, files):
+    files(many(9))
+    assert len(run(".", "-o", "json").json["slowest_files"]) == 5
+    found = run(".", "-o", "json", "--slowest", "7").json["slowest_files"]
+    times = [one["elapsed_ms"] for one in found]
+    assert len(found) == 7
+    assert times == sorted(times, reverse=True)
+
+
 def test_failures_shown_are_limited_and_counted(run, files):
     files(many(30, "x"))
     assert "... and 10 more failures" in run(".").stdout
@@ -183,6 +254,17 @@ def test_dry_run_ends_a_batch_at_its_bytes(run, files):
     files(dict.fromkeys(("a.json", "b.json", "c.json"), " " * (5 << 20)))
     planned = run(".", "--dry-run", "-o", "jsonl").events
     assert [event["batch"] for event in planned] == [1, 1, 2]
+
+
+def test_a_dry_run_counts_nothing_as_succeeded(run, files):
+    files({**many(3), "big.json": "1" * 100})
+    report = run(".", "--dry-run", "-o", "json", "--max-file-size", "50").json
+    assert report["files"] == {
+        "total": 4, "succeeded": 0, "partial": 0, "failed": 1, "skipped": 0, "bytes": 24,
+        "planned": 3,
+    }  # fmt: skip
+    assert "planned" not in run(".", "-o", "json").json["files"]
+    assert "in 1 batch\n" in run(".", "--dry-run").stdout
 
 
 @pytest.mark.parametrize(
@@ -347,7 +429,55 @@ def test_no_progress(files):
 
 
 def test_a_long_run_without_a_terminal_prints_progress_lines(run, files):
-    files(many(3))
-    outcome = run(".", "-b", "1", "--pause", "3")
+    files(many(4))
+    outcome = run(".", "-b", "1", "--pause", "4")
     [line] = outcome.stderr.splitlines()
-    assert line.startswith("2 of 3 files (67%), ")
+    assert line.startswith("3 of 4 files (75%), ")
+    assert " s left, " in line
+
+
+SLOW = """
+import time
+
+def first(record):
+    if record == 1:
+        time.sleep(11.5)
+    return record
+
+def each(record):
+    time.sleep(0.001)
+    return record
+"""
+
+
+def test_a_file_that_takes_long_is_named_while_it_runs(files):
+    folder = files({"slow.py": SLOW, "in/a.json": "1", "in/b.json": "2"})
+    code, drawn = on_a_terminal(folder, "in", "--call", "slow.py:first")
+    assert code == 0
+    assert re.search(r"1 file for more than 10 s: in/a\.json \(1[0-9] s\)", drawn)
+
+
+def test_progress_inside_a_compressed_file(files):
+    """The bytes are those on the disk. Its text is incompressible, so that it is read in chunks."""
+    folder = files({"slow.py": SLOW})
+    lines = b"".join(b'"%s"\n' % os.urandom(500).hex().encode() for _ in range(4000))
+    (folder / "big.jsonl.gz").write_bytes(gzip.compress(lines, 1))
+    code, drawn = on_a_terminal(folder, "big.jsonl.gz", "--call", "slow.py:each")
+    assert code == 0
+    shown = re.findall(r"([\d.]+ [kM]?B) of 2\.\d MB", drawn)
+    assert len(set(shown)) >= 3
+
+
+def test_progress_inside_a_split_file(files):
+    folder = files({"slow.py": SLOW, "big.jsonl": f'"{"x" * 9000}"\n' * 3000})
+    code, drawn = on_a_terminal(folder, "big.jsonl", "--call", "slow.py:each")
+    assert code == 0
+    assert len(set(re.findall(r"([\d.]+ [kM]?B) of 27\.\d MB", drawn))) >= 3
+
+
+def test_the_total_is_shown_long_before_the_search_has_found_all(files):
+    _, drawn = on_a_terminal(files(many(4000)), ".", "-b", "700", "--pause", "0.5")
+    shown = [int(done.replace(",", "")) for done in re.findall(r"([\d,]+) of 4,000 files", drawn)]
+    # the search is held back by the batches: it has found the last files after 2,800 are done
+    assert shown
+    assert min(shown) <= 1400

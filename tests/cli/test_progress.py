@@ -15,11 +15,11 @@ from functools import reduce
 
 import pytest
 
-from asyncbatch.cli.text import progress_line
+from asyncbatch.cli.progress_lines import progress_line
 from asyncbatch.config.job import FeedJob, Job, RecordWorkSettings
 from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.target import Target
-from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
+from asyncbatch.sources.http.settings import CursorPagination, HttpSettings, PagePagination
 from asyncbatch.sources.http.source import HttpFeedSource
 from tests.commands import COMMAND, PATIENCE, environment, run_command_text
 from tests.processes import wait_until
@@ -240,6 +240,22 @@ def test_progress_lines_show_stages_while_pages_arrive(api, tmp_path):
     assert last.startswith("40 records extracted, 40 transformed, 40 loaded, 0 rejected; ")
     assert "; api: done, 4 pages, 40 records, 1 of 1 URL; " in last
     assert "0 pages waiting, 0 of at most 1 batch in flight, 0 rows to load; " in last
+
+
+def test_progress_lines_show_the_number_of_pages_that_the_server_tells(api, tmp_path):
+    async def look() -> list[str]:
+        http = HttpSettings(
+            (api.url("/page"),), records="/items", pagination=PagePagination("page", total="/total")
+        )
+        work = RecordWorkSettings(target=Target.parse(f"{tmp_path}/out.jsonl"), records="/items")
+        run = Run(Job((FeedJob(HttpFeedSource("api", http), work),), workers=0), watched=True)
+        before = progress_line(run.snapshot())
+        async with aclosing(run.parts()) as parts:
+            return [before, *[progress_line(run.snapshot()) async for _ in parts]]
+
+    before, *lines = asyncio.run(look())
+    assert "; api: waiting, 0 pages, 0 records, " in before
+    assert all(re.search("; api: (reading|done), [1-4] of 4 pages, ", line) for line in lines)
 
 
 def test_the_display_shows_stages_and_sources(files, api):

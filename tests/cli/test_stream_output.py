@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 
@@ -314,6 +315,20 @@ def test_a_terminal_has_a_table(events):
     assert "00:00:00 - 00:00:05" in drawn
     assert "window_start" not in drawn
     assert "Processed 6 events" in drawn
+    assert "not shown" not in drawn
+
+
+def test_the_table_says_how_many_windows_it_does_not_show(files):
+    events = "".join(
+        f'{{"timestamp": "2026-01-01T00:{n // 60:02}:{n % 60:02}Z"}}\n' for n in range(500)
+    )
+    folder = files({"e.jsonl": events})
+    code, drawn = on_a_terminal(folder, "e.jsonl", "--window", "tumbling:5s", LINES="24")
+    assert code == 0
+    last = drawn[: drawn.rindex("not shown: ")].rindex("window")
+    rows = len(re.findall(r"00:0\d:\d\d - 00:0\d:\d\d", drawn[last:]))
+    assert rows > 10
+    assert f"not shown: {100 - rows} closed" in drawn[last:]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from asyncbatch.core.install import install_command
 from asyncbatch.core.records import display_path
 from asyncbatch.core.report import StreamReport
 from asyncbatch.errors import UsageError
@@ -31,7 +32,7 @@ class Gauges:
             from prometheus_client import CollectorRegistry
         except ImportError:
             raise UsageError(
-                "metrics need the library prometheus-client: pip install 'asyncbatch[metrics]'"
+                f"metrics need the library prometheus-client: {install_command('metrics')}"
             ) from None
         self._prefix, self._name = prefix, display_path(name)
         self._registry = CollectorRegistry()

@@ -41,6 +41,7 @@ class InputCounts(Struct, kw_only=True):
     failed: _Count
     skipped: _Count
     bytes: _Count
+    planned: _Count | UnsetType = UNSET  # of a dry run: files that a run would process
 
 
 class RecordCounts(Struct, kw_only=True):

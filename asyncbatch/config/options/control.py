@@ -88,6 +88,7 @@ class WorkerFlags(Options, frozen=True, kw_only=True):
         option(
             "Worker processes; 0 works in this process, except for --jq, --call and --timeout.",
             short="-w",
+            also="-j",
             metavar="N",
             default="the usable CPUs; 0 for small jobs",
             main=True,
@@ -271,6 +272,10 @@ class OutputFlags(Options, frozen=True, kw_only=True):
         ),
     ] = False
     show_failures: ShowFailures = 20
+    color: Annotated[
+        Literal["auto", "always", "never"],
+        option("Color the output. auto: on a terminal, unless NO_COLOR is set."),
+    ] = "auto"
     progress: Annotated[
         bool,
         option(
@@ -278,3 +283,16 @@ class OutputFlags(Options, frozen=True, kw_only=True):
             name="--progress/--no-progress",
         ),
     ] = True
+
+
+class RunOutputFlags(OutputFlags, frozen=True, kw_only=True):
+    """The output of a command that processes inputs one by one."""
+
+    slowest: Annotated[
+        Natural | None,
+        option(
+            "List the N slowest files in the summary, and in reports if N is more than 5. Without "
+            "it the summary lists those that took more than a second, at most 5.",
+            metavar="N",
+        ),
+    ] = None

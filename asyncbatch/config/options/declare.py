@@ -37,8 +37,9 @@ def option(description: str, **flag: Any) -> Meta:
     """Return the description of an option.
 
     `flag` says how the command line differs from the field: its `name` (else that of the field),
-    `short` name, `metavar`, `default` (a text for a default that is chosen later), `panel`,
-    `commas` (they separate several values), and `main` (`--help` shows it; `--help-all` shows all).
+    `short` name, `also` (another short name), `metavar`, `default` (a text for a default that is
+    chosen later), `panel`, `commas` (they separate several values), and `main` (`--help` shows it;
+    `--help-all` shows all).
     `trusted`: a configuration file may set it only if the user names the file. `eager`: its value
     is known before other options are read. `old`: the name that it had; it works, with a note, and
     `--help` does not show it.

@@ -21,8 +21,8 @@ from asyncbatch.core.settings import MAX_UNPACKED_BYTES
 Patterns: TypeAlias = Annotated[
     Names | None,
     option(
-        "Of files in folders, only read those whose name matches GLOB (with '/': whose path "
-        "below the folder).",
+        "Only read files matching GLOB. It is compared with the name or, if it has a '/', with the "
+        "path below the folder. Named files are always read.",
         short="-p",
         metavar="GLOB",
         default="*.json, *.jsonl, *.ndjson, and each with .gz, .bz2, .xz, .zst",
@@ -72,7 +72,7 @@ class FileOptions(Options, frozen=True, kw_only=True):
     endpoint: Annotated[
         HttpUrl | None,
         option(
-            "The server for s3://, gs:// or az:// URLs, if not the provider's own.",
+            "Endpoint URL of an S3-compatible server, or of another one for gs:// or az://.",
             metavar="URL",
             trusted=True,
         ),
@@ -87,7 +87,7 @@ class FileOptions(Options, frozen=True, kw_only=True):
             trusted=True,
         ),
     ] = ()
-    allow_empty: Annotated[bool, option("Succeed even if no file is found.")] = False
+    allow_empty: Annotated[bool, option("Exit 0 if no file matches.")] = False
     format: Annotated[
         Literal["auto", "json", "jsonl", "concat", "seq"],
         option(
@@ -122,8 +122,8 @@ class FileOptions(Options, frozen=True, kw_only=True):
     root: Annotated[
         Name | None,
         option(
-            "Identify inputs by their path below DIR, which is the same on every machine: for "
-            "shards, and for outputs in a folder.",
+            "Identify inputs relative to DIR, so that they have the same names on every machine: "
+            "for shards, and for outputs in a folder.",
             metavar="DIR",
         ),
     ] = None

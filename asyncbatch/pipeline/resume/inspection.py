@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from asyncbatch.core.install import install_command
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.postgres.server import PostgresServer
 from asyncbatch.state.ledger import table
@@ -101,7 +102,7 @@ class LedgerDatabase:
         except ImportError:
             raise UsageError(
                 f"{self.name} is not an SQLite database; reading a DuckDB database needs one more "
-                "package: pip install 'asyncbatch[duckdb]'"
+                f"package: {install_command('duckdb')}"
             ) from None
         return duckdb.connect(self.name, read_only=not writes)
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from asyncbatch.core.install import install_command
 from asyncbatch.core.retry import attempts_note
 from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
@@ -83,7 +84,7 @@ class PostgresServer:
             import asyncpg
         except ImportError:
             raise UsageError(
-                "writing PostgreSQL needs one more package: pip install 'asyncbatch[postgres]'"
+                f"writing PostgreSQL needs one more package: {install_command('postgres')}"
             ) from None
         self._asyncpg = asyncpg
         self._loop = asyncio.new_event_loop()

@@ -90,6 +90,7 @@ class HttpClient:
         self.retrier = Retrier(Retries(settings.retries, settings.retry_delay))
         self.request_count = 0  # the requests made, including redirects and retries
         self.notes: list[str] = []  # warnings for the user, without secrets
+        self.expected_pages: dict[str, int] = {}  # by URL, as the server told it
         self._session, self._sleep = session, sleep
         self._validator = make_validator()
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None

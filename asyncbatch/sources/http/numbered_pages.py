@@ -152,6 +152,9 @@ class NumberedPages:
         total, pages = self._told.number(answer, "total"), self._told.number(answer, "pages")
         self._total = self._total if total is None else total
         self._page_count = self._page_count if pages is None else pages
+        if (end := self._end_position) is not None:
+            left = max(0, end - self._pagination.start)
+            self._client.expected_pages[str(self._first)] = -(-left // self._page_step)
 
     def _is_last(self, at: int, count: int) -> bool:
         """Whether the page at `at`, with `count` records, is known to be the last."""

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from asyncbatch.core.batches import Chunk
+from asyncbatch.core.install import install_command
 from asyncbatch.core.records import Bookmark, Failure
 from asyncbatch.core.report import Traffic
 from asyncbatch.errors import UsageError
@@ -96,7 +97,7 @@ class HttpSource:
             if error.name not in ("aiohttp", "yarl"):
                 raise
             raise UsageError(
-                "reading from HTTP needs one more package: pip install 'asyncbatch[http]'"
+                f"reading from HTTP needs one more package: {install_command('http')}"
             ) from None
         self._client = HttpClient(self.settings, session, self._clock, self._sleep)
         return self
@@ -130,6 +131,12 @@ class HttpSource:
     def request_count(self) -> int:
         """The number of requests made: for pages, redirects and retries."""
         return self._requests_before + (self._client.request_count if self._client else 0)
+
+    @property
+    def expected_page_count(self) -> int | None:
+        """The number of pages of all URLs, once the server has told it for each."""
+        told = self._client.expected_pages if self._client else {}
+        return sum(told.values()) if len(told) == len(self.settings.urls) else None
 
     async def pages(
         self,
@@ -208,7 +215,8 @@ class HttpFeedSource:
         return self._pages.take_notes()
 
     def traffic(self) -> Traffic:
-        return Traffic(self._pages.page_count, self._pages.request_count)
+        pages = self._pages
+        return Traffic(pages.page_count, pages.request_count, pages.expected_page_count)
 
     def _make_feed(self, url: str, names: Counter[str]) -> UrlFeed:
         shown = self._pages.shown(url)

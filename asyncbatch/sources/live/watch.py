@@ -6,6 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
+from asyncbatch.core.install import install_command
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class FolderWatch:
             import watchfiles
         except ImportError:
             raise UsageError(
-                "--follow needs the watchfiles package: pip install 'asyncbatch[watch]'"
+                f"--follow needs the watchfiles package: {install_command('watch')}"
             ) from None
         self._folders, self._recursive = folders, recursive
         self._wakeup, self._matches = wakeup, matches

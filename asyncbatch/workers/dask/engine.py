@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
     from asyncbatch.core.batches import Batch, Part
+    from asyncbatch.core.progress import FileInProgress
     from asyncbatch.workers.dask.members import ClusterMember
     from asyncbatch.workers.dask.worker import RunSetup, TaskResult
     from asyncbatch.workers.engine import Lane
@@ -106,6 +107,9 @@ class DaskEngine:
     """Lanes into a cluster: as many as its threads, or `concurrency`, allow."""
 
     pids: Sequence[int] = ()
+
+    def files_in_progress(self) -> Sequence[FileInProgress]:
+        return ()  # the workers of a cluster share no memory with this process
 
     def __init__(
         self, client: Client, members: ClusterMembers, run_id: str, concurrency: int | None = None

@@ -111,7 +111,8 @@ class TransformTask:
         recorder.begin_split(path)
         problem: Exception | None = None
         try:
-            yield from self._transform_slices(path, self._extractor.read_split(path, split))
+            slices = self._extractor.read_split(path, split)
+            yield from self._transform_slices(path, slices, split.start.byte)
         except RECORD_ERRORS as error:
             problem = error
         yield from recorder.end_split(split.length, problem)
@@ -122,11 +123,16 @@ class TransformTask:
         yield from self._transform_slices(path, self._extractor.slices(path, opened, resume))
 
     def _transform_slices(
-        self, path: str, slices: Iterable[RecordSlice | InvalidLine | Position]
+        self,
+        path: str,
+        slices: Iterable[RecordSlice | InvalidLine | Position],
+        split_start: int | None = None,
     ) -> Iterator[Part]:
         recorder = self._recorder
         for record_slice in slices:
             if isinstance(record_slice, Position):
+                if split_start is not None:
+                    self.progress.note_bytes(max(0, record_slice.byte - split_start))
                 yield from recorder.note_position(record_slice)
             elif isinstance(record_slice, InvalidLine):
                 recorder.reject_line(record_slice)

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.core.aio import iterate_in_thread
 from asyncbatch.core.batches import SplitFile
+from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Position
 from asyncbatch.core.settings import MAX_BATCH_SECONDS
 from asyncbatch.formats.failures import FeedError, FileTimeoutError
 from asyncbatch.formats.lines import InvalidLine
 from asyncbatch.sources.async_reader import AsyncReader
 from asyncbatch.sources.reader import InputOpener, close_opened, read_size
+from asyncbatch.storage.local import Content
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.chain import make_stages
+from asyncbatch.workers.engine import file_in_progress
 from asyncbatch.workers.tasks.async_calls import AsyncCalls, CallTimer, cancel_call
 from asyncbatch.workers.tasks.count import MAX_BATCH_BYTES, end_of_splits
 from asyncbatch.workers.tasks.extractor import Extractor
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.batches import Batch, Part, Split
+    from asyncbatch.core.progress import FileInProgress
     from asyncbatch.sources.reader import Opened
     from asyncbatch.workers.tasks.async_calls import PendingOutputs
     from asyncbatch.workers.tasks.record_slices import RecordSlice
@@ -47,6 +51,7 @@ LANES = 3  # Batches in flight: while one waits for its last calls, the others c
 
 class _Begin(NamedTuple):
     path: str
+    number: int  # of the file within the run
 
 
 class _BeginSplit(NamedTuple):
@@ -94,6 +99,8 @@ class AsyncTransformLane:
         file_timeout: float | None = None,
     ) -> None:
         self._file_timeout = file_timeout
+        self._progress = Progress()
+        self._batches: tuple[Batch, ...] = ()
         # the reason why the current file failed midway
         self._file_error: FileTimeoutError | FeedError | None = None
         files = settings.files
@@ -110,10 +117,17 @@ class AsyncTransformLane:
         self._iterate = partial(iterate_in_thread, in_thread=self._recorder.may_block)
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        self._batches = (batch,)
+        self._progress.begin_batch()
         async with aclosing(self._parts(batch)) as parts:
             async for part in parts:
                 part.retries = self._opener.take_retry_count()
                 yield part
+        self._progress.end_batch()
+        self._batches = ()
+
+    def file_in_progress(self) -> FileInProgress | None:
+        return file_in_progress(self._progress, self._batches)
 
     async def _parts(self, batch: Batch) -> AsyncGenerator[Part, None]:
         recorder = self._recorder
@@ -152,12 +166,16 @@ class AsyncTransformLane:
             deadline, taken = time.monotonic() + MAX_BATCH_SECONDS, 0
             began, clock = time.perf_counter(), CallTimer(self._file_timeout)
             async with aclosing(self._reader.contents(batch.paths)) as contents:
+                number = batch.start - 1
                 async for path, opened in contents:
+                    number += 1
                     if form := await asyncio.to_thread(self._extractor.needs_split, path, opened):
                         close_opened(opened)
                         await steps.put(SplitFile(form, batch.resume))
                         break
-                    await steps.put(_Begin(path))
+                    await steps.put(_Begin(path, number))
+                    if isinstance(opened, Content):
+                        opened.on_read = self._progress.note_bytes
                     problem: Exception | None = None
                     try:
                         await self._feed_file(path, opened, batch.resume, steps, clock)
@@ -253,14 +271,16 @@ class AsyncTransformLane:
         """Record a step that is already complete; yield parts."""
         recorder = self._recorder
         match step:
-            case _Begin(path):
+            case _Begin(path, number):
                 self._file_error = None
+                self._progress.begin_file(number)
                 recorder.begin_file(path)
             case _BeginSplit(path):
                 self._file_error = None
                 recorder.begin_split(path)
             case _End(size, elapsed_ms, problem):
                 recorder.end_file(size, elapsed_ms, self._file_error or problem)
+                self._progress.end_file()
             case _EndSplit(size, problem):
                 yield from recorder.end_split(size, self._file_error or problem)
             case _ if self._file_error:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.batches import Batch, Part
-    from asyncbatch.workers.engine import Lane
+    from asyncbatch.core.progress import FileInProgress
+    from asyncbatch.workers.local import LocalLane
 
 
 class SourcesTask:
@@ -39,11 +40,16 @@ class SourcesTask:
 class SourcesLane:
     """A lane that passes each batch to the lane of its source, one at a time."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: Sequence[LocalLane]) -> None:
         self._lanes = lanes
+        self._last: LocalLane | None = None
 
     def abandon(self) -> None:
         abandon_all(self._lanes)
 
     def run(self, batch: Batch) -> AsyncIterator[Part]:
-        return self._lanes[batch.source].run(batch)
+        self._last = self._lanes[batch.source]
+        return self._last.run(batch)
+
+    def file_in_progress(self) -> FileInProgress | None:
+        return None if self._last is None else self._last.file_in_progress()

@@ -1,0 +1,125 @@
+"""Tests of messages that lead a new user to the next step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from asyncbatch.core.install import install_command
+from tests.commands import COMMAND, PATIENCE, environment
+from tests.processes import wait_until
+
+
+@pytest.mark.parametrize("value", ["out.csv", "results/", "a/b.jsonl"])
+def test_a_file_as_output_format_leads_to_the_right_options(run, files, value):
+    files({"a.json": "1"})
+    outcome = run(".", "-o", value)
+    assert outcome.code == 2
+    told = " ".join(outcome.stderr.replace("│", " ").split())
+    assert f"(--to {value} writes the records, --report {value} the outcome)" in told
+
+
+def test_a_misspelt_output_format_gets_no_hint_about_files(run, files):
+    files({"a.json": "1"})
+    assert "--report" not in run(".", "-o", "jsn").stderr
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "duckdb"])
+def test_three_slashes_before_an_absolute_path_get_a_fourth(run, files, tmp_path, scheme):
+    files({"a.json": '{"id": 1}'})
+    path = str(tmp_path / "x.db")  # its folder exists from the root, and not from here
+    outcome = run("a.json", "--to", f"{scheme}://{path}", "--table", "t")
+    assert outcome.code == 2
+    told = "".join(outcome.stderr.replace("│", " ").split())
+    assert f"fortheabsolutepath{path}write{scheme}:///{path}" in told
+    assert not os.path.exists(path)
+
+
+def test_three_slashes_before_a_folder_of_this_folder_stay_relative(run, files):
+    folder = files({"a.json": '{"id": 1}', "tmp/keep": ""})
+    assert run("a.json", "--to", "sqlite:///tmp/x.db", "--table", "t").code == 0
+    assert (folder / "tmp/x.db").exists()
+
+
+def test_office_documents_get_a_message_of_their_own(run, files):
+    folder = files({"a.json": "1"})
+    with zipfile.ZipFile(folder / "people.xlsx", "w") as book:
+        book.writestr("[Content_Types].xml", "<Types/>")
+        book.writestr("xl/workbook.xml", "<workbook/>")
+    outcome = run("people.xlsx")
+    assert outcome.code == 1
+    assert (
+        "is an Office document (.xlsx, .docx), which is not read: save it as CSV" in outcome.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("prefix", "command"),
+    [
+        ("/usr", "pip install 'asyncbatch[http]'"),
+        ("/home/a/.venv", "pip install 'asyncbatch[http]'"),
+        (
+            "/home/a/.local/share/pipx/venvs/asyncbatch",
+            "pipx install --force 'asyncbatch[http]'",
+        ),
+        (
+            "/home/a/.local/share/uv/tools/asyncbatch",
+            "uv tool install --force 'asyncbatch[http]'",
+        ),
+    ],
+)
+def test_extras_are_installed_as_the_tool_was(monkeypatch, prefix, command):
+    monkeypatch.setattr(sys, "prefix", prefix)
+    assert install_command("http") == command
+
+
+def test_the_other_name_of_workers(run, files):
+    files({"a.json": "1", "b.json": "2"})
+    for name in ("-j", "-w", "--workers"):
+        assert run(".", name, "1").code == 0
+    assert run(".", "-j", "-1").code == 2
+
+
+@pytest.mark.parametrize(
+    ("color", "env", "styled"),
+    [
+        ("always", {}, True), ("always", {"NO_COLOR": "1"}, True), ("never", {}, False),
+        ("never", {"FORCE_COLOR": "1"}, False), ("auto", {"FORCE_COLOR": "1"}, True),
+        ("auto", {}, False),
+    ],
+)  # fmt: skip
+def test_color(run, files, color, env, styled):
+    files({"a.json": "["})
+    assert ("\x1b[1;31m" in run(".", "--color", color, env=env).stdout) == styled
+
+
+SLEEPS = """
+import time
+from pathlib import Path
+
+def wait(record):
+    Path("begun").touch()
+    time.sleep(600)
+"""
+
+
+def test_the_second_signal_says_that_it_stops_at_once(files):
+    folder = files({"a.json": "1", "fn.py": SLEEPS})
+    with subprocess.Popen(
+        [*COMMAND, "run", "a.json", "--call", "fn.py:wait", "--grace", "500"],
+        cwd=folder, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        wait_until((folder / "begun").exists, running=process)
+        assert process.stderr is not None
+        process.send_signal(signal.SIGINT)
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(PATIENCE) == 130
+    assert first.startswith(b"Stopping: ")
+    assert rest == b"Stopped at once: the work in flight is given up\n"
