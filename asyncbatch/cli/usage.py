@@ -71,7 +71,7 @@ def _explain_output_file(error: TyperException) -> None:
         return
     value = _QUOTED.search(error.message)
     if value is not None and ("." in value[1] or "/" in value[1]):
-        error.message += f" (--to {value[1]} writes the records, --report {value[1]} the outcome)"
+        error.message += f" (--to {value[1]} writes the records, --report FILE what became of them)"
 
 
 def refuse_second_file(parameters: Sequence[Any], arguments: Sequence[str]) -> None:

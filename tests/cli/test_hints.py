@@ -21,7 +21,7 @@ def test_a_file_as_output_format_leads_to_the_right_options(run, files, value):
     outcome = run(".", "-o", value)
     assert outcome.code == 2
     told = " ".join(outcome.stderr.replace("│", " ").split())
-    assert f"(--to {value} writes the records, --report {value} the outcome)" in told
+    assert f"(--to {value} writes the records, --report FILE what became of them)" in told
 
 
 def test_a_misspelt_output_format_gets_no_hint_about_files(run, files):
