@@ -202,6 +202,7 @@ class StreamControlFlags(Options, frozen=True, kw_only=True):
             "Worker processes for --jq, --call and --schema, and to help at high event rates; 0 "
             "for none.",
             short="-w",
+            also="-j",
             metavar="N",
             default="the usable CPUs; to help, one less",
         ),
