@@ -180,7 +180,7 @@ def test_a_note_warns_about_rows_that_the_next_run_adds_again(etl, files):
         (("--max-records", "3", "--full-refresh"), "need a ledger, and runs with --max-records or"),
         (("--dry-run", "--allow-duplicates"), "need a ledger, and runs with --max-records or"),
         (("--dry-run", "--report", "r.json"), "leave out --report"),
-        (("--dry-run", "-o", "junit"), "leave out --report, junit"),
+        (("--dry-run", "-o", "junit"), "leave out --output junit"),
         (("--max-records", "0"), "x>=1"),
     ],
 )

@@ -11,8 +11,8 @@ MEBI = 1024 * 1024
 
 @pytest.mark.parametrize(
     ("few", "options"),
-    [(50_000, ()), (25_000, ("--to", "out.jsonl"))],
-    ids=["half a million counted", "a quarter million written in order"],
+    [(20_000, ()), (10_000, ("--to", "out.jsonl"))],
+    ids=["200,000 counted", "100,000 written in order"],
 )
 def test_ten_times_as_many_files_take_no_more_memory(run, files, few, options):
     # A thousand links to a folder of a thousand links to one file.
@@ -30,4 +30,4 @@ def test_ten_times_as_many_files_take_no_more_memory(run, files, few, options):
         assert outcome.code == 0, outcome.stderr
         assert outcome.json["files"]["succeeded"] == count
         peaks.append(outcome.json["peak_memory_bytes"])
-    assert peaks[1] - peaks[0] < 24 * MEBI, peaks
+    assert peaks[1] - peaks[0] < 12 * MEBI, peaks

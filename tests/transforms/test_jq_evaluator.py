@@ -190,7 +190,7 @@ VALUES = st.recursive(SCALARS, _containers, max_leaves=12)
 RECORDS = st.builds("{}{}{}".format, SPACES, VALUES | _containers(VALUES), SPACES)
 
 
-@settings(max_examples=500)
+@settings(max_examples=150)
 @given(PROGRAMS, st.lists(RECORDS, min_size=1, max_size=4), st.booleans())
 def test_outputs_and_errors_are_those_of_the_library(program, records, lossy):
     if not is_supported(program):

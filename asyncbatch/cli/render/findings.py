@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from asyncbatch._version import __version__
@@ -21,7 +21,7 @@ from asyncbatch.core.units import format_count, printable
 from asyncbatch.formats.decoder import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from asyncbatch.cli.render import Outcomes, Renderer
     from asyncbatch.core.records import Failure, FailureKind
@@ -53,6 +53,8 @@ _MEANINGS: dict[FailureKind, str] = {
     "sink": "The target refused a row, or could not be written.",
     "late": "An event came after its window had closed.",
 }
+_ITEMS_PER_WRITE = 1000
+T = TypeVar("T")
 _LINK = re.compile(r"\](?=\()")
 
 
@@ -121,6 +123,13 @@ class _Findings:
         return found, f"{format_count(more, 'more failure')} not listed" if more > 0 else None
 
 
+def _items(found: Sequence[T], make: Callable[[T], dict[str, Any]]) -> Iterator[bytes]:
+    """Yield the items of an array, a line each; many at once, for each write wakes a thread."""
+    for start in range(0, len(found), _ITEMS_PER_WRITE):
+        lines = [encode(make(one)) for one in found[start : start + _ITEMS_PER_WRITE]]
+        yield (b",\n" if start else b"") + b",\n".join(lines)
+
+
 class Sarif(_Findings):
     """A renderer of SARIF 2.1.0."""
 
@@ -157,8 +166,7 @@ class Sarif(_Findings):
         }
         head = encode(run)[:-1]
         yield SARIF_BEGINNING + b',"runs":[' + head + b',"results":['
-        for number, finding in enumerate(findings):
-            yield (b",\n" if number else b"\n") + encode(_result(finding, places[finding.rule]))
+        yield from _items(findings, lambda one: _result(one, places[one.rule]))
         yield b"]}]}\n"
 
 
@@ -211,17 +219,12 @@ class GitlabQuality(_Findings):
     def finish(self, report: AnyReport, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - the format has no place for these
         """Yield the document."""
         findings, remark = self._first(report)
-        entries = [_entry(one) for one in findings]
-        if report.error is not None:
-            entries.insert(0, _summary(report.error, "blocker"))
-        if remark is not None:
-            entries.append(_summary(remark, "info"))
-        if not entries:
-            yield b"[ ]\n"
-        for number, entry in enumerate(entries):
-            yield (b",\n" if number else b"[") + encode(entry)
-        if entries:
-            yield b"]\n"
+        first = [] if report.error is None else [_summary(report.error, "blocker")]
+        last = [] if remark is None else [_summary(remark, "info")]
+        entries = [*first, *map(_entry, findings), *last]
+        yield b"[" if entries else b"[ "
+        yield from _items(entries, lambda one: one)
+        yield b"]\n"
 
 
 def _entry(finding: Finding) -> dict[str, Any]:
