@@ -230,14 +230,11 @@ def conversion(column: str, have: ColumnKind, kind: ColumnKind) -> str:
         return f"{value} #>> '{{}}'"  # a string without quotes, as earlier versions stored
     if have == "real" and kind == "numeric":
         return f"{value}::text::numeric"  # a direct cast keeps only 15 digits
-    if have == "real":  # as `plain_texts` writes numbers; PostgreSQL has other limits for exponents
-        short = f"replace(replace({value}::text, 'e+', 'e'), 'e-0', 'e-')"
-        size = f"abs({value})"
+    if have in ("real", "numeric"):  # as `as_sent` writes numbers into a column of texts
+        short = f"replace({value}::double precision::text, 'e-0', 'e-')"
         return (
-            f"CASE WHEN {value} = 0 THEN '0'"
-            f" WHEN {size} >= 1e16 OR {size} < 1e-5 THEN {short}"
-            f" WHEN {size} >= 1e15 OR {size} < 1e-4 THEN {value}::text::numeric::text"
-            f" ELSE {value}::text END"
+            f"CASE WHEN {value} = 0 THEN '0' WHEN abs({value}) < 1e-5 THEN {short}"
+            f" ELSE {value}::text::numeric::text END"
         )
     return f"{value}::{declared}"
 

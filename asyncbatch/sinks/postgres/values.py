@@ -42,6 +42,8 @@ _RANGES = {
     "tstzrange": "timestamp with time zone",
 }
 _RANGES |= {name.replace("range", "multirange"): declared for name, declared in _RANGES.items()}
+# A number with an exponent that is not negative, from 1e16 on.
+_LARGE = re.compile(r"-?[0-9.]+e[0-9]")
 # An element of an array or a bound of a range, with or without quotes.
 _ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s"{}\[\](),][^"{}\[\](),]*)')
 
@@ -102,6 +104,13 @@ def _sent(kind: Kind, values: list[Any], column: ColumnType) -> list[Any]:
         if have == "text":  # numeric has no negative zero, and the column may have been numeric
             values = without_negative_zero(kind, values)
         found = cells(values, kind, have)
+        if have == "text" and column.is_made and kind in ("real", "number", "numeric", "mixed"):
+            # Numeric cannot tell 1e22 from an integer, and the column may have been numeric.
+            numbers = found if kind != "mixed" else values  # these are JSON: strings have quotes
+            found = [
+                f"{Decimal(number):f}" if number and _LARGE.match(number) else text
+                for number, text in zip(numbers, found, strict=True)
+            ]
         if column.is_made and kind in ("json", "mixed"):  # a column that may have been jsonb
             found = [
                 jsonb_text(decode(json.encode())) if json and json[0] in "[{" else text

@@ -249,3 +249,20 @@ def test_a_number_is_shown_alike_in_a_column_that_had_doubles_and_in_one_that_ha
     load([*small, *large], name="c.jsonl", table="whole")
     found = [sql(f"SELECT n::text FROM {table} ORDER BY {table}.n") for table in ("parts", "whole")]
     assert found[0] == found[1] == [("0",), ("1.5",), ("2",), (str(2**70),)]
+
+
+@pytest.mark.parametrize("number", [5e-324, 1e-7, 1e-5, 0.0001, 1e15, 1e16, 1e22, 1.5e300, -2.5e17])
+def test_a_number_is_spelled_alike_in_a_column_of_texts_whatever_the_column_was(load, sql, number):
+    """The column is double precision, then numeric, then text, or text at once."""
+    parts = [[{"n": number}, {"n": 10**22}], [{"n": 2**70}], [{"n": "x"}, {"n": number}]]
+    doubles = [[{"n": number}], [{"n": "x"}, {"n": number}, {"n": 10**22}, {"n": 2**70}]]
+    for table, runs in (
+        ("a", parts),
+        ("b", doubles),
+        ("c", [[row for one in parts for row in one]]),
+    ):
+        for run, rows in enumerate(runs):
+            load(rows, name=f"{table}{run}.jsonl", table=table)
+    a, b, c = (sorted({text for (text,) in sql(f"SELECT n FROM {table}")}) for table in "abc")
+    assert a == b == c
+    assert sorted(float(text) for text in a if text != "x") == sorted({number, 1e22, float(2**70)})
