@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from asyncbatch.core.install import install_command
 from asyncbatch.core.secrets import redact_address
+from asyncbatch.core.system import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""CPUs and memory of this process, within the limits of its cgroup, and the proxies."""
+"""CPUs and memory of this process, within the limits of its cgroup, proxies and installation."""
 
 from __future__ import annotations
 
@@ -150,3 +150,17 @@ def proxy_for(scheme: str, authority: str) -> str | None:
     if proxy is None or proxy_bypass(authority):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def install_command(extra: str) -> str:
+    """Return the command that adds an extra to this installation.
+
+    pipx and uv keep a tool in an environment of its own, which plain pip does not reach.
+    """
+    place = sys.prefix.replace(os.sep, "/")
+    package = f"'asyncbatch[{extra}]'"
+    if "/pipx/venvs/" in place:
+        return f"pipx install --force {package}"
+    if "/uv/tools/" in place:
+        return f"uv tool install --force {package}"
+    return f"pip install {package}"

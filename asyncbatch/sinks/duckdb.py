@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.core.install import install_command
+from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.column_block import MAX_FIELDS
 from asyncbatch.sinks.columns import NO_FIELDS, Columns, Written, group_edges, spread_reasons

@@ -11,9 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from msgspec.json import Decoder
 
-from asyncbatch.core.install import install_command
 from asyncbatch.core.ledger_entries import Extent
-from asyncbatch.core.system import paused_collection
+from asyncbatch.core.system import install_command, paused_collection
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.decoder import encode
 from asyncbatch.sinks.column_block import (

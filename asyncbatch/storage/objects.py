@@ -7,9 +7,9 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.install import install_command
 from asyncbatch.core.paths import ObjectPath, parse_address
 from asyncbatch.core.retry import Retrier
+from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 from asyncbatch.storage.local import Content, TooLargeError
 from asyncbatch.storage.object_access import (

@@ -6,8 +6,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.core.install import install_command
 from asyncbatch.core.paths import parse_address, redact_url
+from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 from asyncbatch.storage.store_errors import library_reason
 

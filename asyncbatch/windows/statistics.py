@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct
 
-from asyncbatch.core.install import install_command
+from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
 

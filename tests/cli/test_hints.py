@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from asyncbatch.core.install import install_command
+from asyncbatch.core.system import install_command
 from tests.commands import COMMAND, PATIENCE, environment
 from tests.processes import wait_until
 

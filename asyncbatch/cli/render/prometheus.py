@@ -6,9 +6,9 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.install import install_command
 from asyncbatch.core.records import display_path
 from asyncbatch.core.report import StreamReport
+from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from asyncbatch.core.install import install_command
+from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.postgres.server import PostgresServer
 from asyncbatch.state.ledger import table

@@ -9,10 +9,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from asyncbatch.core.install import install_command
 from asyncbatch.core.retry import attempts_note
 from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
+from asyncbatch.core.system import install_command
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.sinks.postgres.address import CONNECT_SECONDS, ServerAddress
 

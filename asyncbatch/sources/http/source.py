@@ -14,9 +14,9 @@ import msgspec
 from msgspec import structs
 
 from asyncbatch.core.batches import Chunk
-from asyncbatch.core.install import install_command
 from asyncbatch.core.records import Bookmark, Failure
 from asyncbatch.core.report import Traffic
+from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
 from asyncbatch.formats.failures import FeedError

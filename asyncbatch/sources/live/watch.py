@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.install import install_command
+from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
