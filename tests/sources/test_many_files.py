@@ -30,4 +30,4 @@ def test_ten_times_as_many_files_take_no_more_memory(run, files, few, options):
         assert outcome.code == 0, outcome.stderr
         assert outcome.json["files"]["succeeded"] == count
         peaks.append(outcome.json["peak_memory_bytes"])
-    assert peaks[1] - peaks[0] < 12 * MEBI, peaks
+    assert peaks[1] - peaks[0] < 9 * MEBI, peaks

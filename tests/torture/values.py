@@ -51,13 +51,14 @@ def is_held(found: Any, value: Any, declared: str, target: str) -> bool:
     if value is None or isinstance(value, str):
         is_same = _normal(found) == _normal(value) if target == "postgres" else found == value
         return bool(is_same)
-    is_digits = isinstance(found, str) and target == "postgres" and _DIGITS.fullmatch(found)
-    if isinstance(value, float) and (is_digits or isinstance(found, Decimal)):
-        found = float(found)  # 1e22 is written as digits, also in a column of texts
     if isinstance(found, str):
+        if target == "postgres" and isinstance(value, float) and _DIGITS.fullmatch(found):
+            value = Decimal(repr(value))  # the digits of 1e22, not those of its double
         return _is_json(found, value)
     if isinstance(found, dict | list):
         return is_nested_held(found, value)
+    if isinstance(found, Decimal) and isinstance(value, float):
+        found = float(found)
     return bool(_exact(found) == _exact(value))
 
 
