@@ -1,7 +1,7 @@
 """The command, in processes that fork from one that has imported its modules.
 
-A cold start takes 0.2 s of processor time, and the suite runs thousands of commands. Tests of the
-start itself, of signals and of kills use `COMMAND`.
+A cold start takes 0.2 s of processor time, of the command and of each of its workers, and the suite
+runs thousands of commands. Tests of the start itself, of signals and of kills use `COMMAND`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,25 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+import traceback
+from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
+from asyncbatch.workers import spawn as worker_start
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent
 COMMAND = (sys.executable, "-m", "asyncbatch")
@@ -29,12 +37,41 @@ PATIENCE = 300
 _START_VARIABLES = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
 _PRELOADED = (
     "asyncbatch.cli.app",
+    "asyncbatch.cli.etl",
     "asyncbatch.cli.file_job",
+    "asyncbatch.cli.job",
+    "asyncbatch.cli.report_files",
+    "asyncbatch.cli.run",
+    "asyncbatch.cli.stream",
     "asyncbatch.cli.stream_work",
+    "asyncbatch.pipeline.feeds",
+    "asyncbatch.pipeline.loader",
+    "asyncbatch.pipeline.resume.session",
     "asyncbatch.pipeline.run",
-    "asyncbatch.workers.tasks.transform",
+    "asyncbatch.sinks.duckdb",
+    "asyncbatch.sinks.parquet",
+    "asyncbatch.sinks.postgres.sink",
+    "asyncbatch.sinks.sqlite",
     "asyncbatch.sinks.text_files",
+    "asyncbatch.sources.http.numbered_pages",
+    "asyncbatch.sources.http.linked_pages",
+    "asyncbatch.state.ledger.duckdb",
     "asyncbatch.state.ledger.file",
+    "asyncbatch.state.ledger.postgres",
+    "asyncbatch.transforms.jq",
+    "asyncbatch.transforms.load",
+    "asyncbatch.workers.main",
+    "asyncbatch.workers.tasks.transform",
+    "asyncbatch.workers.tasks.transform_sources",
+    "aiohttp",
+    "asyncpg",
+    "csimdjson",
+    "duckdb",
+    "jq",
+    "jsonschema_rs",
+    "mmap",
+    "orjson",
+    "pyarrow.parquet",
 )
 
 _fork_server = multiprocessing.get_context("forkserver")
@@ -171,4 +208,68 @@ def _become_command(arguments: list[str], place: Surroundings, streams: list[Con
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115 - they stay open
     sys.stderr = open(2, "w", closefd=False, buffering=1, errors="backslashreplace")  # noqa: SIM115 - as above
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]  # a new interpreter's
+    forking = SimpleNamespace(
+        Popen=_start_worker, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
+    )
+    worker_start.subprocess = forking  # type: ignore[assignment, attr-defined]  # the three names that it uses
     runpy.run_module("asyncbatch", run_name="__main__", alter_sys=True)
+
+
+def _start_worker(
+    arguments: Sequence[str], *, stdin: int | None, stdout: int, pass_fds: tuple[int, ...]
+) -> subprocess.Popen[bytes] | ForkedProgram:
+    """Start a worker by a fork, or by a cold start where threads make a fork unsafe."""
+    if threading.active_count() > 1:
+        return subprocess.Popen(arguments, stdin=stdin, stdout=stdout, pass_fds=pass_fds)
+    return ForkedProgram(arguments[-1], null_stdin=stdin is not None, keep=pass_fds)
+
+
+class ForkedProgram:
+    """A fork of this process that runs a Python program text; it has `Popen`'s methods."""
+
+    def __init__(self, program: str, *, null_stdin: bool, keep: tuple[int, ...]) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            self._become(program, keep, null_stdin=null_stdin)
+
+    @staticmethod
+    def _become(program: str, keep: tuple[int, ...], *, null_stdin: bool) -> None:
+        try:
+            if null_stdin:
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(2, 1)
+            for descriptor in map(int, os.listdir("/proc/self/fd")):
+                if descriptor > 2 and descriptor not in keep:
+                    with suppress(OSError):  # that of the listing is closed by now
+                        os.close(descriptor)
+            for number in signal.valid_signals():
+                if callable(signal.getsignal(number)):  # an exec resets them too
+                    signal.signal(number, signal.SIG_DFL)
+            exec(program, {"__name__": "__main__"})
+        except BaseException:  # noqa: BLE001 - as an interpreter does at its end
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal, or None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end. Raises TimeoutExpired."""
+        end = time.monotonic() + (PATIENCE if timeout is None else timeout)
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("worker", timeout or PATIENCE)
+            time.sleep(0.002)
+        return code
+
+    def kill(self) -> None:
+        """Kill it, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)

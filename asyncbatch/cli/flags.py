@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import typer
 from msgspec import NODEFAULT, Meta, Struct
@@ -101,10 +101,9 @@ class Flag(Struct, frozen=True):
 
 def flags(kind: type[Options]) -> Iterator[Flag]:
     """Yield the flags of a group of options, those of its base after its own."""
-    hints = get_type_hints(kind, include_extras=True)
     own = kind.__annotations__
     for field in sorted(fields(kind), key=lambda field: field.name not in own):
-        one, is_many, metas = _read(hints[field.name])
+        one, is_many, metas = _read(field.type)
         extra: dict[str, Any] = {}
         for meta in reversed(metas):
             extra |= meta.extra or {}
@@ -136,7 +135,7 @@ def flags(kind: type[Options]) -> Iterator[Flag]:
             bool(flag.get("trusted")),
             bool(flag.get("writes")),
             bool(flag.get("eager")),
-            hints[field.name],
+            field.type,
             flag.get("old"),
         )
 

@@ -65,7 +65,7 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
         function(**taken, **{name: values[name] for name in others})
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    command.__annotations__ = {}  # Typer reads the signature; it would evaluate these four times
     command.__doc__, command.__name__ = function.__doc__, function.__name__
     made = {flag.parameter: flag for _, of in groups.values() for flag in of}
     command.flags = made  # type: ignore[attr-defined]  # `SectionedCommand` reads them
