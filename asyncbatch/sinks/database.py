@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -12,7 +11,7 @@ from asyncbatch.core.retry import Retrier, Retries, attempts_note
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.sinks.columns import Written, write_accepted
 from asyncbatch.sinks.schema_contract import SchemaContractCheck
-from asyncbatch.sinks.sql import TableName, creation, fold, inexactness, quote, quoted, repetition
+from asyncbatch.sinks.sql import TableName, fold, quote, quoted, repetition
 from asyncbatch.state.ledger.table import LedgerTable, TableLedger
 
 if TYPE_CHECKING:
@@ -33,13 +32,11 @@ class DatabaseSink(ABC):
 
     New fields add columns, and values widen column types. See `BatchSink` for the order of calls.
 
-    A subclass is the dialect of one database. The methods for connections and transactions are
-    those of a database in the file `name`, with one connection.
+    A subclass is the dialect of one database.
     """
 
     _max_name_bytes: int | None = None  # the largest size of a name; None: no limit
     _fold: Callable[[str], str] = staticmethod(fold)  # one text for names that are equal
-    _begin_statement = "BEGIN"
     _errors: tuple[type[BaseException], ...] = (UnicodeError,)  # of the database
     _ledger_type: type[LedgerTable]
     _keeps_ledger = True  # whether the database keeps the ledger of the job
@@ -118,78 +115,47 @@ class DatabaseSink(ABC):
 
     # Connections and transactions.
 
+    @abstractmethod
     def _connect(self) -> None:
         """Connect, and create the database if there is none."""
-        if os.path.isdir(self.name):
-            raise UsageError(f"cannot use {self.name}: it is a folder")
-        self._has_new_file = not os.path.exists(self.name)
-        self._connection = self._new_connection(os.path.abspath(self.name))
 
-    def _new_connection(self, path: str) -> Any:
-        """Return a connection to the file at `path`, which may not exist."""
-        raise NotImplementedError
-
+    @abstractmethod
     def _reader(self) -> Any:
         """Return another connection, to read the ledger."""
-        return self._new_connection(os.path.abspath(self.name))
 
     def _start(self) -> None:  # noqa: B027 - only some databases need it
         """Prepare for the run: the checks have passed."""
 
+    @abstractmethod
     def _abandon(self) -> None:
         """Disconnect, and remove a new database: the run cannot start."""
-        self._connection.close()
-        if self._has_new_file:
-            with suppress(FileNotFoundError):
-                os.unlink(self.name)
 
+    @abstractmethod
     def _close(self) -> None:
         """Disconnect at the end of the run: committed rows are safe."""
-        with suppress(*self._errors):
-            self._connection.close()
 
     def _run(self, statement: str) -> None:
         self._connection.execute(statement)
 
+    @abstractmethod
     def _rows(self, query: str, *values: Any) -> Sequence[Any]:
-        rows: Sequence[Any] = self._connection.execute(query, values).fetchall()
-        return rows
+        """Return the rows of a query."""
 
+    @abstractmethod
     def _run_once(self, work: Callable[[], None]) -> None:
         """Call `work` in a transaction of its own. Raises the errors of the database."""
-        self._run(self._begin_statement)
-        work()
-        self._run("COMMIT")
 
+    @abstractmethod
     def _transact(self, work: Callable[[], T]) -> T:
         """Call `work` in the current transaction, or in a new one. Raises SinkError."""
-        with self._sink_errors():
-            if not self._in_transaction:
-                begin = partial(self._run, self._begin_statement)
-                self._retrier.call(begin, self._is_transient)
-                self._in_transaction = True
-                self._begin()
-            return work()
 
-    def _begin(self) -> None:  # noqa: B027 - only some databases need it
-        """Adapt to changes of the table by other processes: a transaction has begun."""
-
-    def _commit(self, work: Callable[[], None], entries: Sequence[Entry] = ()) -> None:  # noqa: ARG002 - for servers: a file is never in doubt
+    @abstractmethod
+    def _commit(self, work: Callable[[], None], entries: Sequence[Entry] = ()) -> None:
         """Call `work`, which writes `entries`, in the current transaction, and commit."""
 
-        def commit() -> None:
-            work()
-            self._run("COMMIT")
-            self._in_transaction = False
-
-        self._transact(commit)
-
+    @abstractmethod
     def _undo(self) -> None:
         """Roll back the current transaction, if there is one."""
-        if self._in_transaction:
-            self._in_transaction = False
-            with suppress(*self._errors):  # it may have been rolled back already
-                self._run("ROLLBACK")
 
     @contextmanager
     def _sink_errors(self) -> Iterator[None]:
@@ -302,16 +268,6 @@ class DatabaseSink(ABC):
         """Whether a constraint or index keeps the values of the key unique."""
         return False
 
-    def _index(self) -> None:
-        """Create a unique index on the key, if there is none."""
-        if self._lacks_index and not self._has_unique_key():
-            name = quote(self._sibling("key").table)
-            self._run(f"CREATE UNIQUE INDEX {name} ON {self._name.sql} ({quoted(self.key)})")
-
-    def _is_exact(self, column: str) -> bool:
-        """Whether all integers in a column are exact as doubles."""
-        return not self._rows(inexactness(self._target.sql, column))
-
     def _record(self, entries: Sequence[Entry]) -> None:
         if entries and self._job:
             if not self._has_ledger:
@@ -342,6 +298,21 @@ class DatabaseSink(ABC):
         """Write rows; return the rejected rows."""
         return write_accepted(lambda: self._columns, payload, groups, self._write_admitted)
 
+    @abstractmethod
+    def _write_admitted(self, admitted: Admitted) -> Written:
+        """Change the table for admitted rows, and insert them."""
+
+    @abstractmethod
+    def _remove(self, keys: ColumnBlock) -> None:
+        """Delete the rows with these keys."""
+
+
+class SavepointSink(DatabaseSink):
+    """A sink for a database that can undo a part of a transaction.
+
+    A change of the table is made for a block of rows, and undone if the rows are rejected.
+    """
+
     def _write_admitted(self, admitted: Admitted) -> Written:
         """Change the table for admitted rows, and insert them."""
         block = admitted.block
@@ -363,51 +334,28 @@ class DatabaseSink(ABC):
             self._run("RELEASE shape")
         return Written(reasons, is_undone)
 
-    def _changes(self, block: ColumnBlock) -> dict[str, ColumnKind]:
-        """Return the new and wider columns that a block needs, with their kinds."""
-        return self._columns.changes(block, self._is_exact)
-
-    def _state(self) -> Any:
-        """Return a copy of the state before a change of the table."""
-        raise NotImplementedError
-
-    def _restore(self, state: Any) -> None:
-        """Return to an earlier state, after a change of the table was undone."""
-        raise NotImplementedError
-
-    def _reshape(self, block: ColumnBlock, changes: Mapping[str, ColumnKind]) -> str | None:
-        """Change the table so that it can hold a block; return the reason if it cannot."""
-        raise NotImplementedError
-
-    def _create(self, types: Mapping[str, str], key: Sequence[str] = ()) -> None:
-        """Create the table with columns of these types."""
-        self._run(creation(self._target.sql, types, key))
-        self._is_new = True
-
-    def _alter(self, types: Mapping[str, str], retyped: Collection[str]) -> None:
-        """Change the types of the columns `retyped`, and add the others."""
-        if retyped:
-            self._retype({name: types[name] for name in self._present if name in retyped})
-        for name in types:
-            if name not in self._present:
-                column = f"{quote(name)} {types[name]}"
-                self._run(f"ALTER TABLE {self._target.sql} ADD COLUMN {column}")
-
-    def _retype(self, types: Mapping[str, str]) -> None:
-        """Change the types of columns. Raises SinkError."""
-        raise NotImplementedError
-
-    def _retype_error(self, name: str, declared: str, reason: str) -> SinkError:
-        return SinkError(
-            f"cannot write {self.name}: column {name} of table {self.table} must become"
-            f" {declared} to hold the new values, but{reason}; change the column yourself, or"
-            " name another table"
-        )
-
-    def _insert(self, block: ColumnBlock, groups: Sequence[int] | None) -> dict[int, str]:
-        """Insert the rows that the table accepts; return the reasons against the others."""
-        raise NotImplementedError
+    def _index(self) -> None:
+        """Create a unique index on the key, if there is none."""
+        if self._lacks_index and not self._has_unique_key():
+            name = quote(self._sibling("key").table)
+            self._run(f"CREATE UNIQUE INDEX {name} ON {self._name.sql} ({quoted(self.key)})")
 
     @abstractmethod
-    def _remove(self, keys: ColumnBlock) -> None:
-        """Delete the rows with these keys."""
+    def _changes(self, block: ColumnBlock) -> dict[str, ColumnKind]:
+        """Return the new and wider columns that a block needs, with their kinds."""
+
+    @abstractmethod
+    def _state(self) -> Any:
+        """Return a copy of the state before a change of the table."""
+
+    @abstractmethod
+    def _restore(self, state: Any) -> None:
+        """Return to an earlier state, after a change of the table was undone."""
+
+    @abstractmethod
+    def _reshape(self, block: ColumnBlock, changes: Mapping[str, ColumnKind]) -> str | None:
+        """Change the table so that it can hold a block; return the reason if it cannot."""
+
+    @abstractmethod
+    def _insert(self, block: ColumnBlock, groups: Sequence[int] | None) -> dict[int, str]:
+        """Insert the rows that the table accepts; return the reasons against the others."""

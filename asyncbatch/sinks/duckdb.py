@@ -9,8 +9,9 @@ from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.column_block import MAX_FIELDS
 from asyncbatch.sinks.columns import NO_FIELDS, Columns, Written, group_edges, spread_reasons
-from asyncbatch.sinks.database import GENERATED_FLAW, DatabaseSink
+from asyncbatch.sinks.database import GENERATED_FLAW
 from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, DuckdbStage, ForeignKey, as_text
+from asyncbatch.sinks.file_database import FileDatabaseSink
 from asyncbatch.sinks.sql import fold, quote, quoted
 from asyncbatch.state.ledger.duckdb import DuckdbLedgerTable
 
@@ -36,7 +37,7 @@ _NO_DOWNLOADS: dict[str, Any] = dict.fromkeys(
 _HERE = "database_name = current_database() AND schema_name = 'main'"
 
 
-class DuckdbSink(DatabaseSink):
+class DuckdbSink(FileDatabaseSink):
     """A table of a DuckDB database.
 
     A column of another type than those of `TYPES` accepts the values that its type can hold. The

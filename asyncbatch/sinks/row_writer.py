@@ -83,9 +83,9 @@ class RowWriter:
             rows.has_many_rows,
         )
 
-    def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
-        """Return a payload with the kept rows only."""
-        raise NotImplementedError
+    def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:  # noqa: ARG002 - used by other writers
+        """Return a payload with the kept rows only; without a target there are none."""
+        return b""
 
 
 _CHUNK_BYTES = 1024 * 1024  # of decompressed lines

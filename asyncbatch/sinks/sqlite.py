@@ -12,7 +12,8 @@ from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
 from asyncbatch.sinks.column_block import ColumnBlock, json_values, without_negative_zero
 from asyncbatch.sinks.columns import NO_FIELDS, Columns, group_edges, load_salvaging
-from asyncbatch.sinks.database import GENERATED_FLAW, DatabaseSink
+from asyncbatch.sinks.database import GENERATED_FLAW, SavepointSink
+from asyncbatch.sinks.file_database import FileDatabaseSink
 from asyncbatch.sinks.sql import fold, inexactness, quote, removal
 from asyncbatch.sinks.sqlite_schema import (
     TYPES,
@@ -48,7 +49,7 @@ _ADVICE = {
 }
 
 
-class SqliteSink(DatabaseSink):
+class SqliteSink(FileDatabaseSink, SavepointSink):
     """A table of an SQLite database. The sink makes a `key` unique."""
 
     _begin_statement = "BEGIN IMMEDIATE"  # fails if the database cannot be written
@@ -179,7 +180,7 @@ class SqliteSink(DatabaseSink):
 
     def _changes(self, block: ColumnBlock) -> dict[str, ColumnKind]:
         self._guard_texts(block)
-        return super()._changes(block)
+        return self._columns.changes(block, self._is_exact)
 
     def _state(self) -> tuple[ColumnsState, set[str]]:
         return self._columns.state(), set(self._untyped)

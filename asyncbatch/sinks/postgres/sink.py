@@ -9,7 +9,7 @@ from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.base import Refusal
 from asyncbatch.sinks.columns import Written, group_edges, load_salvaging
-from asyncbatch.sinks.database import DatabaseSink
+from asyncbatch.sinks.database import SavepointSink
 from asyncbatch.sinks.postgres.rows import PostgresLoad
 from asyncbatch.sinks.postgres.server import PostgresServer, RetryingReader, Transactions
 from asyncbatch.sinks.postgres.table import (
@@ -51,7 +51,7 @@ _TEXT_CODES = ("22021", "22P05")  # of a NUL character in a text
 _TABLES = ("r", "p")  # relation kinds: table, partitioned table
 
 
-class PostgresSink(DatabaseSink):
+class PostgresSink(SavepointSink):
     """A table of a PostgreSQL database.
 
     The rows since the last commit stay in memory, and are loaded again after a lost connection. The

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ _BLANK = b" \t\r\n"
 _SHORT_TEXT = 2000  # bytes
 
 
-class RecordSlice:
+class RecordSlice(ABC):
     """Consecutive records of one file, from number `first`, which counts from 1.
 
     `is_document`: one document that is one record. `is_invalid_json`: with an `error`, the records
@@ -52,17 +53,17 @@ class RecordSlice:
         self.first = first
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """The size of the records' texts in bytes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def values(self) -> Sequence[Any]:
         """Return the records as Python values."""
-        raise NotImplementedError
 
+    @abstractmethod
     def texts(self) -> Sequence[Text]:
         """Return the records as they stand in the file."""
-        raise NotImplementedError
 
     def compact_texts(self) -> Sequence[Text]:
         """Return the records' texts without white space between their parts."""
