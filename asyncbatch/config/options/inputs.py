@@ -58,6 +58,9 @@ class FileOptions(Options, frozen=True, kw_only=True):
         option("The listed paths end with NUL, as in the output of find -print0.", short="-0"),
     ] = False
     hidden: Annotated[bool, option("Also read hidden files and folders.")] = False
+    gitignore: Annotated[
+        bool, option("Skip files that git ignores: the rules in .gitignore files.")
+    ] = False
     follow_symlinks: Annotated[
         bool, option("Enter symlinked folders (symlinked files are always read).", trusted=True)
     ] = False
