@@ -13,9 +13,10 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+# It has the others too. Most modules of the servers that tests start are never imported.
 .venv/.tested: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	@touch $@
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test]'
+	@touch .venv/.installed .venv/.etl $@
 
 demo: .venv/.installed  ## install, and run the main job on sample_data
 	@echo '$$ asyncbatch run $(SOUND) -b 3 --pause 0.2   # slowed down, to be watched'
