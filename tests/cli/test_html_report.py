@@ -18,6 +18,7 @@ from asyncbatch.cli.render.samples import MAX_POINTS, TimeSeries
 from asyncbatch.core.report import Report
 from tests.commands import PATIENCE, run_command_text
 from tests.conftest import many, python
+from tests.servers.browser import CHROMIUM, Browser
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&amp;\u2028-->"
 VOID = {"meta", "input", "br", "img", "link"}
@@ -369,3 +370,53 @@ def test_other_reports_do_not_load_the_page():
         "print(*(name for name in sys.modules if 'html' in name))"
     )
     assert not re.findall(r"asyncbatch\S*html\S*", finished.stdout), finished.stdout
+
+
+VISIBLE = """
+[...document.querySelectorAll("#each-failure tbody tr")]
+    .filter((row) => !row.hidden).map((row) => row.cells[0].textContent)
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: `apt-get install chromium` brings it")
+async def test_the_page_in_a_browser(run, mixed):
+    run("in", "--report", "r.html", "--report", "r.json")
+    failures = json.loads((mixed / "r.json").read_text())["failures"]
+    async with Browser(mixed) as browser:
+        await browser.open(mixed / "r.html")
+        assert browser.happened("Runtime.exceptionThrown") == []
+        assert browser.happened("Log.entryAdded") == []  # so also an offence against the policy
+        requests = [one["request"]["url"] for one in browser.happened("Network.requestWillBeSent")]
+        assert requests == [(mixed / "r.html").as_uri()]
+        assert await browser.evaluate("document.querySelectorAll('canvas').length") == 1
+
+        # By the keyboard alone: from the skip link to the filter, and to the head of a column.
+        await browser.press("Tab", 9)
+        assert await browser.evaluate("document.activeElement.hash") == "#failures"
+        await browser.press("Enter", 13, "\r")
+        await browser.press("Tab", 9)
+        assert await browser.evaluate("document.activeElement.id") == "filter-text"
+        await browser.ask("Input.insertText", text="LINES")
+        wanted = [one["file"] for one in failures if "lines" in one["file"]]
+        assert await browser.evaluate(VISIBLE) == wanted
+        status = await browser.evaluate("document.getElementById('filter-status').textContent")
+        assert f"{len(wanted)} of {len(failures)} listed failures" in status
+        await browser.evaluate("document.querySelector('#filter-text').select()")
+        await browser.press("Delete", 46)
+        await browser.evaluate("document.querySelector('#each-failure th button').focus()")
+        for direction in ("ascending", "descending"):
+            await browser.press("Enter", 13, "\r")
+            files = sorted((one["file"] for one in failures), reverse=direction == "descending")
+            assert await browser.evaluate(VISIBLE) == files
+            order = "document.querySelector('#each-failure th').getAttribute('aria-sort')"
+            assert await browser.evaluate(order) == direction
+
+        background = "getComputedStyle(document.body).backgroundColor"
+        light = await browser.evaluate(background)
+        dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+        await browser.ask("Emulation.setEmulatedMedia", features=dark)
+        assert await browser.evaluate(background) != light
+        phone = {"width": 375, "height": 700, "deviceScaleFactor": 1, "mobile": True}
+        await browser.ask("Emulation.setDeviceMetricsOverride", **phone)
+        assert await browser.evaluate("document.documentElement.scrollWidth") == 375
+        assert browser.happened("Runtime.exceptionThrown") == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import platform
+import re
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -46,14 +47,9 @@ if TYPE_CHECKING:
 
 HTML_BEGINNING = b"<!DOCTYPE html>\n<!-- A report of asyncbatch "
 
-# A text of JSON in a script element ends at `</script`; U+2028 and U+2029 end a line of JavaScript.
-_JSON_ESCAPES = {
-    "<": "\\u003c",
-    ">": "\\u003e",
-    "&": "\\u0026",
-    "\u2028": "\\u2028",
-    "\u2029": "\\u2029",
-}  # fmt: skip
+# Signs of JSON texts that are written as escapes: those that could end the script element or begin
+# markup, the ends of lines of JavaScript, and signs that control a terminal or the direction of text.
+_UNSAFE = re.compile("[<>&\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
 class Html:
@@ -116,9 +112,7 @@ class Html:
             "windows": self._windows.columns,
         }
         text = msgspec.json.encode(data).decode()
-        for char, escaped in _JSON_ESCAPES.items():
-            text = text.replace(char, escaped)
-        return text.encode()
+        return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
 class _PageFiles(NamedTuple):

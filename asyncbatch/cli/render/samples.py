@@ -120,22 +120,23 @@ class FileSample:
     """
 
     def __init__(self) -> None:
-        self._limit = _HASHES
+        self._limit = 2**32
         self._files: list[SampledFile] = []
 
     def add(self, found: BatchPart) -> None:
         """Add the finished files of a part that belong to the sample."""
         part, limit = found.part, self._limit
-        for index in range(len(part)):
-            number = part.start + index
-            if number * _GOLDEN % _HASHES >= limit or index in part.skipped:
-                continue
-            name, took = _short_name(found.file(index)), round(part.elapsed_ms[index], 3)
-            status = part.status(index)
-            self._files.append(SampledFile(number, name, part.bytes[index], took, status))
-            if len(self._files) > MAX_FILES:
-                self._limit = limit = limit // 2
-                self._files = [one for one in self._files if one.number * _GOLDEN % _HASHES < limit]
+        numbers = range(part.start, part.start + len(part))
+        chosen = [number for number in numbers if number * _GOLDEN & _MASK < limit]
+        for number in chosen:
+            index = number - part.start
+            if index not in part.skipped:
+                name, took = _short_name(found.file(index)), round(part.elapsed_ms[index], 3)
+                status = part.status(index)
+                self._files.append(SampledFile(number, name, part.bytes[index], took, status))
+        while len(self._files) > MAX_FILES:
+            self._limit = limit = limit // 2
+            self._files = [one for one in self._files if one.number * _GOLDEN & _MASK < limit]
 
     @property
     def columns(self) -> dict[str, list[Any]]:
@@ -149,7 +150,7 @@ class FileSample:
         }
 
 
-_HASHES = 2**32
+_MASK = 2**32 - 1
 _GOLDEN = 2654435769  # 2**32 divided by the golden ratio
 
 
