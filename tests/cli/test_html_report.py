@@ -182,6 +182,26 @@ def test_texts_of_the_data_stay_texts(run, files):
     assert not {char for char in page.source if ord(char) < 32 and char != "\n"}
 
 
+def test_all_violations_of_a_record_are_shown(files):
+    schema = {"properties": {"a": {"type": "string"}, "b": {"maximum": 2}}}
+    folder = files({"in/a.json": '{"a": 1,\n "b": 3}', "s.json": json.dumps(schema)})
+    reports = ("--report", "r.html", "--report", "r.json")
+    finished = run_command_text("validate", "in", "--schema", "s.json", *reports, cwd=folder)
+    assert finished.returncode == 1, finished.stderr
+    page, report = Page(folder / "r.html"), json.loads((folder / "r.json").read_text())
+    assert page.data["report"] == report
+    [failure] = report["failures"]
+    [row] = page.rows("Each failure")
+    assert (row["File"], row["Message"]) == ("in/a.json", failure["message"])
+    assert "2 violations" in page.text
+    for one in failure["violations"]:
+        assert f"{one['pointer']} at {one['line']}:{one['column']}: {one['message']}" in page.text
+    [kind] = page.rows("Failures by kind")
+    assert kind == {
+        "Kind": "schema", "Failures": "1", "Meaning": "A record does not fit its JSON Schema.",
+    }  # fmt: skip
+
+
 def test_the_page_refers_to_nothing_and_forbids_other_scripts(run, mixed):
     run("in", "--report", "r.html")
     page = Page(mixed / "r.html")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import msgspec
 
 from asyncbatch._version import __version__
+from asyncbatch.cli.render.findings import MEANINGS
 from asyncbatch.cli.render.html_parts import (
     Cell,
     cards,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 HTML_BEGINNING = b"<!DOCTYPE html>\n<!-- A report of asyncbatch "
 
 # Signs of JSON texts that are written as escapes: those that could end the script element or begin
-# markup, the ends of lines of JavaScript, and signs that control a terminal or the direction of text.
+# markup, ends of lines of JavaScript, and those that control a terminal or the direction of text.
 _UNSAFE = re.compile("[<>&\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
@@ -337,14 +338,17 @@ def _failures(report: AnyReport) -> Iterator[str]:
     if not report.failure_count:
         yield section("failures", "Failures", "<p>No input and no record failed.</p>\n")
         return
-    kinds = [[kind, count] for kind, count in sorted(report.kinds.items())]
+    kinds = [
+        [kind, count, MEANINGS.get(cast("Any", kind), "")]
+        for kind, count in sorted(report.kinds.items())
+    ]
     groups, grouped = group_by_message(report.first_groups)
     parts = [
         failures_note(report.failure_count, len(listed), grouped),
         _FILTER.replace(
-            "KINDS", "".join(f"<option>{shown(str(kind))}</option>" for kind, _ in kinds)
+            "KINDS", "".join(f"<option>{shown(str(kind))}</option>" for kind, *_ in kinds)
         ),
-        table("Failures by kind", [".kind", "#failures"], kinds),
+        table("Failures by kind", [".kind", "#failures", "meaning"], kinds),
         table(
             "Failures by message",
             [".kind", "message", "#failures", "#files", "first place"],

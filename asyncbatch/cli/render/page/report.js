@@ -258,7 +258,7 @@
     addScatter();
     if (!charts.length) {
       document.getElementById("chart-list").append(
-        element("p", {}, "There is too little to draw: the work was over within a second, or it had very few inputs."));
+        element("p", {}, "There is too little to draw: the work was short, it had very few inputs, or this is a merged report."));
       return;
     }
     drawAll();
