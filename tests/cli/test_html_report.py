@@ -135,8 +135,14 @@ def test_the_page_has_the_numbers_of_the_object(run, mixed):
     assert {row["Kind"]: number(row["Failures"]) for row in page.rows("Failures by kind")} == (
         report["failure_kinds"]
     )
-    by_message = page.rows("Failures by message")
-    assert sum(number(row["Failures"]) for row in by_message) == len(report["failures"])
+    by_message = {
+        (row["Kind"], row["Message"]): (number(row["Failures"]), number(row["Files"]))
+        for row in page.rows("Failures by message")
+    }
+    for kind, message in {(one["kind"], one["message"]) for one in report["failures"]}:
+        alike = [one["file"] for one in report["failures"] if one["message"] == message]
+        assert by_message.pop((kind, message)) == (len(alike), len({*alike}))
+    assert by_message == {}
     assert page.facts["asyncbatch"] == __version__
     assert page.facts["Inputs"] == "in"
     assert page.facts["Work"] == "--schema schema.json"
@@ -264,6 +270,8 @@ def test_the_page_is_bounded(run, files):
     assert len(page.rows("Each failure")) == len(page.data["report"]["failures"]) == 1000
     assert number(page.rows("Failures by kind")[0]["Failures"]) == 1500
     assert "The last table lists the first 1,000." in page.text
+    [message] = page.rows("Failures by message")  # all are counted, also those that are not listed
+    assert (message["Failures"], message["Files"]) == ("1,500", "1")
     assert len(page.source) < 1_500_000
 
 

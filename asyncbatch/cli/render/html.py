@@ -20,13 +20,12 @@ from asyncbatch.cli.render.html_parts import (
     definitions,
     failure_details,
     failures_note,
-    group_by_message,
     section,
     shown,
     table,
 )
 from asyncbatch.cli.render.json import report_object
-from asyncbatch.cli.render.samples import FileSample, TimeSeries, WindowSample
+from asyncbatch.cli.render.samples import FileSample, MessageCounts, TimeSeries, WindowSample
 from asyncbatch.cli.text import SummaryOptions, status_line
 from asyncbatch.core.batches import BatchPart
 from asyncbatch.core.report import MAX_LISTED_FAILURES, StreamReport
@@ -34,6 +33,7 @@ from asyncbatch.core.system import usable_cpus
 from asyncbatch.core.units import (
     format_count,
     format_elapsed,
+    format_location,
     format_rate,
     format_seconds,
     format_size,
@@ -62,6 +62,7 @@ class Html:
 
     def __init__(self) -> None:
         self._series, self._files, self._windows = TimeSeries(), FileSample(), WindowSample()
+        self._messages = MessageCounts()
 
     def update(self, report: AnyReport) -> None:
         """Take a point of the charts over time."""
@@ -71,6 +72,7 @@ class Html:
         """Take some of the finished files or windows for charts, and return nothing."""
         if isinstance(found, BatchPart):
             self._files.add(found)
+            self._messages.add(found)
         else:
             part = cast("StreamPart", found)
             self._windows.add(part.schema, part.windows)
@@ -101,7 +103,8 @@ class Html:
         else:
             yield from _sources(report)
             yield from _slowest(report)
-        yield from _failures(report)
+        self._messages.add_groups(report.first_groups)
+        yield from _failures(report, self._messages)
         yield from _settings(report)
 
     def _data(self, report: AnyReport, command: str, exit_code: int) -> bytes:
@@ -314,8 +317,8 @@ def _windows(sample: WindowSample) -> Iterator[str]:
         line = msgspec.json.decode(window_lines(schema, [window]))
         ends = line["window_end"] + (" (partial)" if line.get("partial") else "")
         key, results = (_pairs(line[name]) for name in ("key", "aggregates"))
-        rows.append([line["window_start"], ends, key, window.totals.count, results])
-    heads = [".start", ".end", "key", "#events", "aggregates"]
+        rows.append([line["window_start"], key, window.totals.count, results, ends])
+    heads = [".start", "key", "#events", "aggregates", ".end"]
     caption = f"The last {format_count(len(rows), 'window')}, the newest first"
     yield section("windows", "Windows", table(caption, heads, rows))
 
@@ -332,7 +335,7 @@ def _pairs(values: dict[str, Any]) -> str:
 _MAX_CELL_CHARACTERS = 300
 
 
-def _failures(report: AnyReport) -> Iterator[str]:
+def _failures(report: AnyReport, messages: MessageCounts) -> Iterator[str]:
     """Yield the section of failures: by kind, by message, and each one."""
     listed = report.failures[:MAX_LISTED_FAILURES]
     if not report.failure_count:
@@ -342,7 +345,12 @@ def _failures(report: AnyReport) -> Iterator[str]:
         [kind, count, MEANINGS.get(cast("Any", kind), "")]
         for kind, count in sorted(report.kinds.items())
     ]
-    groups, grouped = group_by_message(report.first_groups)
+    groups = [
+        [one.first.kind, one.first.message, one.count, one.files, format_location(one.first)]
+        for one in messages.frequent
+    ]
+    noun = "file" if isinstance(report, StreamReport) else report.input_noun
+    grouped = sum(one.count for one in messages.frequent)
     parts = [
         failures_note(report.failure_count, len(listed), grouped),
         _FILTER.replace(
@@ -351,7 +359,7 @@ def _failures(report: AnyReport) -> Iterator[str]:
         table("Failures by kind", [".kind", "#failures", "meaning"], kinds),
         table(
             "Failures by message",
-            [".kind", "message", "#failures", "#files", "first place"],
+            [".kind", "message", "#failures", f"#{noun}s", "first place"],
             groups,
             name="messages",
             key="kind",

@@ -6,16 +6,14 @@ from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.core.records import Failure
-from asyncbatch.core.units import format_count, format_location, printable
+from asyncbatch.core.units import format_count, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from asyncbatch.core.tally import FailureGroup
 
 _MAX_VIOLATIONS = 20  # of a failure; the page counts the others
 _MAX_MESSAGE_CHARACTERS = 2000
-_MAX_MESSAGES = 1000  # rows of the table of messages
 
 
 class Cell(NamedTuple):
@@ -143,23 +141,6 @@ def failure_details(failure: Failure) -> Cell:
 def _violation_place(pointer: str, line: int | None, column: int | None) -> str:
     place = ":".join(str(number) for number in (line, column) if number is not None)
     return f"{pointer or 'the record'}{f' at {place}' if place else ''}"
-
-
-def group_by_message(groups: Iterable[FailureGroup]) -> tuple[list[list[Any]], int]:
-    """Return rows of kind, message, failures, files and first place, the most frequent first.
-
-    Also returns the number of failures in them.
-    """
-    rows: dict[tuple[str, str], list[Any]] = {}
-    for group in groups:
-        first = group.first
-        row = rows.setdefault(
-            (first.kind, first.message), [first.kind, first.message, 0, 0, format_location(first)]
-        )
-        row[2] += group.count
-        row[3] += 1
-    frequent = sorted(rows.values(), key=lambda row: -row[2])[:_MAX_MESSAGES]
-    return frequent, sum(row[2] for row in frequent)
 
 
 def failures_note(count: int, listed: int, grouped: int) -> str:

@@ -1,4 +1,4 @@
-"""Bounded samples of a run or stream: its course over time, its files, its windows."""
+"""Bounded samples of a run or stream: its course over time, files, messages, windows."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from asyncbatch.core.report import StreamReport
 from asyncbatch.core.units import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.ledger_entries import FileStatus
+    from asyncbatch.core.records import Failure
     from asyncbatch.core.report import AnyReport
+    from asyncbatch.core.tally import FailureGroup
     from asyncbatch.windows.events import Window, WindowSchema
 
 MAX_POINTS = 600  # points over time; more cannot be told apart in a chart
 MAX_FILES = 2000
+MAX_MESSAGES = 1000
 MAX_WINDOW_BARS = 600
 MAX_RECENT_WINDOWS = 100
 _MAX_NAME_CHARACTERS = 200  # the end of a longer name is kept
@@ -157,6 +160,68 @@ _GOLDEN = 2654435769  # 2**32 divided by the golden ratio
 def _short_name(file: str) -> str:
     shown = printable(file[-_MAX_NAME_CHARACTERS:])
     return shown if len(file) <= _MAX_NAME_CHARACTERS else f"…{shown}"
+
+
+class MessageCount(Struct):
+    """The failures with the same kind and message."""
+
+    order: tuple[int, int, int]  # of `first`: the number of the file, the split, the record
+    first: Failure
+    count: int = 0
+    files: int = 0
+    last_file: int = -1  # the number of the last file with such a failure
+
+
+class MessageCounts:
+    """The failures of a run by kind and message, for the first MAX_MESSAGES of these."""
+
+    def __init__(self) -> None:
+        self._messages: dict[tuple[str, str], MessageCount] = {}
+        # The parts of a split file come between others: the files of each message, by its `id`.
+        self._split_files: set[tuple[int, int]] = set()
+
+    def add(self, found: BatchPart) -> None:
+        """Count the failures of a part. Those of one file follow each other."""
+        split = found.batch.split
+        for number, failure in found.part.failures():
+            order = number, split.number if split else 0, failure.record or 0
+            known = self._get(order, failure)
+            if known is None:
+                continue
+            known.count += 1
+            if order < known.order:
+                known.order, known.first = order, failure
+            if number == known.last_file or (id(known), number) in self._split_files:
+                continue
+            known.files += 1
+            known.last_file = number
+            if split is not None:
+                self._split_files.add((id(known), number))
+
+    def add_groups(self, groups: Iterable[FailureGroup]) -> None:
+        """Count the failures of a report that came in no part."""
+        known = {*self._messages}
+        for group in groups:
+            first = group.first
+            if (first.kind, first.message) in known:
+                continue
+            message = self._get((len(self._messages), 0, 0), first)
+            if message is not None:
+                message.count += group.count
+                message.files += 1
+
+    def _get(self, order: tuple[int, int, int], failure: Failure) -> MessageCount | None:
+        """Return the count of a message, or None if there are too many others."""
+        key = failure.kind, failure.message
+        known = self._messages.get(key)
+        if known is None and len(self._messages) < MAX_MESSAGES:
+            known = self._messages[key] = MessageCount(order, failure)
+        return known
+
+    @property
+    def frequent(self) -> list[MessageCount]:
+        """The counts, the largest first, equal ones in input order."""
+        return sorted(self._messages.values(), key=lambda one: (-one.count, one.order))
 
 
 class _Bar(Struct):

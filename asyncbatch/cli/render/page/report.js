@@ -94,7 +94,7 @@
 
   function options(width, axes, series, scales, onCursor) {
     return {
-      width, height: 220, legend: { show: false }, axes, series, scales,
+      width, height: 220, padding: [12, 32, 0, 0], legend: { show: false }, axes, series, scales,
       cursor: { y: false, points: { size: 7 } },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       hooks: { setCursor: [onCursor] },
