@@ -50,7 +50,7 @@ class MergeFlags(Options, frozen=True, kw_only=True):
     report: Annotated[
         tuple[str, ...],
         option(
-            "Also write a report file: .json (the object), .md, .prom (metrics), .sarif, "
+            "Also write a report file: .html, .json (the object), .md, .prom (metrics), .sarif, "
             ".gitlab.json (code quality).",
             metavar="FILE",
         ),
@@ -158,7 +158,7 @@ def _report_files(paths: "Sequence[str]", inputs: "Sequence[str]") -> "list[Repo
         if os.path.splitext(path)[1] in (".jsonl", ".xml"):
             raise UsageError(
                 f"--report {path}: this format lists each file, which merged reports do not know: "
-                "write a .json, .md, .prom, .sarif or .gitlab.json file"
+                "write a .html, .json, .md, .prom, .sarif or .gitlab.json file"
             )
         if any(os.path.realpath(path) == os.path.realpath(one) for one in inputs):
             raise UsageError(f"--report {path} is one of the reports to merge: name another file")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import aiofiles
 import aiofiles.os
 
+from asyncbatch.cli.render import SamplingRenderer
 from asyncbatch.cli.render.findings import (
     GITLAB_BEGINNINGS,
     SARIF_BEGINNING,
@@ -49,6 +50,7 @@ _BEGINNINGS = (
     b'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="asyncbatch"',
     b"### asyncbatch ",
     b"# HELP asyncbatch_",
+    b"<!DOCTYPE html>\n<!-- A report of asyncbatch ",
 )
 
 
@@ -82,10 +84,17 @@ async def write_failed_reports(
             await ReportFile(path, command=command).finish(report, command, exit_code)
 
 
+def _make_html() -> Renderer:
+    from asyncbatch.cli.render.html import Html
+
+    return Html()
+
+
 # By the ending of the file. A file without an ending, for instance a pipe, gets the JSON object.
 _RENDERERS: dict[str, Callable[[], Renderer]] = {
     "": JsonReport,
     ".gitlab.json": GitlabQuality,
+    ".html": _make_html,
     ".json": JsonReport,
     ".jsonl": JsonLines,
     ".md": Markdown,
@@ -130,8 +139,18 @@ class ReportFile:
         """Whether the format has a line for each failure."""
         return isinstance(self._renderer, JsonLines)
 
+    @property
+    def shows_settings(self) -> bool:
+        """Whether the format has the settings of the run or stream."""
+        return isinstance(self._renderer, SamplingRenderer)
+
     def update(self, report: AnyReport) -> None:
-        """Write the metrics of a stream that runs, if the last write is old enough."""
+        """Take note of a run or stream that goes on.
+
+        Metrics of a stream are written, if the last write is old enough.
+        """
+        if isinstance(self._renderer, SamplingRenderer):
+            self._renderer.update(report)
         if not isinstance(self._renderer, Metrics) or not isinstance(report, StreamReport):
             return
         if is_store_url(self._path) or time.monotonic() - self._last_update < _METRICS_SECONDS:
@@ -239,8 +258,8 @@ def _renderer(path: str, command: str) -> Renderer:
         suffix = ".gitlab.json"
     if command == "stream" and suffix in _OF_FILES:
         raise UsageError(
-            f"--report {path}: a stream has no files to be {_OF_FILES[suffix]}: write .json, "
-            ".jsonl, .md or .prom"
+            f"--report {path}: a stream has no files to be {_OF_FILES[suffix]}: write .html, "
+            ".json, .jsonl, .md or .prom"
         )
     if suffix not in _RENDERERS:
         known = ", ".join(one for one in sorted([*_RENDERERS, ".prom"]) if one)

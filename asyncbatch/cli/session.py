@@ -237,6 +237,10 @@ def run_job(
     run = Run(job, failure_limit=listed, say=shown.log, count_after=shown.count_after, **options)
     run.report.notes += notes
     run.report.slowest_limit = max(MAX_SLOWEST_FILES, shown.slowest or 0)
+    if any(file.shows_settings for file in report_files):
+        from asyncbatch.cli.job_settings import job_settings
+
+        run.report.settings = job_settings(job)
     if command != "validate":
         shown.next_steps = partial(_next_steps, job, command)
     return Session(

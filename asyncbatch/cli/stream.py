@@ -141,6 +141,7 @@ def stream_events(
             "call_concurrency": call.call_concurrency,
             "lists_failures": output.output == "jsonl"
             or any(file.lists_events for file in report_files),
+            "reports_settings": any(file.shows_settings for file in report_files),
         }
         if is_file:
             work = _file_work(context, source, overrides, check, options)

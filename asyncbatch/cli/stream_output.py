@@ -35,12 +35,12 @@ class StreamPart:
     def __init__(
         self, schema: WindowSchema, windows: Sequence[Window], failures: Sequence[Failure]
     ) -> None:
-        self._schema, self.windows, self.failures = schema, windows, failures
+        self.schema, self.windows, self.failures = schema, windows, failures
 
     @property
     def lines(self) -> bytes:
         """A line of JSON for each window."""
-        return window_lines(self._schema, self.windows) if self.windows else b""
+        return window_lines(self.schema, self.windows) if self.windows else b""
 
     def outcomes(self) -> Iterator[Failure | FileResult | Raw]:
         """Yield the failures, then the windows as JSON."""

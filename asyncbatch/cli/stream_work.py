@@ -41,7 +41,8 @@ class StreamWork:
     """One run of a stream, for a session. It is also the WindowConsumer of the run.
 
     `output` takes the parts, and is made by `open`, which starts or resumes the outputs.
-    `lists_failures`: parts have the failures. Raises UsageError.
+    `lists_failures`: parts have the failures; `reports_settings`: the report has the settings.
+    Raises UsageError.
     """
 
     output: StreamOutput
@@ -59,6 +60,7 @@ class StreamWork:
         output: StreamOutputFlags,
         call_concurrency: int,
         lists_failures: bool,
+        reports_settings: bool = False,
     ) -> None:
         _check_output(output.output, delivery.to)
         settings = replace(settings, retries=Retries(failures.retries, failures.retry_delay))
@@ -79,6 +81,13 @@ class StreamWork:
         self.budget = failure_budget(failures.max_failures)
         self.report = StreamReport()
         self._sources, self._options, self._to = sources, output, delivery.to
+        if reports_settings:
+            from asyncbatch.cli.job_settings import stream_settings
+
+            names = [source.name for source in sources]
+            self.report.settings = stream_settings(
+                settings, names, delivery, self.budget, control.workers
+            )
         files = {"--late": late_file, "--dead-letter": dead_file}
         self._delivery = StreamDelivery(delivery, self._stream, sources, files, self.stop)
         self._run = StreamRun(

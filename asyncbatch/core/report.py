@@ -163,6 +163,7 @@ class Report(Struct):
     slowest_limit: int = MAX_SLOWEST_FILES  # the number of files in `slowest`
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     elapsed_s: float = 0.0
+    memory_bytes: int = 0  # of all processes, when it was last measured
     peak_memory_bytes: int = 0
     tally: Tally = field(default_factory=Tally)
     slowest: list[SlowFile] = field(default_factory=list)
@@ -173,6 +174,7 @@ class Report(Struct):
     error: str | None = None  # the reason why the run could not begin, or not go on
     discarded: str | None = None  # the reason why the written rows do not count
     notes: list[str] = field(default_factory=list)  # remarks for the user
+    settings: dict[str, str] = field(default_factory=dict)  # of the job, without secrets
     # in the order of the job, if the run reports its sources
     sources: list[SourceReport] = field(default_factory=list)
     sink: SinkReport | None = None
@@ -334,6 +336,7 @@ class StreamReport(Struct):
     over_budget: bool = False
     error: str | None = None  # the reason why the stream could not begin, or not go on
     notes: list[str] = field(default_factory=list)  # remarks for the user
+    settings: dict[str, str] = field(default_factory=dict)  # of the stream, without secrets
 
     @property
     def status(self) -> StreamStatus:
@@ -341,6 +344,11 @@ class StreamReport(Struct):
         if self.error is not None:
             return "failed"
         return "stopped" if self.stopped else "ended"
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory of all processes, when it was last measured."""
+        return self.memory.current
 
     @property
     def peak_memory_bytes(self) -> int:

@@ -186,6 +186,7 @@ class Run:
         if self._cluster is not None:
             report.crew = self._cluster.status
             workers = Memory(report.crew.peak_memory_bytes, report.crew.peak_memory_bytes)
+        report.memory_bytes = ours.current + workers.current
         report.peak_memory_bytes = max(report.peak_memory_bytes, ours.peak + workers.peak)
         report.elapsed_s = time.perf_counter() - self._started_at
         if self._count_after is not None and report.elapsed_s >= self._count_after:

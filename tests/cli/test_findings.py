@@ -299,13 +299,13 @@ def test_a_run_that_cannot_begin_replaces_what_was_good(run, files):
     assert (folder / "other.gitlab.json").read_text() == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["r.txt", "r.html", "r.sarif.gz", "r.JSON"])
+@pytest.mark.parametrize("name", ["r.txt", "r.htm", "r.sarif.gz", "r.JSON"])
 def test_an_unknown_ending_is_refused(run, files, name):
     folder = files({"in/a.json": "1"})
     outcome = run("in", "--report", name)
     assert outcome.code == 2
     assert f"--report {name}: unknown ending {os.path.splitext(name)[1]}" in outcome.stderr
-    assert ".gitlab.json, .json, .jsonl, .md, .prom, .sarif, .xml" in outcome.stderr
+    assert ".gitlab.json, .html, .json, .jsonl, .md, .prom, .sarif, .xml" in outcome.stderr
     assert not (folder / name).exists()
 
 

@@ -224,7 +224,7 @@ def test_a_file_that_is_not_a_report_is_named_with_the_reason(files, merge, name
     ),
     (("a.json", "link.json"), "link.json is the same file as"),
     (("a.json", "--report", "a.json"), "is one of the reports to merge"),
-    (("a.json", "--report", "all.xml"), "write a .json, .md, .prom, .sarif or .gitlab.json file"),
+    (("a.json", "--report", "all.xml"), "write a .html, .json, .md, .prom, .sarif or"),
     (("a.json", "--report", "nowhere/all.md"), "cannot write nowhere/all.md"),
 ])  # fmt: skip
 def test_contradictory_arguments_are_refused(files, merge, arguments, reason):

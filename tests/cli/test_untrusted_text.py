@@ -17,7 +17,7 @@ NAMES = [
     "##[error]z.json",
     "rtl\u202e.json", "c1\x9b31m.json", "n\n::error::x.json", "r\r::error::x.json",
 ]  # fmt: skip
-REPORTS = ("json", "jsonl", "xml", "md", "prom")
+REPORTS = ("html", "json", "jsonl", "xml", "md", "prom")
 
 
 @pytest.fixture
@@ -79,9 +79,12 @@ def test_reports_have_no_markup_of_strangers(run, folder):
     reports = [word for kind in REPORTS for word in ("--report", f"r.{kind}")]
     outcome = run("in", "--schema", "s.json", "--dead-letter", "d.jsonl", *reports, "-q")
     assert outcome.code == 1
-    for kind in ("xml", "md", "prom"):
+    for kind in ("html", "xml", "md", "prom"):
         text = (folder / f"r.{kind}").read_text()
         assert control_characters(text) == set()
+        if kind == "html":  # it has scripts of its own
+            assert "<script>alert" not in text
+            continue
         shown = re.sub(r"(`+)[^`].*?\1", "", text) if kind == "md" else text  # code is no markup
         assert "<script>" not in shown
     ET.parse(folder / "r.xml")

@@ -178,7 +178,8 @@ def test_secrets_are_shown_nowhere(etl, tmp_path):
             ),
         )
         outcome = etl(
-            pipeline(*sources), "-v", "--report", "r.json", "--report", "r.md",
+            pipeline(*sources), "-v",
+            "--report", "r.json", "--report", "r.md", "--report", "r.html",
             TOKEN="s3cr3t-t0ken", OTHER="p4ssw0rd-value", Q="qu3ry-value",
         )  # fmt: skip
         headers = [seen.headers.get("Authorization") for seen in api.seen]

@@ -1,11 +1,12 @@
-"""Renderers of reports: JSON, JUnit, Markdown, GitHub, SARIF, GitLab, Prometheus.
+"""Renderers of reports: JSON, JUnit, Markdown, HTML, GitHub, SARIF, GitLab, Prometheus.
 
-A renderer returns bytes and writes nothing. May import core, formats and errors.
+A renderer returns bytes and writes nothing. May import core, formats and errors; the HTML page has
+the sentences of the text output, too.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,4 +37,13 @@ class Renderer(Protocol):
 
     def finish(self, report: AnyReport, command: str, exit_code: int) -> Iterable[bytes]:
         """Yield the rest of the document. `command` is the name of the command."""
+        ...
+
+
+@runtime_checkable
+class SamplingRenderer(Renderer, Protocol):
+    """A renderer of the course of the work. It shows the settings, too."""
+
+    def update(self, report: AnyReport) -> None:
+        """Take values of the report, which is that of this moment."""
         ...

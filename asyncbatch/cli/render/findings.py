@@ -34,7 +34,7 @@ SARIF_BEGINNING = b'{"version":"2.1.0","$schema":"https://json.schemastore.org/s
 # The blank tells a report without findings from any other empty array.
 GITLAB_BEGINNINGS = (b'[{"check_name":"asyncbatch/', b"[ ]")
 
-_MEANINGS: dict[FailureKind, str] = {
+MEANINGS: dict[FailureKind, str] = {
     "not_found": "A named file does not exist.",
     "permission": "A file may not be read.",
     "read_error": "A file could not be read to its end.",
@@ -172,7 +172,7 @@ class Sarif(_Findings):
 
 def _rule(rule: str, kind: FailureKind) -> dict[str, Any]:
     _, _, keyword = rule.partition("/")
-    meaning = f"A record breaks {keyword!r} of its JSON Schema." if keyword else _MEANINGS[kind]
+    meaning = f"A record breaks {keyword!r} of its JSON Schema." if keyword else MEANINGS[kind]
     return {"id": rule, "shortDescription": {"text": meaning}}
 
 

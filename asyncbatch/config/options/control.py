@@ -255,8 +255,9 @@ class OutputFlags(Options, frozen=True, kw_only=True):
     report: Annotated[
         tuple[Name, ...],
         option(
-            "Also write a report file: .json (the object), .jsonl (events), .md, .prom (metrics) "
-            "or, but not of a stream, .xml (JUnit), .sarif, .gitlab.json (code quality).",
+            "Also write a report file: .html (a page with charts), .json (the object), .jsonl "
+            "(events), .md, .prom (metrics) or, but not of a stream, .xml (JUnit), .sarif, "
+            ".gitlab.json (code quality).",
             metavar="FILE",
             writes=True,
             main=True,

@@ -840,7 +840,8 @@ def test_a_password_is_never_told(  # noqa: PLR0917 - all by their names
     files({"a.json": '[{"id": 1}, {"id": "\\u0000"}]'})
     finished = run(
         *("a.json", "--to", f"{scheme}://loader:{secret}@127.0.0.1:{port}/{database}"),
-        *("--table", "t", "--report", "r.json", "--report", "r.md", "--output", "jsonl"),
+        *("--table", "t", "--report", "r.json", "--report", "r.md", "--report", "r.html"),
+        *("--output", "jsonl"),
         *("--dead-letter", "bad.jsonl", "--lock"),
         env={"XDG_STATE_HOME": str(tmp_path / "state")},
     )
