@@ -10,6 +10,7 @@ from asyncbatch._version import __version__
 from asyncbatch.cli.command import (
     CommandGroup,
     LockableCommand,
+    ReportingCommand,
     SectionedCommand,
 )
 
@@ -54,7 +55,7 @@ def _load(name: str) -> Any:  # noqa: PLR0911 - one case a command
         case "validate":
             from asyncbatch.cli.validate import EPILOG, validate_files
 
-            return _make(name, validate_files, SectionedCommand, EPILOG)
+            return _make(name, validate_files, ReportingCommand, EPILOG)
         case "etl":
             from asyncbatch.cli.etl import EPILOG, run_etl
 

@@ -12,6 +12,7 @@ from asyncbatch.config.options.control import (
     ConfigFlags,
     FailureFlags,
     LockFlags,
+    MonitorFlags,
     RunOutputFlags,
     StopFlags,
     WorkerFlags,
@@ -72,6 +73,7 @@ def run_etl(
     cluster: ClusterFlags,
     lock: LockFlags,
     failures: FailureFlags,
+    monitor: MonitorFlags,
     print_schema: PrintSchema = False,
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
@@ -130,7 +132,9 @@ def run_etl(
         report_files = open_reports(output.report, job.stores)
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
-    raise typer.Exit(_run(job, pipeline, sources, output, report_files, grace=stop.grace))
+    raise typer.Exit(
+        _run(job, pipeline, sources, output, report_files, monitor=monitor, grace=stop.grace)
+    )
 
 
 def _run(
@@ -140,10 +144,12 @@ def _run(
     output: RunOutputFlags,
     report_files: "list[ReportFile]",
     *,
+    monitor: MonitorFlags,
     grace: float,
 ) -> int:
     """Run the job of a pipeline and return the exit status."""
     from asyncbatch.cli.file_job import limit_notes
+    from asyncbatch.cli.observers import make_observers
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import run_job
 
@@ -163,8 +169,9 @@ def _run(
     if job.limit is not None and job.target is not None and not sources.dry_run:
         notes = limit_notes(job.target)
     return run_job(
-        job, shown, command="etl", report_files=report_files, grace=grace, notes=notes, watched=True
-    )
+        job, shown, command="etl", report_files=report_files, grace=grace, notes=notes,
+        watched=True, observers=() if sources.dry_run else make_observers(monitor, job.budget),
+    )  # fmt: skip
 
 
 def _take_lock(

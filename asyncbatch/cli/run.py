@@ -13,6 +13,7 @@ from asyncbatch.config.options.control import (
     ConfigFlags,
     FailureFlags,
     LockFlags,
+    MonitorFlags,
     RetryFlags,
     RunOutputFlags,
     StopFlags,
@@ -66,6 +67,7 @@ def run_files(
     lock: LockFlags,
     retries: RetryFlags,
     failures: FailureFlags,
+    monitor: MonitorFlags,
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
@@ -174,6 +176,7 @@ def run_files(
         raise typer.BadParameter(str(error)) from None
 
     # Imported after the launch, while the workers start.
+    from asyncbatch.cli.observers import make_observers
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import run_job
 
@@ -182,7 +185,7 @@ def run_files(
     _warn_about_unit(schema.schema, settings, named, shown)
     code = run_job(
         job, shown, command="run", report_files=report_files, grace=stop.grace, launch=launch,
-        work=work,
+        work=work, observers=() if dry_run else make_observers(monitor, job.budget),
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -8,6 +8,7 @@ from asyncbatch.cli.values import failure_budget, memory_plan
 from asyncbatch.config.options.control import (
     ConfigFlags,
     FailureFlags,
+    MonitorFlags,
     RetryFlags,
     RunOutputFlags,
     StopFlags,
@@ -38,6 +39,7 @@ def validate_files(
     stop: StopFlags,
     retries: RetryFlags,
     failures: FailureFlags,
+    monitor: MonitorFlags,
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
@@ -96,11 +98,12 @@ def validate_files(
         raise typer.BadParameter(str(error)) from None
 
     # Imported after the launch, while the workers start.
+    from asyncbatch.cli.observers import make_observers
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import run_job
 
     code = run_job(
         job, Output(output), command="validate", report_files=report_files, grace=stop.grace,
-        launch=launch,
+        launch=launch, observers=make_observers(monitor, job.budget),
     )  # fmt: skip
     raise typer.Exit(code)
