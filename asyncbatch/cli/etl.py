@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from asyncbatch.cli.observers import RunObserver
     from asyncbatch.cli.report_files import ReportFile
     from asyncbatch.config.job import Job
     from asyncbatch.config.pipeline_file.files import PipelineFile
@@ -132,8 +133,14 @@ def run_etl(
         report_files = open_reports(output.report, job.stores)
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
+    from asyncbatch.cli.observers import RunIdentity, make_observers, target_name
+
+    identity = RunIdentity("etl", [file], target_name(job), {"only": sources.only})
+    observers = make_observers(monitor, budget, identity, has_ledger=job.ledger is not None)
+    if sources.dry_run:
+        observers = []
     raise typer.Exit(
-        _run(job, pipeline, sources, output, report_files, monitor=monitor, grace=stop.grace)
+        _run(job, pipeline, sources, output, report_files, observers=observers, grace=stop.grace)
     )
 
 
@@ -144,12 +151,11 @@ def _run(
     output: RunOutputFlags,
     report_files: "list[ReportFile]",
     *,
-    monitor: MonitorFlags,
+    observers: "Sequence[RunObserver]",
     grace: float,
 ) -> int:
     """Run the job of a pipeline and return the exit status."""
     from asyncbatch.cli.file_job import limit_notes
-    from asyncbatch.cli.observers import make_observers
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import run_job
 
@@ -170,7 +176,7 @@ def _run(
         notes = limit_notes(job.target)
     return run_job(
         job, shown, command="etl", report_files=report_files, grace=grace, notes=notes,
-        watched=True, observers=() if sources.dry_run else make_observers(monitor, job.budget),
+        watched=True, observers=observers,
     )  # fmt: skip
 
 

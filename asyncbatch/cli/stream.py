@@ -111,7 +111,7 @@ def stream_events(
     events are counted, never lost silently.
     """
     from asyncbatch.cli import exit_codes
-    from asyncbatch.cli.observers import make_observers
+    from asyncbatch.cli.observers import RunIdentity, make_observers
     from asyncbatch.cli.session import Session
     from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.config.settings import stream_settings
@@ -183,7 +183,12 @@ def stream_events(
         report_files=report_files,
         grace=stop.grace,
         signal_exit=None if control.signal_exit else False,
-        observers=make_observers(monitor, work.budget),
+        observers=make_observers(
+            monitor,
+            work.budget,
+            RunIdentity("stream", source, work.target),
+            has_ledger=work.has_checkpoint,
+        ),
     )
     raise typer.Exit(session.carry_out())
 

@@ -11,6 +11,7 @@ from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.cli.values import failure_budget
 from asyncbatch.core.report import StreamReport
 from asyncbatch.core.retry import Retries
+from asyncbatch.core.secrets import redact_address
 from asyncbatch.core.units import format_count, printable
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline.stream.delivery import StreamDelivery
@@ -79,6 +80,8 @@ class StreamWork:
         self.budget = failure_budget(failures.max_failures)
         self.report = StreamReport()
         self._sources, self._options, self._to = sources, output, delivery.to
+        self.target = None if delivery.to is None else redact_address(delivery.to)
+        self.has_checkpoint = delivery.checkpoint is not None
         files = {"--late": late_file, "--dead-letter": dead_file}
         self._delivery = StreamDelivery(delivery, self._stream, sources, files, self.stop)
         self._run = StreamRun(

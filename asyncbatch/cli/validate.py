@@ -98,12 +98,23 @@ def validate_files(
         raise typer.BadParameter(str(error)) from None
 
     # Imported after the launch, while the workers start.
-    from asyncbatch.cli.observers import make_observers
+    from asyncbatch.cli.observers import RunIdentity, make_observers
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import run_job
 
+    lists = [inputs.files_from] if inputs.files_from else []
+    identity = RunIdentity(
+        "validate",
+        [*(paths or ()), *lists],
+        options={
+            "schema": check.schema,
+            "pattern": inputs.pattern,
+            "exclude": inputs.exclude,
+            "shard": inputs.shard,
+        },
+    )
     code = run_job(
         job, Output(output), command="validate", report_files=report_files, grace=stop.grace,
-        launch=launch, observers=make_observers(monitor, job.budget),
+        launch=launch, observers=make_observers(monitor, job.budget, identity, has_ledger=False),
     )  # fmt: skip
     raise typer.Exit(code)

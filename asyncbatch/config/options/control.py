@@ -215,6 +215,14 @@ class MonitorFlags(Options, frozen=True, kw_only=True):
             main=True,
         ),
     ] = None
+    history: Annotated[
+        bool | None,
+        option(
+            "Add the run to the history that `asyncbatch history` shows.",
+            name="--history/--no-history",
+            default="if the run has a ledger or a checkpoint",
+        ),
+    ] = None
 
 
 class FailureFlags(Options, frozen=True, kw_only=True):
