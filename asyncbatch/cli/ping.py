@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
 
 REQUEST_SECONDS = 5.0  # for the connection, and for each part of the answer
 END_SECONDS = 5.0  # for the last request, and an earlier one that is still on its way
+_RETRY_SECONDS = 0.5  # before the last request is sent again
 _MAX_BODY_CHARACTERS = 4000  # healthchecks.io keeps 100 kB, servers of earlier versions 10 kB
+
+
+class _PingError(Exception):
+    """A request that failed. `is_transient`: another try may help."""
+
+    def __init__(self, reason: str, is_transient: bool) -> None:
+        super().__init__(reason)
+        self.is_transient = is_transient
 
 
 class Ping:
@@ -80,6 +90,24 @@ class Ping:
             self._thread = thread
 
     def _request(self, suffix: str, body: bytes | None, earlier: Thread | None) -> None:
+        if earlier is not None:
+            earlier.join()
+        try:
+            self._open(suffix, body)
+        except _PingError as error:
+            if body is not None and error.is_transient:
+                # A lost success would be a false alarm; a lost start only hides the duration.
+                time.sleep(_RETRY_SECONDS)
+                try:
+                    self._open(suffix, body)
+                except _PingError as again:
+                    error = again
+                else:
+                    return
+            self._error = self._error or str(error)
+
+    def _open(self, suffix: str, body: bytes | None) -> None:
+        """Send a request and receive the answer. Raises _PingError."""
         # urllib, although aiohttp is there with the extra `http`: a ping must need no extra, and
         # is sent too when the event loop has ended. It obeys the proxies of the environment.
         from http.client import HTTPException
@@ -87,8 +115,6 @@ class Ping:
         from urllib.parse import urlsplit, urlunsplit
         from urllib.request import Request, urlopen
 
-        if earlier is not None:
-            earlier.join()
         parts = urlsplit(self._url.reveal())
         path = parts.path.rstrip("/") + suffix
         url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
@@ -100,16 +126,16 @@ class Ping:
             with urlopen(Request(url, body, headers), timeout=REQUEST_SECONDS):  # noqa: S310 - the option takes http and https only
                 return
         except HTTPError as error:
-            reason = f"HTTP status {error.code}"
             error.close()
+            raise _PingError(f"HTTP status {error.code}", error.code >= 500) from None
         except OSError as error:
             cause = getattr(error, "reason", error)  # urllib wraps the errors of sockets
             is_late = isinstance(cause, TimeoutError)
             late = f"no answer within {REQUEST_SECONDS:g} s"
             reason = late if is_late else getattr(cause, "strerror", None) or type(cause).__name__
+            raise _PingError(reason, True) from None
         except (HTTPException, ValueError) as error:
-            reason = type(error).__name__
-        self._error = self._error or reason
+            raise _PingError(type(error).__name__, False) from None
 
 
 def _outcome(report: AnyReport, exit_code: int, budget: FailureBudget | None) -> str:

@@ -23,10 +23,16 @@ class SeenPing(NamedTuple):
 
 
 class PingServer:
-    """See the module. It answers with `status`, or, if it `hangs`, not before it is closed."""
+    """See the module. It answers with `status`, or, if it `hangs`, not before it is closed.
 
-    def __init__(self, *, status: int = 200, hangs: bool = False, location: str = "") -> None:
+    A POST fails with status 503 the first times, as many as `failing`.
+    """
+
+    def __init__(
+        self, *, status: int = 200, hangs: bool = False, location: str = "", failing: int = 0
+    ) -> None:
         self.seen: list[SeenPing] = []
+        self.failing = failing
         self.status, self.location = status, location
         self._may_answer = threading.Event()
         if not hangs:
@@ -39,7 +45,9 @@ class PingServer:
                 path = self.path.replace(f"/ping/{SECRET}", "", 1)
                 server.seen.append(SeenPing(self.command, path, body.decode()))
                 server._may_answer.wait()
-                self.send_response(server.status)
+                fails = self.command == "POST" and server.failing > 0
+                server.failing -= fails
+                self.send_response(503 if fails else server.status)
                 if server.location:
                     self.send_header("Location", server.location)
                 self.end_headers()
