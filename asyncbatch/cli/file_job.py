@@ -220,7 +220,7 @@ _ALLOWED_PARAMETERS = frozenset(
         *("retries", "retry_delay"),
         *("duration", "max_events", "report", "quiet", "grace", "lock", "lock_wait"),
         *("signal_exit", "output", "verbose", "show_failures", "progress"),
-        *("ping", "history"),
+        *("color", "config", "profile", "no_config", "ping", "history"),
         *FLAG_KEYS,
     }
 )

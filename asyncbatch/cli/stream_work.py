@@ -80,7 +80,8 @@ class StreamWork:
         self.budget = failure_budget(failures.max_failures)
         self.report = StreamReport()
         self._sources, self._options, self._to = sources, output, delivery.to
-        self.target = None if delivery.to is None else redact_address(delivery.to)
+        table = f" ({delivery.table})" if delivery.table else ""
+        self.target = None if delivery.to is None else redact_address(delivery.to) + table
         self.has_checkpoint = delivery.checkpoint is not None
         files = {"--late": late_file, "--dead-letter": dead_file}
         self._delivery = StreamDelivery(delivery, self._stream, sources, files, self.stop)

@@ -286,6 +286,25 @@ def test_the_url_comes_from_the_environment_or_a_named_file(pings, files, comman
     assert SECRET not in found.stdout + found.stderr
 
 
+def test_a_stream_of_a_pipeline_file_sends_pings_too(pings, files, command):
+    stream = """
+        [[source]]
+        type = "files"
+        paths = ["in/1.json"]
+        [window]
+        spec = "tumbling:5s"
+        time = "a"
+        [window.aggregates]
+        events = "count"
+    """
+    files(GOOD | {"s.toml": stream, "mine.toml": f'[stream]\nping = "{pings.url}"\n'})
+    finished = command("stream", "s.toml", "--config", "mine.toml", "--color", "never")
+    assert finished.returncode == 0, finished.stderr
+    assert pings.paths == ["/start", ""]
+    assert command("stream", "s.toml", "--ping", pings.url, "--no-config").returncode == 0
+    assert pings.paths == ["/start", ""] * 2
+
+
 def test_the_secret_is_in_no_output_and_no_report(pings, files, command):
     folder = files(BAD | {"mine.toml": f'[run]\nping = "{pings.url}"\n'})
     reports = [f"report{ending}" for ending in (".json", ".jsonl", ".md", ".prom", ".xml")]
