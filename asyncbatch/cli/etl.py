@@ -135,7 +135,9 @@ def run_etl(
         raise typer.BadParameter(str(error)) from None
     from asyncbatch.cli.observers import RunIdentity, make_observers, target_name
 
-    identity = RunIdentity("etl", [file], target_name(job), {"only": sources.only})
+    identity = RunIdentity(
+        "etl", [file], target_name(job), {"only": sources.only}, title=pipeline.name
+    )
     observers = make_observers(monitor, budget, identity, has_ledger=job.ledger is not None)
     if sources.dry_run:
         observers = []

@@ -24,8 +24,18 @@ from asyncbatch.state.history import FailedFile, History, PastRun, history_path
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+EPILOG = """\
+\b
+Examples:
+  asyncbatch history -n 5
+  asyncbatch history show last
+  asyncbatch history diff 41 42
+  asyncbatch history --failed -o json
+"""
+
 history = typer.Typer(
     name="history",
+    epilog=EPILOG,
     cls=CommandGroup,
     add_completion=False,
     rich_markup_mode=None,

@@ -37,16 +37,17 @@ class RunObserver(Protocol):
 
 
 class RunIdentity(NamedTuple):
-    """The identity of a run: runs with the same one are runs of the same job.
+    """The identity of a run: runs with the same `key` are runs of the same job.
 
     `target` contains no secrets. `options` are the settings that distinguish jobs, besides inputs
-    and target.
+    and target. `title` is the name that the user has given to the job.
     """
 
     command: str
     inputs: Sequence[str]
     target: str | None = None
     options: Mapping[str, object] = {}
+    title: str | None = None
 
     @property
     def key(self) -> str:
@@ -59,10 +60,11 @@ class RunIdentity(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The identity as a short text: the inputs and the target."""
+        """The identity as a short text: the title, the inputs and the target."""
         named = ", ".join(map(_redacted, self.inputs[:_MAX_NAMED_INPUTS]))
         more = len(self.inputs) - _MAX_NAMED_INPUTS
         named += f" and {more:,} more" if more > 0 else ""
+        named = named if self.title is None else f"{self.title} ({named})"
         return display_path(named if self.target is None else f"{named} → {self.target}")
 
 

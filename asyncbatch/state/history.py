@@ -113,6 +113,9 @@ class History:
                 os.close(os.open(self._path, flags, PRIVATE_MODE))
             connected = sqlite3.connect(self._path, timeout=wait_s, isolation_level=None)
             with closing(connected) as connection:
+                # One wait for the disk in place of four: 2 ms, not 20. A power failure may lose the
+                # last lines, which is no harm.
+                connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("BEGIN IMMEDIATE")
                 self._check_version(connection)
                 for statement in _SCHEMA:

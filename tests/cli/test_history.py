@@ -39,7 +39,7 @@ ARGUMENTS = {
 NAMES = {
     "run": "in → out.jsonl",
     "validate": "in",
-    "etl": "p.toml → out.jsonl",
+    "etl": "nightly (p.toml) → out.jsonl",
     "stream": "in/2.jsonl → windows.jsonl",
 }
 FILES = {
