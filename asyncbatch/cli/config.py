@@ -168,8 +168,9 @@ def _shown(flag: Flag, value: Any) -> Any:
     if flag.field == "set" and (is_secret_name(name) or ("://" in value and "?" in value)):
         return f"{name}={REDACTED}"
     try:
-        if flag.form == "ping_url" and "$" not in text:
-            return secret_path_url(text).redacted
+        if flag.form == "ping_url":
+            is_variable = text.startswith("${")
+            return text if is_variable else secret_path_url(text).redacted
         return redact_address(str(secret_url(text)) if "://" in text else text)
     except ValueError:
         return REDACTED
