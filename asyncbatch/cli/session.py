@@ -98,7 +98,8 @@ class Session:
         """
         try:
             code = self._carry_out()
-        except BaseException:
+        except BaseException as error:
+            self._note_error(type(error).__name__)
             self._end_observers(exit_codes.FAILURES)
             raise
         self._end_observers(code)
@@ -121,7 +122,13 @@ class Session:
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._output.close()
         to_stderr(f"Error: {message}")
+        self._note_error(message)
         return code
+
+    def _note_error(self, message: str) -> None:
+        """Give the observers a reason, if the error came after the report was written."""
+        report = self._work.report
+        report.error = report.error or message
 
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
@@ -236,6 +243,8 @@ class Session:
     def _leave(self, code: int, wait_s: float = _OBSERVER_SECONDS) -> NoReturn:
         """End the process now. The workers end with it."""
         self._output.close()
+        if code == exit_codes.CLOSED_OUTPUT:
+            self._note_error("the reader closed the output")
         self._end_observers(code, wait_s)
         os._exit(code)
 

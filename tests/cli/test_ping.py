@@ -217,7 +217,20 @@ def test_a_closed_output_is_a_failure(pings, files):
         process.stdout.close()
         assert process.wait(PATIENCE) == 141
     assert pings.paths == ["/start", "/fail"]
-    assert "(exit status 141)" in pings.seen[1].text
+    reason = "Failed (exit status 141): the reader closed the output"
+    assert pings.seen[1].text.startswith(reason)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="writes to /dev/full")
+def test_a_summary_that_cannot_be_written_is_a_failure(pings, files):
+    with open("/dev/full", "wb") as full:
+        finished = subprocess.run(
+            [*COMMAND, "run", ".", "-o", "json", "--ping", pings.url], check=False,
+            cwd=files(many(1)), env=environment(), stdout=full, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    assert finished.returncode == 1
+    assert pings.paths == ["/start", "/fail"]
+    assert pings.seen[1].text.startswith("Failed (exit status 1): cannot continue: ")
 
 
 @pytest.mark.parametrize("status", [404, 500])
