@@ -110,20 +110,26 @@ class Ping:
         """Send a request and receive the answer. Raises _PingError."""
         # urllib, although aiohttp is there with the extra `http`: a ping must need no extra, and
         # is sent too when the event loop has ended. It obeys the proxies of the environment.
+        from base64 import b64encode
         from http.client import HTTPException
         from urllib.error import HTTPError
-        from urllib.parse import urlsplit, urlunsplit
+        from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
         from urllib.request import Request, urlopen
 
         parts = urlsplit(self._url.reveal())
         path = parts.path.rstrip("/") + suffix
-        url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+        user, _, host = parts.netloc.rpartition("@")
+        url = urlunsplit((parts.scheme, host, path, parts.query, ""))
         headers = {"User-Agent": f"asyncbatch/{__version__}"}
         if body is not None:
             headers["Content-Type"] = "text/plain; charset=utf-8"
+        request = Request(url, body, headers)  # noqa: S310 - the option takes http and https only
+        if user:  # urllib takes it for a part of the host
+            basic = b64encode(unquote_to_bytes(user)).decode()
+            request.add_unredirected_header("Authorization", f"Basic {basic}")
         # Messages of exceptions may quote the URL, so only parts that cannot are shown.
         try:
-            with urlopen(Request(url, body, headers), timeout=REQUEST_SECONDS):  # noqa: S310 - the option takes http and https only
+            with urlopen(request, timeout=REQUEST_SECONDS):  # noqa: S310 - as above
                 return
         except HTTPError as error:
             error.close()

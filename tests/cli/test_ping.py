@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+from base64 import b64encode
 
 import pytest
 
@@ -284,6 +285,17 @@ def test_a_redirect_is_followed_and_the_query_is_kept(pings, files, command):
         assert finished.stderr == ""
         assert first.paths == ["/start?create=1", "?create=1"]
     assert [(ping.method, ping.path) for ping in pings.seen] == [("GET", "/elsewhere")] * 2
+
+
+def test_user_and_password_of_the_url_are_for_its_server_only(pings, files, command):
+    files(GOOD)
+    basic = "Basic " + b64encode(b"ann:p@ss").decode()
+    with PingServer(status=302, location=f"{pings.origin}/elsewhere") as first:
+        url = first.url.replace("//", "//ann:p%40ss@", 1)
+        finished = command("run", "in", "--ping", url)
+        assert (finished.returncode, finished.stderr) == (0, "")
+        assert [ping.user for ping in first.seen] == [basic] * 2
+    assert [ping.user for ping in pings.seen] == [None] * 2
 
 
 def test_the_url_comes_from_the_environment_or_a_named_file(pings, files, command):

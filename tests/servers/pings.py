@@ -20,6 +20,8 @@ class SeenPing(NamedTuple):
     method: str
     path: str
     text: str
+    user: str | None
+    """The header `Authorization`."""
 
 
 class PingServer:
@@ -43,7 +45,8 @@ class PingServer:
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 path = self.path.replace(f"/ping/{SECRET}", "", 1)
-                server.seen.append(SeenPing(self.command, path, body.decode()))
+                user = self.headers.get("Authorization")
+                server.seen.append(SeenPing(self.command, path, body.decode(), user))
                 server._may_answer.wait()
                 fails = self.command == "POST" and server.failing > 0
                 server.failing -= fails
