@@ -111,7 +111,7 @@ def _past_run(identity: RunIdentity, report: AnyReport, exit_code: int) -> PastR
         "name": identity.name,
         "status": report.status,
         "exit_code": exit_code,
-        "error": report.error and report.error[:_MAX_ERROR_CHARACTERS],
+        "error": report.error and display_path(report.error[:_MAX_ERROR_CHARACTERS]),
         "elapsed_s": round(report.elapsed_s, 3),  # as in reports
         "rejected": report.tally.rejected,
         "failures": report.failure_count,
@@ -144,7 +144,7 @@ def _failed_files(report: AnyReport) -> list[FailedFile]:
     if not isinstance(report, Report):
         for loss in report.tally.losses:
             counts[loss.file, loss.kind] += 1
-    return [FailedFile(file, kind, count) for (file, kind), count in counts.items()]
+    return [FailedFile(display_path(file), kind, count) for (file, kind), count in counts.items()]
 
 
 def make_observers(

@@ -325,6 +325,15 @@ def test_a_run_that_is_stopped_is_kept_and_one_that_is_killed_is_not(
     assert found == ([("interrupted", 143)] if kept else [])
 
 
+def test_names_that_are_not_utf_8_are_kept(command, tmp_path, listed):
+    (tmp_path / "in").mkdir()
+    (tmp_path / os.fsdecode(b"in/\xff.json")).write_text("{")
+    assert command("run", os.fsdecode(b"in/\xff.json"), "--history").returncode == 1
+    assert command("run", "in/*.toml", os.fsdecode(b"\xfe*.x"), "--history").returncode == 2
+    assert [run["name"] for run in listed()] == ["in/\\xff.json", "in/*.toml, \\xfe*.x"]
+    assert "\\xff.json: invalid_json" in command("history", "show", "1").stdout
+
+
 def test_names_from_data_are_escaped(files, command):
     files({"in/\x1b[31mred.json": "{"})
     command("run", "in/\x1b[31mred.json", "--history")
