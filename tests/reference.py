@@ -11,6 +11,7 @@ from asyncbatch.cli.config import ShowFlags
 from asyncbatch.cli.etl import run_etl
 from asyncbatch.cli.flags import flags
 from asyncbatch.cli.generate import EventFlags
+from asyncbatch.cli.history import HistoryFlags, PastRunFlags
 from asyncbatch.cli.merge_reports import MergeFlags
 from asyncbatch.cli.run import run_files
 from asyncbatch.cli.stream import stream_events
@@ -48,6 +49,8 @@ def groups() -> Iterator[tuple[str, type[Options]]]:
     yield "generate events", EventFlags
     yield "generate events", SimulatorOptions
     yield "merge-reports", MergeFlags
+    yield "history", HistoryFlags
+    yield "history show|diff", PastRunFlags
     yield "config show", ShowFlags
     yield "config show", ConfigFlags
 

@@ -10,6 +10,7 @@ from asyncbatch._version import __version__
 from asyncbatch.cli.command import (
     CommandGroup,
     LockableCommand,
+    ReportingCommand,
     SectionedCommand,
 )
 
@@ -21,6 +22,7 @@ COMMANDS = {
     "stream": "Aggregate events in time windows: counts, sums, averages, percentiles.",
     "init": "Write a commented pipeline file, to edit and run with `asyncbatch etl` or `stream`.",
     "ledger": "Show or clear the ledgers: the records of which inputs are done.",
+    "history": "List past runs, and the files that began or ceased to fail.",
     "config": "Show the options that a configuration file or the environment sets.",
     "merge-reports": "Merge the reports of several runs, for instance of the shards of one job.",
     "generate": "Write example data.",
@@ -54,7 +56,7 @@ def _load(name: str) -> Any:  # noqa: PLR0911 - one case a command
         case "validate":
             from asyncbatch.cli.validate import EPILOG, validate_files
 
-            return _make(name, validate_files, SectionedCommand, EPILOG)
+            return _make(name, validate_files, ReportingCommand, EPILOG)
         case "etl":
             from asyncbatch.cli.etl import EPILOG, run_etl
 
@@ -75,6 +77,8 @@ def _load(name: str) -> Any:  # noqa: PLR0911 - one case a command
             from asyncbatch.cli.config import config as group
         case "ledger":
             from asyncbatch.cli.ledger import ledger as group
+        case "history":
+            from asyncbatch.cli.history import history as group
         case _:
             from asyncbatch.cli.generate import generate as group
     return typer.main.get_group(group)

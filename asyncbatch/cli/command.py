@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -149,31 +150,37 @@ class NotBegunError(typer.Exit):
 
 
 class ReportingCommand(SectionedCommand):
-    """A command that writes its reports also if it cannot begin.
+    """A command that writes its reports, and sends its ping, also if it cannot begin.
 
     Otherwise the metrics of the last good run would stay, and nobody would be alarmed.
     """
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; write the reports of exit status 2."""
+        """Run the command; report an exit status 2."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
-            self._write_reports(ctx, error.message)
+            self._report_failure(ctx.params, error.message)
             raise
         except NotBegunError as error:
-            self._write_reports(ctx, error.reason)
+            self._report_failure(ctx.params, error.reason)
             raise
 
-    def _write_reports(self, ctx: Any, error: str) -> None:
-        paths = ctx.params.get("report")
-        if not paths or ctx.params.get("dry_run") or ctx.params.get("check"):
+    def _report_failure(self, given: Mapping[str, Any], error: str) -> None:
+        if given.get("dry_run") or given.get("check"):
             return
-        import asyncio
+        if paths := given.get("report"):
+            import asyncio
 
-        from asyncbatch.cli.report_files import write_failed_reports
+            from asyncbatch.cli.report_files import write_failed_reports
 
-        asyncio.run(write_failed_reports(paths, self.name or "", error, exit_codes.USAGE))
+            asyncio.run(write_failed_reports(paths, self.name or "", error, exit_codes.USAGE))
+        if given.get("ping"):
+            from asyncbatch.cli.ping import Ping
+            from asyncbatch.config.options.forms import PARSERS
+
+            with suppress(ValueError):  # the wrong option may be --ping itself
+                Ping(PARSERS["ping_url"](given["ping"])).fail(error, exit_codes.USAGE)
 
 
 AUTO_LOCK = "auto"  # The value that `--lock` alone stands for.

@@ -129,13 +129,13 @@ def _values(
         one = variables[key]
         text = one.value_from_envvar(context)
         if text is not None:
-            value = _shown(key, one.type_cast_value(context, text))
+            value = _shown(flag, one.type_cast_value(context, text))
             yield {"option": key, "value": value, "variable": one.envvar}
         elif key in settings and file is not None:
             setting = settings[key]
             yield {
                 "option": key,
-                "value": _shown(key, setting.value),
+                "value": _shown(flag, setting.value),
                 "file": file.path,
                 "line": file.line(setting.path),
                 "table": file.table(setting.path),
@@ -148,20 +148,29 @@ def _place(found: dict[str, Any]) -> str:
     return f"{found['file']}:{found['line']} {found['table']}"
 
 
-def _shown(key: str, value: Any) -> Any:
+def _shown(flag: Flag, value: Any) -> Any:
     """Return a value without passwords; a text with variables as it was written."""
     from asyncbatch.config.options.forms import FromEnvironment
-    from asyncbatch.core.secrets import REDACTED, is_secret_name, redact_address, secret_url
+    from asyncbatch.core.secrets import (
+        REDACTED,
+        is_secret_name,
+        redact_address,
+        secret_path_url,
+        secret_url,
+    )
 
     if isinstance(value, list | tuple):
-        return [_shown(key, one) for one in value]
+        return [_shown(flag, one) for one in value]
     if not isinstance(value, str):
         return value
     text = value.written if isinstance(value, FromEnvironment) else value
     name, _, value = text.partition("=")
-    if key == "set" and (is_secret_name(name) or ("://" in value and "?" in value)):
+    if flag.field == "set" and (is_secret_name(name) or ("://" in value and "?" in value)):
         return f"{name}={REDACTED}"
     try:
+        if flag.form == "ping_url":
+            is_variable = text.startswith("${")
+            return text if is_variable else secret_path_url(text).redacted
         return redact_address(str(secret_url(text)) if "://" in text else text)
     except ValueError:
         return REDACTED

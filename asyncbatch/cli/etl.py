@@ -12,6 +12,7 @@ from asyncbatch.config.options.control import (
     ConfigFlags,
     FailureFlags,
     LockFlags,
+    MonitorFlags,
     RunOutputFlags,
     StopFlags,
     WorkerFlags,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from asyncbatch.cli.observers import RunObserver
     from asyncbatch.cli.report_files import ReportFile
     from asyncbatch.config.job import Job
     from asyncbatch.config.pipeline_file.files import PipelineFile
@@ -72,6 +74,7 @@ def run_etl(
     cluster: ClusterFlags,
     lock: LockFlags,
     failures: FailureFlags,
+    monitor: MonitorFlags,
     print_schema: PrintSchema = False,
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
@@ -130,7 +133,17 @@ def run_etl(
         report_files = open_reports(output.report, job.stores)
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
-    raise typer.Exit(_run(job, pipeline, sources, output, report_files, grace=stop.grace))
+    from asyncbatch.cli.observers import RunIdentity, make_observers, target_name
+
+    identity = RunIdentity(
+        "etl", [file], target_name(job), {"only": sources.only}, title=pipeline.name
+    )
+    observers = make_observers(monitor, budget, identity, has_ledger=job.ledger is not None)
+    if sources.dry_run:
+        observers = []
+    raise typer.Exit(
+        _run(job, pipeline, sources, output, report_files, observers=observers, grace=stop.grace)
+    )
 
 
 def _run(
@@ -140,6 +153,7 @@ def _run(
     output: RunOutputFlags,
     report_files: "list[ReportFile]",
     *,
+    observers: "Sequence[RunObserver]",
     grace: float,
 ) -> int:
     """Run the job of a pipeline and return the exit status."""
@@ -163,8 +177,9 @@ def _run(
     if job.limit is not None and job.target is not None and not sources.dry_run:
         notes = limit_notes(job.target)
     return run_job(
-        job, shown, command="etl", report_files=report_files, grace=grace, notes=notes, watched=True
-    )
+        job, shown, command="etl", report_files=report_files, grace=grace, notes=notes,
+        watched=True, observers=observers,
+    )  # fmt: skip
 
 
 def _take_lock(

@@ -9,7 +9,7 @@ import typer
 from msgspec import Struct
 from msgspec.structs import replace
 
-from asyncbatch.cli import exit_codes
+from asyncbatch.cli.command import NotBegunError
 from asyncbatch.cli.terminal import separate_results, to_stderr
 from asyncbatch.cli.values import has_library, memory_plan, replacing_flags
 from asyncbatch.config.job import (
@@ -220,6 +220,7 @@ _ALLOWED_PARAMETERS = frozenset(
         *("retries", "retry_delay"),
         *("duration", "max_events", "report", "quiet", "grace", "lock", "lock_wait"),
         *("signal_exit", "output", "verbose", "show_failures", "progress"),
+        *("color", "config", "profile", "no_config", "ping", "history"),
         *FLAG_KEYS,
     }
 )
@@ -289,7 +290,7 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
         file = load_stream_file(path, overrides, **replacing_flags(flags, overrides))
     except PipelineFileError as error:
         to_stderr(f"Error: {error}")
-        raise typer.Exit(exit_codes.USAGE) from None
+        raise NotBegunError(str(error)) from None
     settings = _stream_settings(file, tracebacks=bool(context.params.get("verbose")))
     job = FileJob(file, settings)
     stream = StreamCore(settings)

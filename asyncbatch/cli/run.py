@@ -13,6 +13,7 @@ from asyncbatch.config.options.control import (
     ConfigFlags,
     FailureFlags,
     LockFlags,
+    MonitorFlags,
     RetryFlags,
     RunOutputFlags,
     StopFlags,
@@ -66,6 +67,7 @@ def run_files(
     lock: LockFlags,
     retries: RetryFlags,
     failures: FailureFlags,
+    monitor: MonitorFlags,
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
@@ -174,15 +176,24 @@ def run_files(
         raise typer.BadParameter(str(error)) from None
 
     # Imported after the launch, while the workers start.
+    from asyncbatch.cli.observers import RunIdentity, make_observers, target_name
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import run_job
 
+    lists = [path for path in (inputs.files_from, replay.from_dead_letter) if path]
+    identity = RunIdentity(
+        "run",
+        [*(paths or ()), *lists],
+        target_name(job),
+        {"pattern": inputs.pattern, "exclude": inputs.exclude, "shard": inputs.shard},
+    )
+    observers = make_observers(monitor, job.budget, identity, has_ledger=job.ledger is not None)
     make_output, work = (Output, None) if not dry_run else _plan_types()
     shown = make_output(output, stdout_is_taken=target.to == "-")
     _warn_about_unit(schema.schema, settings, named, shown)
     code = run_job(
         job, shown, command="run", report_files=report_files, grace=stop.grace, launch=launch,
-        work=work,
+        work=work, observers=() if dry_run else observers,
     )  # fmt: skip
     raise typer.Exit(code)
 

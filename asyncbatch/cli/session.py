@@ -24,6 +24,7 @@ from asyncbatch.workers.wire import STOP_SIGNALS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+    from asyncbatch.cli.observers import RunObserver
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_files import ReportFile
     from asyncbatch.config.job import Job
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _SNAPSHOT_SECONDS = 0.25
 _SUMMARY_SECONDS = 2.0
+_OBSERVER_SECONDS = 5.0  # for each observer to learn of the end
+_HASTY_SECONDS = 1.0  # the same after a second signal, which stops at once
 _UNWINDING_SECONDS = 4.0  # for the end of cancelled work, which may wait for a stuck thread
 
 
@@ -62,7 +65,8 @@ class Session:
     Call `carry_out` once. `command` is the name of the command in reports. After the first stop
     signal, the work in flight has `grace` seconds to finish. The second ends the process at once.
     `signal_exit` is false if work that a signal has ended keeps its own exit status; None if its
-    failures count more than the signal.
+    failures count more than the signal. The `observers` learn of the begin and, however the
+    session ends, of the end.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Session:
         report_files: Sequence[ReportFile] = (),
         grace: float = 8.0,
         signal_exit: bool | None = True,
+        observers: Sequence[RunObserver] = (),
     ) -> None:
         self._work, self._output = work, output
         self._command, self._budget = command, budget
@@ -82,6 +87,8 @@ class Session:
         self._report_error: SinkError | None = None  # of the first report that failed
         self._signal_exit = signal_exit
         self._signal: int | None = None
+        self._observers = observers
+        self._has_snapshot = False  # whether the report has the counts of the end
 
     def carry_out(self) -> int:
         """Do the work and return the exit status.
@@ -89,6 +96,16 @@ class Session:
         After a signal, or if the reader closed our output, the process ends inside this call:
         a thread that is stuck in a read or a write would block a normal exit.
         """
+        try:
+            code = self._carry_out()
+        except BaseException as error:
+            self._note_error(type(error).__name__)
+            self._end_observers(exit_codes.FAILURES)
+            raise
+        self._end_observers(code)
+        return code
+
+    def _carry_out(self) -> int:
         try:
             return asyncio.run(self._session())
         except UsageError as error:
@@ -105,7 +122,13 @@ class Session:
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._output.close()
         to_stderr(f"Error: {message}")
+        self._note_error(message)
         return code
+
+    def _note_error(self, message: str) -> None:
+        """Give the observers a reason, if the error came after the report was written."""
+        report = self._work.report
+        report.error = report.error or message
 
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
@@ -114,6 +137,8 @@ class Session:
         for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 loop.add_signal_handler(number, self._on_signal, number, work)
+        for observer in self._observers:  # from now on, a signal leads to an end
+            observer.begin()
         is_overdue = False
         try:
             await work
@@ -154,7 +179,7 @@ class Session:
                 file.update(self._work.report)
 
     async def _conclude(self, code: int) -> int:
-        report = self._work.report
+        report, self._has_snapshot = self._work.report, True
         for file in tuple(self._report_files):
             with self._drop_if_unwritable(file):
                 await file.finish(report, self._command, code)
@@ -173,6 +198,7 @@ class Session:
         report.error = str(error)
         code = exit_codes.USAGE if isinstance(error, UsageError) else exit_codes.FAILURES
         self._work.snapshot()
+        self._has_snapshot = True
         for file in tuple(self._report_files):
             if file.is_replaceable:
                 with self._drop_if_unwritable(file):
@@ -196,7 +222,7 @@ class Session:
     def _on_signal(self, number: int, work: asyncio.Task[None]) -> None:
         if self._signal is not None:
             self._output.log("Stopped at once: the work in flight is given up")
-            self._leave(exit_codes.of_signal(self._signal))
+            self._leave(exit_codes.of_signal(self._signal), _HASTY_SECONDS)
         self._signal = number
         self._output.log(
             f"Stopping: finishing the work in flight, for at most {self._grace:g} s "
@@ -214,10 +240,20 @@ class Session:
         code = exit_codes.of_signal(number)
         asyncio.get_running_loop().call_later(_UNWINDING_SECONDS, self._leave, code)
 
-    def _leave(self, code: int) -> NoReturn:
+    def _leave(self, code: int, wait_s: float = _OBSERVER_SECONDS) -> NoReturn:
         """End the process now. The workers end with it."""
         self._output.close()
+        if code == exit_codes.CLOSED_OUTPUT:
+            self._note_error("the reader closed the output")
+        self._end_observers(code, wait_s)
         os._exit(code)
+
+    def _end_observers(self, code: int, wait_s: float = _OBSERVER_SECONDS) -> None:
+        """Tell the observers how the work ended."""
+        if self._observers and not self._has_snapshot:  # the end came in the middle of the work
+            self._work.snapshot()
+        for observer in self._observers:
+            observer.end(self._work.report, code, wait_s)
 
 
 def run_job(
@@ -228,6 +264,7 @@ def run_job(
     report_files: Sequence[ReportFile],
     grace: float,
     notes: Sequence[str] = (),
+    observers: Sequence[RunObserver] = (),
     **options: Any,
 ) -> int:
     """Run a job in a session and return the exit status. `options` are those of `Run`."""
@@ -244,8 +281,9 @@ def run_job(
     if command != "validate":
         shown.next_steps = partial(_next_steps, job, command)
     return Session(
-        run, shown, command=command, budget=job.budget, report_files=report_files, grace=grace
-    ).carry_out()
+        run, shown, command=command, budget=job.budget, report_files=report_files, grace=grace,
+        observers=observers,
+    ).carry_out()  # fmt: skip
 
 
 def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:

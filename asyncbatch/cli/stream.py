@@ -7,7 +7,7 @@ import typer
 
 from asyncbatch.cli.command import open_reports, take_lock
 from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.config.options.control import ConfigFlags, LockFlags, StopFlags
+from asyncbatch.config.options.control import ConfigFlags, LockFlags, MonitorFlags, StopFlags
 from asyncbatch.config.options.pipelines import CheckFlags, OverrideFlags
 from asyncbatch.config.options.streams import (
     PatternOptions,
@@ -94,6 +94,7 @@ def stream_events(
     call: CallFlags,
     schema: SchemaFlags,
     failures: StreamFailureFlags,
+    monitor: MonitorFlags,
     control: StreamControlFlags,
     stop: StopFlags,
     lock: LockFlags,
@@ -110,6 +111,7 @@ def stream_events(
     events are counted, never lost silently.
     """
     from asyncbatch.cli import exit_codes
+    from asyncbatch.cli.observers import RunIdentity, make_observers
     from asyncbatch.cli.session import Session
     from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.config.settings import stream_settings
@@ -182,6 +184,12 @@ def stream_events(
         report_files=report_files,
         grace=stop.grace,
         signal_exit=None if control.signal_exit else False,
+        observers=make_observers(
+            monitor,
+            work.budget,
+            RunIdentity("stream", source, work.target),
+            has_ledger=work.has_checkpoint,
+        ),
     )
     raise typer.Exit(session.carry_out())
 

@@ -11,6 +11,7 @@ from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.cli.values import failure_budget
 from asyncbatch.core.report import StreamReport
 from asyncbatch.core.retry import Retries
+from asyncbatch.core.secrets import redact_address
 from asyncbatch.core.units import format_count, printable
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline.stream.delivery import StreamDelivery
@@ -88,6 +89,9 @@ class StreamWork:
             self.report.settings = stream_settings(
                 settings, names, delivery, self.budget, control.workers
             )
+        table = f" ({delivery.table})" if delivery.table else ""
+        self.target = None if delivery.to is None else redact_address(delivery.to) + table
+        self.has_checkpoint = delivery.checkpoint is not None
         files = {"--late": late_file, "--dead-letter": dead_file}
         self._delivery = StreamDelivery(delivery, self._stream, sources, files, self.stop)
         self._run = StreamRun(

@@ -8,6 +8,7 @@ from asyncbatch.cli.values import failure_budget, memory_plan
 from asyncbatch.config.options.control import (
     ConfigFlags,
     FailureFlags,
+    MonitorFlags,
     RetryFlags,
     RunOutputFlags,
     StopFlags,
@@ -38,6 +39,7 @@ def validate_files(
     stop: StopFlags,
     retries: RetryFlags,
     failures: FailureFlags,
+    monitor: MonitorFlags,
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
@@ -96,11 +98,23 @@ def validate_files(
         raise typer.BadParameter(str(error)) from None
 
     # Imported after the launch, while the workers start.
+    from asyncbatch.cli.observers import RunIdentity, make_observers
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import run_job
 
+    lists = [inputs.files_from] if inputs.files_from else []
+    identity = RunIdentity(
+        "validate",
+        [*(paths or ()), *lists],
+        options={
+            "schema": check.schema,
+            "pattern": inputs.pattern,
+            "exclude": inputs.exclude,
+            "shard": inputs.shard,
+        },
+    )
     code = run_job(
         job, Output(output), command="validate", report_files=report_files, grace=stop.grace,
-        launch=launch,
+        launch=launch, observers=make_observers(monitor, job.budget, identity, has_ledger=False),
     )  # fmt: skip
     raise typer.Exit(code)

@@ -51,6 +51,18 @@ def secret_url(text: str) -> Secret:
     return Secret(text, urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment)))
 
 
+def secret_path_url(text: str) -> Secret:
+    """Return a URL that is shown as its scheme and host: the path is the secret.
+
+    Raises ValueError if `text` is not a URL.
+    """
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    return Secret(text, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…")
+
+
 def _redact_pair(pair: str) -> str:
     name, equals, value = pair.partition("=")
     return f"{name}={REDACTED}" if equals and value and is_secret_name(name) else pair

@@ -12,6 +12,7 @@ from asyncbatch.config.options.declare import (
     Name,
     Natural,
     Options,
+    PingUrl,
     Seconds,
     option,
 )
@@ -195,6 +196,31 @@ class LockFlags(Options, frozen=True, kw_only=True):
         option(
             "Wait up to DURATION for the lock.",
             metavar="DURATION",
+        ),
+    ] = None
+
+
+class MonitorFlags(Options, frozen=True, kw_only=True):
+    """The services that learn of a run."""
+
+    panel: ClassVar[str] = "Monitoring"
+
+    ping: Annotated[
+        PingUrl | None,
+        option(
+            "Send a request to URL/start at the start, to URL after exit status 0, and else to "
+            "URL/fail with the status and the counts, as healthchecks.io expects.",
+            metavar="URL",
+            trusted=True,
+            main=True,
+        ),
+    ] = None
+    history: Annotated[
+        bool | None,
+        option(
+            "Add the run to the history that `asyncbatch history` shows.",
+            name="--history/--no-history",
+            default="if the run has a ledger or a checkpoint",
         ),
     ] = None
 

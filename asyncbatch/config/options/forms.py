@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.config.options.declare import RATE_PATTERN
-from asyncbatch.core.secrets import Secret, secret_url
+from asyncbatch.core.secrets import Secret, secret_path_url, secret_url
 from asyncbatch.core.units import parse_duration, parse_size, printable
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.positions import format_pointer, parse_pointer
@@ -176,6 +176,10 @@ def _http_url(value: Any) -> Secret:
     return url
 
 
+def _ping_url(value: Any) -> Secret:
+    return secret_path_url(_http_url(value).reveal())
+
+
 def _target_name(value: Any) -> Secret:
     text = _require_text(value, "the name of a target, in quotes")
     return secret_url(text) if "://" in text else Secret(text, text)
@@ -208,6 +212,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "time": _time,
     "origin": _origin,
     "http_url": _http_url,
+    "ping_url": _ping_url,
     "target_name": _target_name,
     "secret": _secret,
     "count": _count,
