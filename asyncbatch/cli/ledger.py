@@ -26,7 +26,7 @@ ledger = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Show or clear the ledgers: the records of which inputs are done.",
+    help="Show or clear ledgers: the lists of inputs that are done.",
 )
 
 Target = Annotated[
@@ -38,7 +38,12 @@ Target = Annotated[
 ]
 Job = Annotated[
     str | None,
-    typer.Option("--job", metavar="JOB", help="Only this job, by the name that `show` prints."),
+    typer.Option(
+        "--job",
+        metavar="JOB",
+        help="Choose one job, by the name that `show` prints.",
+        show_envvar=False,
+    ),
 ]
 
 
@@ -47,7 +52,9 @@ def show(
     target: Target = None,
     *,
     job: Job = None,
-    files: Annotated[bool, typer.Option("--files", help="List each input.")] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="List each input.", show_envvar=False)
+    ] = False,
 ) -> None:
     """Show the jobs and their numbers of inputs. With --files, list each input."""
     paths = _default_ledgers() if target is None else [_ledger_path(target)]

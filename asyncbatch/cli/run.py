@@ -35,7 +35,7 @@ EPILOG = """\
 \b
 Examples:
   asyncbatch run exports/
-  asyncbatch run exports/ --schema user.schema.json --dead-letter misfits.jsonl
+  asyncbatch run exports/ --schema user.schema.json --dead-letter bad.jsonl
   asyncbatch run exports/ --jq 'select(.active) | {id}' --to active.jsonl
   asyncbatch run exports/ --call clean.py:clean --to cleaned/
   asyncbatch run exports/ --to sqlite:///u.db --table users --key id

@@ -70,9 +70,9 @@ Examples:
   asyncbatch stream simulate: --duration 15s
   tail -F app.log | asyncbatch stream - --time timestamp --by event_type
   asyncbatch stream app.log --follow --idle-timeout 10s
-  asyncbatch stream eu.jsonl us.jsonl incoming/ --window tumbling:1m --max-keys 500
-  asyncbatch stream events.jsonl --window hopping:1m/10s --agg p95:latency --lateness 2s
-  asyncbatch stream events.jsonl --window session:30s --by user_id --late late.jsonl
+  asyncbatch stream eu.jsonl us.jsonl incoming/ --window tumbling:1m
+  asyncbatch stream events.jsonl --window hopping:1m/10s --agg p95:latency
+  asyncbatch stream events.jsonl --window session:30s --late late.jsonl
   asyncbatch stream shop.toml --check
 
 On a terminal it shows a table. Elsewhere it prints a line of JSON for each window and key, as soon

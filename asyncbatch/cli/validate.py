@@ -20,9 +20,9 @@ EPILOG = """\
 \b
 Examples:
   asyncbatch validate config/ --schema config.schema.json
-  asyncbatch validate data/ --schema data.schema.json -o github --report junit.xml
-  asyncbatch validate data/ --schema a.json --ref https://example.com/schemas=copies/
-  curl -s https://example.com/x.json | asyncbatch validate - --schema x.schema.json
+  asyncbatch validate data/ --schema x.json -o github --report junit.xml
+  asyncbatch validate data/ --schema x.json --ref https://example.com/a=copies/
+  curl -s https://example.com/a.json | asyncbatch validate - --schema x.json
 
 Exit status: 0 all documents fit (or within --max-failures), 1 some do not, 2 wrong usage or
 nothing matched, 130/143 interrupted.
