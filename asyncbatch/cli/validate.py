@@ -21,7 +21,7 @@ EPILOG = """\
 Examples:
   asyncbatch validate config/ --schema config.schema.json
   asyncbatch validate data/ --schema x.json -o github --report junit.xml
-  asyncbatch validate data/ --schema x.json --ref https://example.com/a=copies/
+  asyncbatch validate in/ --schema x.json --ref https://example.com/a=copies/
   curl -s https://example.com/a.json | asyncbatch validate - --schema x.json
 
 Exit status: 0 all documents fit (or within --max-failures), 1 some do not, 2 wrong usage or
