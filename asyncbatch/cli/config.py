@@ -70,7 +70,7 @@ def show(
     Passwords are not shown.
     """
     if command not in (None, *COMMANDS):
-        raise typer.BadParameter(f"{command} has no options in a file: {', '.join(COMMANDS)} have")
+        raise typer.BadParameter(f"{command} is not a command with options: {', '.join(COMMANDS)}")
     notes: list[str] = []
     file, profile = open_config(
         source.config, source.profile, no_config=source.no_config, notes=notes

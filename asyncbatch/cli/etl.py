@@ -114,7 +114,7 @@ def run_etl(
         )
 
     from asyncbatch.cli.file_job import etl_job
-    from asyncbatch.errors import UsageError
+    from asyncbatch.errors import UsageError, error_reason
 
     try:
         job = etl_job(
@@ -129,7 +129,7 @@ def run_etl(
         )
         report_files = open_reports(output.report, job.stores)
     except (UsageError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(error_reason(error)) from None
     raise typer.Exit(_run(job, pipeline, sources, output, report_files, grace=stop.grace))
 
 
@@ -150,7 +150,7 @@ def _run(
     to_stdout = job.target is not None and job.target.form == "stdout"
     if to_stdout and output.output != "text":
         raise typer.BadParameter(
-            f"sink.to = '-' and --output {output.output} both write to standard output"
+            f"sink.to = '-' and --output {output.output} both write to standard output: choose one"
         )
     if sources.dry_run:
         from asyncbatch.cli.preview import PreviewOutput
@@ -181,7 +181,7 @@ def _take_lock(
     """Take the lock of a pipeline, or exit with the status for a held lock."""
     from asyncbatch.cli.command import take_lock
     from asyncbatch.core.secrets import redact_address
-    from asyncbatch.errors import UsageError
+    from asyncbatch.errors import UsageError, error_reason
 
     dead_letters = [pipeline.dead_letter.to] if pipeline.dead_letter else []
     destination = str(pipeline.sink.to)
@@ -197,7 +197,7 @@ def _take_lock(
             quiet=output.quiet,
         )
     except (UsageError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(error_reason(error)) from None
 
 
 def _load_pipeline(

@@ -86,6 +86,7 @@ def _write(simulator: "Simulator", count: int, to: str) -> None:
     from asyncbatch.errors import (
         SinkError,
         UsageError,
+        error_reason,
     )
     from asyncbatch.storage.atomic import AtomicFile
 
@@ -103,7 +104,7 @@ def _write(simulator: "Simulator", count: int, to: str) -> None:
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
     except (OSError, SinkError) as error:
-        to_stderr(f"Error: cannot continue: {error}")
+        to_stderr(f"Error: cannot continue: {error_reason(error)}")
         os._exit(exit_codes.FAILURES)
 
 

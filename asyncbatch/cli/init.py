@@ -53,5 +53,7 @@ def write_pipeline(
     except FileExistsError:
         raise typer.BadParameter(f"{file} exists already; --force overwrites it") from None
     except OSError as error:
-        raise typer.BadParameter(f"{file}: {error.strerror or error}") from None
+        from asyncbatch.storage.atomic import write_reason
+
+        raise typer.BadParameter(f"cannot write {file}: {write_reason(file, error)}") from None
     print_note(f"wrote {file}; check it with `asyncbatch {kind} {file} --check`")

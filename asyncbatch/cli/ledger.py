@@ -122,10 +122,12 @@ def _ledger_path(target: str) -> str:
         return target
     try:
         form, location = parse_location(target)
-    except UsageError as error:
+    except UsageError:
         if os.path.isfile(target):
             return target
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(
+            f"{printable(target)} is neither a ledger file nor a target: give the value of --to"
+        ) from None
     if form == "postgres":
         return target
     return location if form in ("sqlite", "duckdb") else default_path(location, "", None)

@@ -74,6 +74,7 @@ def merge_reports(
     from asyncbatch.errors import (
         SinkError,
         UsageError,
+        error_reason,
     )
 
     try:
@@ -83,7 +84,7 @@ def merge_reports(
     except BrokenPipeError:  # the rest of the buffer cannot be written either
         os._exit(exit_codes.CLOSED_OUTPUT)
     except (SinkError, OSError) as error:
-        to_stderr(f"Error: cannot continue: {error}")
+        to_stderr(f"Error: cannot continue: {error_reason(error)}")
         code = exit_codes.FAILURES
     raise typer.Exit(code)
 

@@ -80,7 +80,7 @@ def run_files(
     from asyncbatch.config.settings import file_settings, inputs_of
     from asyncbatch.core.retry import Retries
     from asyncbatch.core.settings import Sizes
-    from asyncbatch.errors import UsageError
+    from asyncbatch.errors import UsageError, error_reason
     from asyncbatch.pipeline.launch import Launch
 
     dry_run = batches.dry_run
@@ -88,7 +88,7 @@ def run_files(
         refuse_results(output)
     if target.to == "-" and output.output != "text":
         raise typer.BadParameter(
-            f"--to - and --output {output.output} both write to standard output"
+            f"--to - and --output {output.output} both write to standard output: choose one"
         )
     if lock.lock_wait is not None and lock.lock is None:
         raise typer.BadParameter("--lock-wait needs --lock")
@@ -171,7 +171,7 @@ def run_files(
         report_files = open_reports(output.report, files.stores)
         launch.start()
     except (UsageError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(error_reason(error)) from None
 
     # Imported after the launch, while the workers start.
     from asyncbatch.cli.output import Output

@@ -113,7 +113,7 @@ def stream_events(
     from asyncbatch.cli.session import Session
     from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.config.settings import stream_settings
-    from asyncbatch.errors import LockHeldError, UsageError
+    from asyncbatch.errors import LockHeldError, UsageError, error_reason
     from asyncbatch.windows.spec import parse_window
 
     is_file = any(one.endswith(".toml") for one in source)
@@ -172,7 +172,7 @@ def stream_events(
         to_stderr(f"Error: {error}")
         raise typer.Exit(exit_codes.LOCKED) from None
     except (UsageError, ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(error_reason(error)) from None
     session = Session(
         work,
         work.output,

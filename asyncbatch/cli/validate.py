@@ -53,7 +53,7 @@ def validate_files(
     from asyncbatch.config.settings import file_settings, inputs_of
     from asyncbatch.core.retry import Retries
     from asyncbatch.core.settings import Sizes
-    from asyncbatch.errors import UsageError
+    from asyncbatch.errors import UsageError, error_reason
     from asyncbatch.pipeline.launch import Launch
     from asyncbatch.transforms.schema import load_schema
 
@@ -93,7 +93,7 @@ def validate_files(
         report_files = open_reports(output.report, files.stores)
         launch.start()
     except (UsageError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(error_reason(error)) from None
 
     # Imported after the launch, while the workers start.
     from asyncbatch.cli.output import Output

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.storage.atomic import PRIVATE_MODE, PUBLIC_MODE
+from asyncbatch.storage.atomic import PRIVATE_MODE, PUBLIC_MODE, write_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,8 @@ class AppendFile:
                 with suppress(PermissionError):  # the file of another user, who chose its mode
                     os.fchmod(self._descriptor, PRIVATE_MODE)
         except OSError as error:
-            raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
+            reason = write_reason(self.path, error)
+            raise UsageError(f"cannot write {self.path}: {reason}") from None
 
     def check_regular(self) -> None:
         """Raise UsageError for a pipe or a device, which cannot be truncated."""

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 
 from asyncbatch.core.system import install_command
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, environment, run_command_text
 from tests.processes import wait_until
 
 
@@ -123,3 +123,34 @@ def test_the_second_signal_says_that_it_stops_at_once(files):
         assert process.wait(PATIENCE) == 130
     assert first.startswith(b"Stopping: ")
     assert rest == b"Stopped at once: the work in flight is given up\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run",), "Error: no input: name a folder, a file, a glob, '-' or --files-from"),
+        (("run", ".", "-w", "many"), "'--workers' / '-w' / '-j': 'many' is not a whole number"),
+        (("run", ".", "-b", "0"), "'--batch-size' / '-b': is 0, but must be at least 1"),
+        (("stream", "simulate:", "--rate", "x"), "'--rate': 'x' is not a number"),
+        (("run", ".", "--profile", "p"), "Invalid value for '--profile': 'p': there is no"),
+        (("run", "--from-dead-letter", "no.jsonl"), "Error: no.jsonl: No such file or directory"),
+        (("run", ".", "--to", "no/a.jsonl"), "cannot write no/a.jsonl: there is no folder no"),
+        (("run", ".", "--lock=no/a.lock"), "--lock no/a.lock: there is no folder no"),
+        (("run", ".", "--to", "a.db"), "for an SQLite database write sqlite:///a.db"),
+        (("run", ".", "--to", "a.duckdb"), "for a DuckDB database write duckdb:///a.duckdb"),
+        (("run", ".", "--to", "a.json"), "for JSON Lines write a.jsonl, for JSON files like"),
+        (("run", ".", "--to", "a.xlsx"), "for a spreadsheet write a.csv"),
+        (("run", ".", "--to", "-", "-o", "json"), "both write to standard output: choose one"),
+        (("run", ".", "--resume", "--force"), "exclude each other: choose one"),
+        (("stream", "simulate"), "for example events write simulate:"),
+        (("stream", "-", "--late", "no/a"), "cannot write no/a: there is no folder no"),
+        (("etl", "no.toml"), "`asyncbatch init no.toml` writes an example"),
+        (("ledger", "show", "no.db"), "no.db is neither a ledger file nor a target"),
+    ],
+)
+def test_an_error_of_usage_tells_the_reason_and_the_next_step(files, arguments, told):
+    folder = files({"a.json": '{"id": 1}'})
+    ran = run_command_text(*arguments, cwd=folder)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert told in ran.stderr
+    assert "Errno" not in ran.stderr

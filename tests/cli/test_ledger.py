@@ -101,7 +101,7 @@ def test_a_file_that_is_not_a_ledger_is_an_error(files, ledger):
         "text.db": "cannot read the ledger",
         "none.ledger": "No such file",
         "out.jsonl": "no ledger at",
-        "nonsense": "unknown kind of target",
+        "nonsense": "neither a ledger file nor a target",
     }.items():
         shown = ledger("show", name)
         assert shown.returncode == 2

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from asyncbatch.core.units import format_size
+from asyncbatch.errors import error_reason
 from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.formats.positions import TextPosition, locate_byte
 
@@ -123,6 +124,8 @@ def _connection_reason(error: Exception) -> tuple[Reason, str]:
             return "truncated", "the connection was closed in the middle of the response"
         case aiohttp.ClientSSLError():
             return "tls", f"the TLS connection failed: {error}"
+        case aiohttp.ClientConnectorError(host=host, port=port, os_error=cause):
+            return "network", f"cannot connect to {host}, port {port}: {error_reason(cause)}"
         case aiohttp.ClientResponseError(status=status, message=message):  # its text has the URL
             return "network", f"the connection failed: {message} ({status})"
         case aiohttp.InvalidURL():
