@@ -354,7 +354,7 @@ def test_a_target_that_is_lost_while_nothing_comes(live, tmp_path):
         (("--to", "fifo.jsonl", "--checkpoint", "c.json"), "is not a regular file"),
         (("--late", "fifo.jsonl", "--checkpoint", "c.json"), "is not a regular file"),
         (("--checkpoint-every", "1s"), "needs --checkpoint"),
-        (("--checkpoint", "no/such/c.json"), "No such file"),
+        (("--checkpoint", "no/such/c.json"), "there is no folder no/such"),
         (("--checkpoint", "other.json"), "is not a checkpoint, but has content"),
     ],
 )
