@@ -76,7 +76,7 @@ def run_etl(
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
-    """Run a pipeline file: load records from APIs and files into a target.
+    """Run a pipeline file: load APIs and files into a target.
 
     The whole file is checked before anything runs. Inputs that are already done are skipped.
     """

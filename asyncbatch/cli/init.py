@@ -41,7 +41,10 @@ _STARTING = {"etl": "starting.toml", "stream": "starting_stream.toml"}
 def write_pipeline(
     file: File = "pipeline.toml", *, kind: Kind = "etl", force: Force = False
 ) -> None:
-    """Write a commented pipeline file, to edit and run with `asyncbatch etl` or `stream`."""
+    """Write an example of a pipeline file, to edit.
+
+    `asyncbatch etl FILE` or `asyncbatch stream FILE` runs it.
+    """
     from asyncbatch.config import pipeline_file
 
     starting = os.path.join(os.path.dirname(pipeline_file.__file__), _STARTING[kind])

@@ -12,7 +12,7 @@ import typer
 
 from asyncbatch.cli.command import CommandGroup, SectionedCommand, print_note
 from asyncbatch.cli.terminal import is_terminal
-from asyncbatch.core.units import printable
+from asyncbatch.core.units import format_count, printable
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def clear(
 ) -> None:
     """Forget which inputs are done, so that the next run repeats them. Outputs stay."""
     with _open_ledger(_ledger_path(target), writes=True) as inspected:
-        print_note(f"forgot {inspected.clear(job):,} inputs")
+        print_note(f"forgot {format_count(inspected.clear(job), 'input')}")
 
 
 @ledger.command(cls=SectionedCommand)

@@ -65,7 +65,7 @@ def merge_reports(
     *,
     options: MergeFlags,
 ) -> None:
-    """Merge the reports of several runs, for instance of all shards of a job.
+    """Merge the reports of several runs, or of shards.
 
     Counts are added. The time runs from the earliest start to the latest end. The memory is the
     highest peak of any run.

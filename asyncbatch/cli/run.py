@@ -69,11 +69,11 @@ def run_files(
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
-    """Process JSON files in bounded, concurrent batches and report each failure.
+    """Process many JSON files at once, and report each failure.
 
-    A record is an element of a top-level array, a line of JSON Lines, or else the whole document.
-    Records can be transformed, checked and written to files or tables. A failure is reported with
-    its file, line, column and reason.
+    Files are read in concurrent batches, which bound memory. A record is an element of a top-level
+    array, a line of JSON Lines, or else the whole document. Records can be transformed, checked and
+    written to files or tables. A failure is reported with its file, line, column and reason.
     """
     # Imported late so that --help stays fast. Modules that the launch does not need come later.
     from asyncbatch.config.job import FileSource, Job

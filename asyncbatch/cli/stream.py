@@ -104,10 +104,10 @@ def stream_events(
     output: StreamOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
-    """Aggregate events in time windows: counts, sums, averages, percentiles.
+    """Count and sum events in time windows.
 
-    Windows follow the time of the events, so a replay gives the same windows. Late and invalid
-    events are counted, never lost silently.
+    Averages, extremes and percentiles work, too. Windows follow the time of the events, so a replay
+    gives the same windows. Late and invalid events are counted, never lost silently.
     """
     from asyncbatch.cli import exit_codes
     from asyncbatch.cli.session import Session

@@ -41,11 +41,11 @@ def validate_files(
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
-    """Check JSON documents against a JSON Schema, each as a whole.
+    """Check JSON documents against a JSON Schema.
 
-    A document is a file, also if it is an array; in JSON Lines it is a line. Nothing is fetched: a
-    reference to an address needs --ref. A failure is reported with its file, line, column, JSON
-    Pointer and rule.
+    A document is a whole file, also if it is an array; in JSON Lines it is a line. Nothing is
+    fetched: a reference to an address needs --ref. A failure is reported with its file, line,
+    column, JSON Pointer and rule.
     """
     # Imported late so that --help stays fast.
     from asyncbatch.cli.job import parse_references

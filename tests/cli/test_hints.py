@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -125,6 +126,13 @@ def test_the_second_signal_says_that_it_stops_at_once(files):
     assert rest == b"Stopped at once: the work in flight is given up\n"
 
 
+REFUSED = """\
+name = "p"
+source = [{{ type = "http", urls = ["http://127.0.0.1:{port}/"], retries = 0 }}]
+sink = {{ to = "o.jsonl" }}
+"""
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -154,3 +162,12 @@ def test_an_error_of_usage_tells_the_reason_and_the_next_step(files, arguments, 
     assert (ran.returncode, ran.stdout) == (2, "")
     assert told in ran.stderr
     assert "Errno" not in ran.stderr
+
+
+def test_a_refused_connection_names_its_host_and_port(files):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # closed when the command runs
+    folder = files({"p.toml": REFUSED.format(port=port)})
+    ran = run_command_text("etl", "p.toml", "-q", cwd=folder)
+    assert ran.returncode == 1
+    assert f"cannot connect to 127.0.0.1, port {port}: Connection refused" in ran.stderr
