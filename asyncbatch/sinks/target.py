@@ -282,11 +282,11 @@ def _form_of_file(name: str) -> Form:
     plain = name[: -len(compression.suffix)] if compression else name
     form = _SUFFIXES.get(os.path.splitext(plain)[1].lower())
     if form is None or (compression and form != "lines"):
-        raise UsageError(f"--to {name}: unknown kind of target; {_advice(name)}")
+        raise UsageError(f"--to {name}: unknown kind of target; {target_advice(name)}")
     return form
 
 
-def _advice(name: str) -> str:
+def target_advice(name: str) -> str:
     """Return the next step for a file name that is no target."""
     start, suffix = os.path.splitext(name)
     match suffix.lower():

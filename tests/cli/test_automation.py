@@ -20,7 +20,9 @@ from tests.commands import run_command_text as run_command
 
 PAGE = (ROOT / "docs" / "automation.md").read_text()
 UNITS = {
-    re.match(r"# /etc/systemd/system/(\S+)\n", block)[1]: block for block in blocks(PAGE, "ini")
+    name: block
+    for block in blocks(PAGE, "ini")
+    for name in re.findall(r"^# /etc/systemd/system/(\S+)\n", block)
 }
 [CRONTAB] = blocks(PAGE, "crontab")
 LINES = [line for line in CRONTAB.splitlines() if re.match(r"[0-9*]", line)]
@@ -51,6 +53,13 @@ def root(tmp_path):
     return tmp_path
 
 
+class Unit(configparser.ConfigParser):
+    """A unit of systemd. Its names have capitals."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
 def rows(database, query):
     with closing(sqlite3.connect(database)) as connection:
         return connection.execute(query).fetchall()
@@ -58,8 +67,7 @@ def rows(database, query):
 
 def unit(name):
     """Return a unit as its sections. systemd joins lines that end with a backslash."""
-    parser = configparser.ConfigParser(interpolation=None, delimiters="=")
-    parser.optionxform = str
+    parser = Unit(interpolation=None, delimiters="=")
     parser.read_string(UNITS[name].replace("\\\n", ""))
     return parser
 
@@ -101,6 +109,7 @@ def test_rejected_records_are_kept_by_their_day(root, path):
 
 def test_units_parse_and_name_each_other():
     names = {name.rpartition(".")[0] for name in UNITS}
+    assert len(UNITS) == len(blocks(PAGE, "ini"))
     assert names == {"asyncbatch-exports", "asyncbatch-windows", "asyncbatch-alert@"}
     for name in ("asyncbatch-exports.service", "asyncbatch-windows.service"):
         assert unit(name)["Unit"]["OnFailure"] == "asyncbatch-alert@%n.service"

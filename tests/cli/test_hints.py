@@ -153,11 +153,12 @@ sink = {{ to = "o.jsonl" }}
         (("stream", "simulate"), "for example events write simulate:"),
         (("stream", "-", "--late", "no/a"), "cannot write no/a: there is no folder no"),
         (("etl", "no.toml"), "`asyncbatch init no.toml` writes an example"),
+        (("etl", "p.toml", "--to", "a.db"), "for an SQLite database write sqlite:///FILE.db"),
         (("ledger", "show", "no.db"), "no.db is neither a ledger file nor a target"),
     ],
 )
 def test_an_error_of_usage_tells_the_reason_and_the_next_step(files, arguments, told):
-    folder = files({"a.json": '{"id": 1}'})
+    folder = files({"a.json": '{"id": 1}', "p.toml": REFUSED.format(port=1)})
     ran = run_command_text(*arguments, cwd=folder)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert told in ran.stderr
