@@ -13,16 +13,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.workers import spawn as worker_start
 
@@ -95,6 +94,54 @@ class Surroundings(NamedTuple):
     variables: dict[str, str]
     search_path: list[str]
     umask: int
+    is_new_session: bool
+
+
+class CommandProcess(subprocess.Popen[Any]):
+    """A started `asyncbatch`: `Popen`, whose child is a fork of the process with our modules.
+
+    Its arguments are those of `asyncbatch`. Variables that an interpreter reads at its start have
+    no effect.
+    """
+
+    _process: BaseProcess
+
+    def _execute_child(self, args: Sequence[str | bytes | Path], *others: Any) -> None:
+        # The parameters of the base class that follow are those of its `__init__`, in their order.
+        cwd, env, pipes, is_new_session = others[4], others[5], others[9:15], others[20]
+        given = [pipes[0], pipes[3], pipes[5]]  # the child's ends, or -1 for ours
+        theirs = [
+            Connection(os.dup(standard if pipe == -1 else pipe), writable=bool(standard))
+            for standard, pipe in enumerate(given)
+        ]
+        words = [os.fsdecode(os.fsencode(argument)) for argument in args]
+        variables = dict(os.environ if env is None else env)
+        place = Surroundings(
+            os.fspath(cwd or os.getcwd()), variables, _search_path(), _umask(), is_new_session
+        )
+        is_ready, ready = _fork_server.Pipe(duplex=False)
+        self._process = process = _fork_server.Process(
+            target=_become_command, args=(words, place, theirs, ready)
+        )
+        process.start()
+        for connection in (*theirs, ready):
+            connection.close()
+        with is_ready:
+            is_ready.poll(PATIENCE)  # until the child has closed its end
+        assert process.pid is not None
+        self.pid, self._child_created = process.pid, True
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]  # the child's ends
+
+    def _internal_poll(self, *_unused: object, **_more: object) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._process.exitcode
+        return self.returncode
+
+    def _wait(self, timeout: float | None) -> int:
+        self._process.join(timeout)
+        if self._internal_poll() is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        return self.returncode
 
 
 def run_command(
@@ -104,32 +151,19 @@ def run_command(
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `asyncbatch` with arguments to its end."""
-    # Plain texts: those of a subclass may not be pickled.
-    words = [os.fsdecode(os.fsencode(argument)) for argument in arguments]
+    command: Sequence[str | bytes | Path] = arguments
+    start: type[subprocess.Popen[Any]] = CommandProcess
     if any(name.startswith(_START_VARIABLES) for name in env or ()):
-        return subprocess.run(
-            [*COMMAND, *words], check=False, capture_output=True, input=stdin, cwd=cwd,
-            env=environment(**(env or {})), timeout=PATIENCE,
-        )  # fmt: skip
-    pipes = [os.pipe() for _ in range(3)]
-    theirs = [Connection(pipe[0 if number == 0 else 1]) for number, pipe in enumerate(pipes)]
-    place = Surroundings(os.fspath(cwd), environment(**(env or {})), _search_path(), _umask())
-    process = _fork_server.Process(target=_become_command, args=(words, place, theirs))
-    process.start()
-    for connection in theirs:
-        connection.close()
-    outputs = [_Reader(pipe[0]) for pipe in pipes[1:]]
-    try:
-        _write(pipes[0][1], stdin)
-        process.join(PATIENCE)
-        if process.exitcode is None:
-            raise subprocess.TimeoutExpired(words, PATIENCE)
-        texts = [output.text() for output in outputs]
-        return subprocess.CompletedProcess(words, process.exitcode, *texts)
-    finally:
-        process.kill()
-        process.join()
-        process.close()
+        command, start = [*COMMAND, *arguments], subprocess.Popen
+    pipe = subprocess.PIPE
+    with start(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=cwd, env=environment(**(env or {}))
+    ) as running:
+        try:
+            outputs = running.communicate(stdin, timeout=PATIENCE)
+        finally:
+            running.kill()
+    return subprocess.CompletedProcess(command, running.returncode, *outputs)
 
 
 def run_command_text(
@@ -142,38 +176,6 @@ def run_command_text(
     finished = run_command(*arguments, cwd=cwd, stdin=(stdin or "").encode(), env=env)
     texts = finished.stdout.decode(), finished.stderr.decode()
     return subprocess.CompletedProcess(finished.args, finished.returncode, *texts)
-
-
-class _Reader(Thread):
-    """A thread that reads a pipe to its end."""
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(daemon=True)
-        self._descriptor = descriptor
-        self._text = b""
-        self.start()
-
-    def run(self) -> None:
-        """Read until every process has closed the other end."""
-        with open(self._descriptor, "rb") as pipe:
-            self._text = pipe.read()
-
-    def text(self) -> bytes:
-        """Return all bytes."""
-        self.join(PATIENCE)
-        assert not self.is_alive(), "a process that has outlived the command has its output open"
-        return self._text
-
-
-def _write(descriptor: int, text: bytes) -> None:
-    """Write a command's standard input; it need not read all."""
-    with open(descriptor, "wb", buffering=0) as pipe:
-        view = memoryview(text)
-        try:
-            while view:
-                view = view[pipe.write(view) :]
-        except BrokenPipeError:
-            return
 
 
 def _umask() -> int:
@@ -194,11 +196,15 @@ def _search_path() -> list[str]:
     return found.stdout.splitlines()
 
 
-def _become_command(arguments: list[str], place: Surroundings, streams: list[Connection]) -> None:
+def _become_command(
+    arguments: list[str], place: Surroundings, streams: list[Connection], ready: Connection
+) -> None:
     """Turn this process, a new fork, into the command."""
     for descriptor, stream in enumerate(streams):
         os.dup2(stream.fileno(), descriptor)
         stream.close()
+    if place.is_new_session:
+        os.setsid()
     os.chdir(place.folder)
     os.umask(place.umask)
     os.environ.clear()
@@ -208,6 +214,7 @@ def _become_command(arguments: list[str], place: Surroundings, streams: list[Con
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115 - they stay open
     sys.stderr = open(2, "w", closefd=False, buffering=1, errors="backslashreplace")  # noqa: SIM115 - as above
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]  # a new interpreter's
+    ready.close()
     forking = SimpleNamespace(
         Popen=_start_worker, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
     )
@@ -219,7 +226,7 @@ def _start_worker(
     arguments: Sequence[str], *, stdin: int | None, stdout: int, pass_fds: tuple[int, ...]
 ) -> subprocess.Popen[bytes] | ForkedProgram:
     """Start a worker by a fork, or by a cold start where threads make a fork unsafe."""
-    if threading.active_count() > 1:
+    if len(os.listdir("/proc/self/task")) > 1:  # also the threads of libraries
         return subprocess.Popen(arguments, stdin=stdin, stdout=stdout, pass_fds=pass_fds)
     return ForkedProgram(arguments[-1], null_stdin=stdin is not None, keep=pass_fds)
 

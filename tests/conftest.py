@@ -21,6 +21,7 @@ from tests.commands import (
     COMMAND,
     PATIENCE,
     ROOT,
+    CommandProcess,
     environment,
     run_command,
     run_command_text,
@@ -157,8 +158,8 @@ def live(tmp_path):
     started = []
 
     def _live(*arguments):
-        process = subprocess.Popen(
-            [*COMMAND, "stream", *map(str, arguments)],
+        process = CommandProcess(
+            ["stream", *map(str, arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=environment(), cwd=tmp_path,
         )  # fmt: skip

@@ -35,6 +35,7 @@ def inputs_of(options: FileOptions, paths: Sequence[str], retries: Retries | Non
             options.exclude,
             options.hidden,
             options.follow_symlinks,
+            options.gitignore,
         ),
         options.limit,
         options.root,

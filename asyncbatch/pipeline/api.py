@@ -28,6 +28,7 @@ async def process_files(
     exclude: Sequence[str] = (),
     hidden: bool = False,
     follow_symlinks: bool = False,
+    gitignore: bool = False,
     limit: int | None = None,
     format: Format = "auto",  # noqa: A002 - named as in pipeline files
     max_file_size: int | None = None,
@@ -54,7 +55,7 @@ async def process_files(
 
     Raises NothingMatchedError if there is no file, UsageError if options contradict each other.
     """
-    selection = Selection(tuple(patterns), tuple(exclude), hidden, follow_symlinks)
+    selection = Selection(tuple(patterns), tuple(exclude), hidden, follow_symlinks, gitignore)
     retrying = Retries(retries, retry_delay)
     stores = StoreSettings.from_options(
         endpoint, retrying, anonymous=anonymous, allow_origins=tuple(allow_origins)

@@ -32,6 +32,7 @@ from asyncbatch.sources.selection import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from asyncbatch.sources.gitignore import IgnoreRules
     from asyncbatch.sources.object_search import ObjectSearch
     from asyncbatch.sources.selection import Shard
 
@@ -42,6 +43,7 @@ class _Folder(NamedTuple):
     entries: Iterator[os.DirEntry[str]]  # the remaining ones
     below: str  # its path below the root
     file_id: tuple[int, int] | None  # device and inode; None if links are not followed
+    rules: IgnoreRules | None  # None: nothing is ignored
 
 
 def walk(root: str, wanted: Filter) -> Iterator[str]:
@@ -52,6 +54,7 @@ def walk(root: str, wanted: Filter) -> Iterator[str]:
     reason. A link to a parent folder is not followed.
     """
     takes_file = wanted.takes_file
+    rules = _rules_of(root) if wanted.gitignore else None
     levels: list[_Folder] = []
     to_list: tuple[str, str] | None = (root, "")
     while to_list or levels:
@@ -59,14 +62,14 @@ def walk(root: str, wanted: Filter) -> Iterator[str]:
             path, below = to_list
             to_list = None
             try:
-                level = _list_folder(path, below, with_file_id=wanted.follow_symlinks)
+                level = _list_folder(path, below, rules, with_file_id=wanted.follow_symlinks)
             except OSError:
                 yield path
                 continue
             if level.file_id is None or all(one.file_id != level.file_id for one in levels):
                 levels.append(level)
             continue
-        entries, below, _ = levels[-1]
+        entries, below, _, rules = levels[-1]
         for entry in entries:
             if entry.is_file(follow_symlinks=False):
                 if takes_file(entry.name, below):
@@ -74,6 +77,7 @@ def walk(root: str, wanted: Filter) -> Iterator[str]:
             elif _is_folder(entry, follow_links=wanted.follow_symlinks):
                 if wanted.takes_folder(entry.name, below):
                     to_list = entry.path, f"{below}{entry.name}/"
+                    rules = None if rules is None else rules.within(entry.path)
                     break
             elif entry.is_symlink() and _is_readable_link(entry) and takes_file(entry.name, below):
                 yield entry.path
@@ -81,14 +85,28 @@ def walk(root: str, wanted: Filter) -> Iterator[str]:
             levels.pop()
 
 
-def _list_folder(path: str, below: str, *, with_file_id: bool) -> _Folder:
+def _rules_of(root: str) -> IgnoreRules:
+    from asyncbatch.sources.gitignore import IgnoreRules
+
+    return IgnoreRules.of_root(root)
+
+
+def _is_ignored(entry: os.DirEntry[str], rules: IgnoreRules) -> bool:
+    """Whether git ignores an entry. For git, a link to a folder is no folder."""
+    return rules.ignores(entry.name, is_folder=entry.is_dir(follow_symlinks=False))
+
+
+def _list_folder(
+    path: str, below: str, rules: IgnoreRules | None, *, with_file_id: bool
+) -> _Folder:
     identity = None
     if with_file_id:
         status = os.stat(path)
         identity = status.st_dev, status.st_ino
     with os.scandir(path) as entries:
-        found = sorted(entries, key=attrgetter("name"))
-    return _Folder(iter(found), below, identity)
+        kept = entries if rules is None else (e for e in entries if not _is_ignored(e, rules))
+        found = sorted(kept, key=attrgetter("name"))
+    return _Folder(iter(found), below, identity, rules)
 
 
 def _is_folder(entry: os.DirEntry[str], *, follow_links: bool) -> bool:
@@ -260,10 +278,25 @@ def _expand_argument(argument: str, wanted: Filter) -> Iterator[str]:
     if has_magic(argument) and not os.path.lexists(argument):
         root = static_root(argument)
         for path in expand(argument, hidden=wanted.hidden):
-            if not wanted.excludes(path.removeprefix(f"{root}/")):
+            if not wanted.excludes(path.removeprefix(f"{root}/")) and not (
+                wanted.gitignore and _is_ignored_below(root, path)
+            ):
                 yield from _files_at(path, wanted)
     else:
         yield from _files_at(argument, wanted)
+
+
+def _is_ignored_below(root: str, path: str) -> bool:
+    """Whether git ignores a path, or a folder above it and below `root`."""
+    rules, folder = _rules_of(root), root
+    names = os.path.relpath(path, root).split("/")
+    for number, name in enumerate(names, 1):
+        is_folder = number < len(names) or (os.path.isdir(path) and not os.path.islink(path))
+        if rules.ignores(name, is_folder=is_folder):
+            return True
+        folder = os.path.join(folder, name)
+        rules = rules.within(folder)
+    return False
 
 
 def _files_at(path: str, wanted: Filter) -> Iterator[str]:

@@ -164,6 +164,7 @@ class Selection(Struct, frozen=True):
     exclude: tuple[str, ...] = ()  # patterns of files and folders to leave out
     hidden: bool = False  # whether names with a leading dot are read
     follow_symlinks: bool = False  # whether links to folders are followed
+    gitignore: bool = False  # whether files that git ignores are left out
 
 
 class Filter:
@@ -172,7 +173,7 @@ class Filter:
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
         self.follow_symlinks = selection.follow_symlinks
-        self.hidden = selection.hidden
+        self.hidden, self.gitignore = selection.hidden, selection.gitignore
         wants = Patterns(selection.patterns).matches
         self._excludes = Patterns(selection.exclude).matches if selection.exclude else None
 

@@ -28,9 +28,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.commands import CommandProcess
 from tests.servers.postgres import PostgresServer
 
-COMMAND = (sys.executable, "-m", "asyncbatch", "run")
 FUNCTION = """\
 import time
 
@@ -163,8 +163,8 @@ class Case:
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         """Start a run in a process group of its own."""
         options = ("--call", "clean.py:work", "--to", *self._target, "--dead-letter", "bad.jsonl")
-        return subprocess.Popen(
-            [*COMMAND, str(self._inputs), *options, "-w", "2", "--output", "json", *more],
+        return CommandProcess(
+            ["run", str(self._inputs), *options, "-w", "2", "--output", "json", *more],
             cwd=self.place,
             env=os.environ | {"XDG_STATE_HOME": str(self.place / "state")},
             stdout=subprocess.PIPE,

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.chaos.files import server
+from tests.commands import CommandProcess
 
-COMMAND = (sys.executable, "-m", "asyncbatch", "stream")
 FUNCTION = """\
 import time
 
@@ -114,8 +114,8 @@ class Case:
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         """Start the stream in a process group of its own."""
-        return subprocess.Popen(
-            [*COMMAND, *self._arguments, *more],
+        return CommandProcess(
+            ["stream", *self._arguments, *more],
             cwd=self.place,
             env=os.environ | {"XDG_STATE_HOME": str(self.place / "state")},
             stdin=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 from asyncbatch.core.system import install_command
-from tests.commands import COMMAND, PATIENCE, environment, run_command_text
+from tests.commands import PATIENCE, CommandProcess, environment, run_command_text
 from tests.processes import wait_until
 
 
@@ -111,8 +111,8 @@ def wait(record):
 
 def test_the_second_signal_says_that_it_stops_at_once(files):
     folder = files({"a.json": "1", "fn.py": SLEEPS})
-    with subprocess.Popen(
-        [*COMMAND, "run", "a.json", "--call", "fn.py:wait", "--grace", "500"],
+    with CommandProcess(
+        ["run", "a.json", "--call", "fn.py:wait", "--grace", "500"],
         cwd=folder, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
     ) as process:  # fmt: skip
         wait_until((folder / "begun").exists, running=process)

@@ -21,7 +21,7 @@ from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.http.settings import CursorPagination, HttpSettings, PagePagination
 from asyncbatch.sources.http.source import HttpFeedSource
-from tests.commands import COMMAND, PATIENCE, environment, run_command_text
+from tests.commands import COMMAND, PATIENCE, CommandProcess, environment, run_command_text
 from tests.processes import wait_until
 from tests.servers.api import ApiServer, status
 
@@ -263,8 +263,8 @@ def test_the_display_shows_stages_and_sources(files, api):
     api.delay = 0.3
     folder = files({"p.toml": PIPELINE.format(api=api.origin), **FILES})
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, "etl", "p.toml"], stderr=theirs, stdout=subprocess.DEVNULL, cwd=folder,
+    with CommandProcess(
+        ["etl", "p.toml"], stderr=theirs, stdout=subprocess.DEVNULL, cwd=folder,
         env=environment(COLUMNS="120"),
     ) as process:  # fmt: skip
         os.close(theirs)

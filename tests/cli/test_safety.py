@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, CommandProcess, environment
 from tests.processes import children, wait_until
 from tests.servers.api import ApiServer
 
@@ -203,8 +203,8 @@ def test_workers_and_files_hold_no_secret_of_the_pipeline_file(files):
 @pytest.mark.parametrize("arguments", [("-w", "2"), *DASK], ids=" ".join)
 def test_a_local_run_listens_nowhere_and_a_cluster_of_its_own_on_loopback_only(files, arguments):
     folder = files({"in/a.json": "{}", "fn.py": WAITS})
-    process = subprocess.Popen(
-        [*COMMAND, "run", "in", "--call", "fn.py:waits", *arguments, "-q"],
+    process = CommandProcess(
+        ["run", "in", "--call", "fn.py:waits", *arguments, "-q"],
         cwd=folder, env=environment(),
     )  # fmt: skip
     try:

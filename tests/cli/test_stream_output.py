@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from tests.commands import COMMAND, PATIENCE, environment, run_command_text
+from tests.commands import COMMAND, PATIENCE, CommandProcess, environment, run_command_text
 
 TIMES = ("--time", "t", "--by", "k")
 EVENTS = (
@@ -278,8 +278,8 @@ def test_a_signal_ends_with_the_summary(live, tmp_path, options, code):
 def on_a_terminal(folder, *arguments, **env):
     """Run on a pseudo-terminal. Return the exit status and all output."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, "stream", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder,
+    with CommandProcess(
+        ["stream", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder,
         env=environment(COLUMNS="120", **env),
     ) as process:  # fmt: skip
         os.close(theirs)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import xml.etree.ElementTree as ET
 
 import pytest
 
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import run_command
 
 ODD = "\x1b[2J\x07\n::error::x\n<script>alert(1)</script>|`\u202e\x9b31m]]>"
 NAMES = [
@@ -42,11 +41,7 @@ def commands(text):
 
 def execute(folder, *arguments):
     """Run any command; return its exit status, stdout and stderr, decoded strictly."""
-    finished = subprocess.run(
-        [*COMMAND, *arguments],
-        check=False, capture_output=True, cwd=folder, env=environment(), stdin=subprocess.DEVNULL,
-        timeout=PATIENCE,
-    )  # fmt: skip
+    finished = run_command(*arguments, cwd=folder)
     return finished.returncode, finished.stdout.decode(), finished.stderr.decode()
 
 

@@ -34,20 +34,22 @@ def pack(suffix, make, total, chunk=16 * MIB):
 def _gzip():
     import zlib
 
-    return zlib.compressobj(9, zlib.DEFLATED, 31)
+    return zlib.compressobj(1, zlib.DEFLATED, 31)
 
 
 @pytest.fixture(scope="module")
 def bombs():
     """Zeros in each format: some kilobytes that unpack to more than the memory limit."""
-    sizes = {".gz": GIB, ".bz2": GIB // 2, ".xz": GIB // 2, ".zst": GIB}
-    return {suffix: pack(suffix, bytes, size) for suffix, size in sizes.items()}
+    sizes = {".gz": GIB, ".zst": GIB}
+    one = {suffix: pack(suffix, bytes, size) for suffix, size in sizes.items()}
+    # The slow formats in eight streams, one after the other.
+    return one | {suffix: 8 * pack(suffix, bytes, GIB // 16) for suffix in (".bz2", ".xz")}
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
 def test_a_bomb_goes_off_at_the_limit(run, tmp_path, bombs, name, suffix):
-    assert len(bombs[suffix]) < 2 * MIB
+    assert len(bombs[suffix]) < 6 * MIB
     (tmp_path / (name + suffix)).write_bytes(bombs[suffix])
     outcome = run(name + suffix, "-o", "json", "--max-decompressed-size", "100MB")
     [failure] = outcome.json["failures"]

@@ -53,7 +53,7 @@ def collect(blocks):
     return found, faults
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(data=st.data(), values=st.lists(VALUES, max_size=8))
 def test_concatenated_values_are_found_however_they_are_read(data, values):
     text, places = "", []
@@ -83,7 +83,7 @@ def test_concatenated_values_are_found_however_they_are_read(data, values):
         assert place.column == len(before) - before.rfind("\n")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data(), values=st.lists(VALUES, max_size=8))
 def test_sequences_are_found_however_they_are_read(data, values):
     raw = b"".join(b"\x1e" + json.dumps(value).encode() + b"\n" for value in values)
@@ -93,7 +93,7 @@ def test_sequences_are_found_however_they_are_read(data, values):
     assert all(raw[place.byte :].startswith(text) for place, text in found)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data(), text=st.text(alphabet='{}[]",:1a \n\\', max_size=30))
 def test_any_text_ends_and_nothing_of_it_is_passed_over(data, text):
     """Every byte that is not blank is in a value, in a fault, or after the place of the error."""

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.commands import COMMAND, environment, run_command_text
+from tests.commands import CommandProcess, environment, run_command_text
 from tests.processes import wait_until
 
 PIPELINE = """
@@ -75,8 +75,8 @@ def test_failures_within_the_budget_are_a_success(folder, etl):
 def test_a_second_run_leaves_while_the_lock_is_held(folder, etl):
     place = folder({"id": 1}, {"id": 2, "slow": True})
     # The option must not take the pipeline file after it as its value.
-    with subprocess.Popen(
-        [*COMMAND, "etl", "--lock", "people.toml", "--timeout", "3600"],
+    with CommandProcess(
+        ["etl", "--lock", "people.toml", "--timeout", "3600"],
         cwd=place, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
     ) as first:  # fmt: skip
         try:

@@ -13,7 +13,7 @@ from itertools import count
 
 import pytest
 
-from tests.commands import COMMAND, PATIENCE, environment, run_command_text
+from tests.commands import PATIENCE, CommandProcess, environment, run_command_text
 from tests.pipeline.test_etl_http import CURSOR, INCREMENTAL, PAGE, asked, people, pipeline, source
 from tests.servers.api import ApiServer, status, value
 
@@ -96,10 +96,10 @@ def test_a_server_that_dies_midway_loses_and_doubles_nothing(server, tmp_path, s
     with ApiServer(people(900), size=5) as api:
         text = pipeline(source(api.url("/cursor"), CURSOR), to=server.url(name), sink=sink)
         (tmp_path / "p.toml").write_text(text)
-        command = [*COMMAND, "etl", "p.toml", "--output", "json"]
+        command = ["etl", "p.toml", "--output", "json"]
         kills = ends = 0
         while True:
-            with subprocess.Popen(
+            with CommandProcess(
                 command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
                 env=environment(),
             ) as running:  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import COMMAND, PATIENCE, environment, run_command_text
+from tests.commands import PATIENCE, CommandProcess, environment, run_command_text
 from tests.processes import wait_until, wait_until_still
 from tests.servers.api import ApiServer, stall, status, value
 
@@ -305,14 +305,14 @@ def test_runs_that_are_killed_lose_and_double_nothing(files, tmp_path, sink):
     kills = 0
     with ApiServer(people(600), size=5) as api:
         files({"p.toml": pipeline(source(api.url("/cursor")), sink=sink)})
-        command = [*COMMAND, "etl", "p.toml", "--output", "json"]
+        command = ["etl", "p.toml", "--output", "json"]
         while True:
-            running = subprocess.Popen(
+            running = CommandProcess(
                 command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
                 env=environment(), start_new_session=True,
             )  # fmt: skip
             with running:
-                if kills < 6 and api.answer(pick.randint(1, 40), running):
+                if kills < 4 and api.answer(pick.randint(1, 40), running):
                     running.send_signal(signal.SIGKILL)
                     kills += 1
                     continue
@@ -328,8 +328,8 @@ def test_a_target_that_is_slow_slows_the_asking(files, tmp_path):
     records = [{"id": number, "text": "x" * 20_000} for number in range(5_000)]
     with ApiServer(records, size=10) as api:
         files({"p.toml": pipeline(source(api.url("/cursor")), to="-")})
-        running = subprocess.Popen(
-            [*COMMAND, "etl", "p.toml"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        running = CommandProcess(
+            ["etl", "p.toml"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             cwd=tmp_path, env=environment(),
         )  # fmt: skip
         with running:
@@ -351,8 +351,8 @@ def test_a_source_that_stalls_holds_up_no_other(files, tmp_path):
         files(
             {"p.toml": pipeline(slow, source(api.url("/cursor")), source(api.url("/page"), PAGE))}
         )
-        with subprocess.Popen(
-            [*COMMAND, "etl", "p.toml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        with CommandProcess(
+            ["etl", "p.toml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             cwd=tmp_path, env=environment(),
         ) as running:  # fmt: skip
             wait_until(lambda: len(_ids_so_far(tmp_path)) == 600, running=running)

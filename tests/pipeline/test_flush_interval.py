@@ -12,7 +12,7 @@ from contextlib import aclosing, closing
 import pytest
 
 from asyncbatch.core.aio import with_pauses
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import PATIENCE, CommandProcess, environment
 from tests.processes import wait_until, waiting_bytes
 from tests.servers.api import ApiServer, stall
 
@@ -34,8 +34,8 @@ def start(tmp_path):
     started = []
 
     def _start(*arguments):
-        process = subprocess.Popen(
-            [*COMMAND, *arguments],
+        process = CommandProcess(
+            [*arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

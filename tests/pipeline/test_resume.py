@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import PATIENCE, CommandProcess, environment
 from tests.processes import wait_until
 
 TABLES = {
@@ -528,8 +528,8 @@ def cut(tmp_path):
         (tmp_path / "slow").touch()
         # The header of a CSV file is that of a first batch, which is full.
         first_batch = ("--load-batch", "3") if "out.csv" in arguments else ()
-        process = subprocess.Popen(
-            [*COMMAND, "run", *arguments, "-q", "-b", "3", *first_batch],
+        process = CommandProcess(
+            ["run", *arguments, "-q", "-b", "3", *first_batch],
             cwd=tmp_path,
             env=environment(XDG_STATE_HOME=str(tmp_path / "state")),
             stdout=subprocess.DEVNULL,
@@ -577,7 +577,7 @@ def test_what_is_still_being_written_is_not_carried_on(run, slow_files):
     job = ("in", "--call", "fn.py:f", *to("jsonl"))
     state = environment(XDG_STATE_HOME=str(slow_files / "state"))
     (slow_files / "slow").touch()
-    with subprocess.Popen([*COMMAND, "run", *job, "-q"], cwd=slow_files, env=state) as other:
+    with CommandProcess(["run", *job, "-q"], cwd=slow_files, env=state) as other:
         wait_until(lambda: list(slow_files.glob(".*.asyncbatch")), running=other)
         refused = run(*job, "--resume", env=state)
         assert refused.code == 2
@@ -731,9 +731,9 @@ class Life:
         (folder / "in" / "z.json").write_text(people(1_000))
 
     def start(self, *more, name="out"):
-        command = [*COMMAND, "run", "in", *to(self._kind, name), *more, "-q"]
+        command = ["run", "in", *to(self._kind, name), *more, "-q"]
         quiet = subprocess.DEVNULL
-        return subprocess.Popen(
+        return CommandProcess(
             command, cwd=self._folder, env=self._state, stdout=quiet, stderr=quiet
         )
 
@@ -821,7 +821,7 @@ def test_dead_letters_of_a_resumed_huge_file_are_in_input_order(run, files, tmp_
     job = ("in", *to(kind), "--call", "fn.py:waits", "--dead-letter", "bad.jsonl", "-q",
            "--max-memory", "170M", "-w", "1", "--show-failures", "0")  # fmt: skip
     target = folder / to(kind)[1].rpartition(":///")[2]
-    process = subprocess.Popen([*COMMAND, "run", *job], cwd=folder, env=environment())
+    process = CommandProcess(["run", *job], cwd=folder, env=environment())
     wait_until(lambda: has_position(target), running=process)
     process.kill()
     process.wait(PATIENCE)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.commands import COMMAND, PATIENCE, environment, run_command
+from tests.commands import COMMAND, PATIENCE, CommandProcess, environment, run_command
 from tests.processes import wait_until
 from tests.reports import balanced, rows
 
@@ -331,9 +331,9 @@ def test_a_file_whose_worker_died_is_one_letter(run, files):
 def test_an_interrupted_run_keeps_what_it_has_rejected(files):
     texts = {f"in/{n:03}.json": json.dumps({"n": n}) for n in range(200)}
     folder = files({"fn.py": FUNCTIONS, "dl.jsonl": "old", **texts})
-    command = [*COMMAND, "run", "in", "--call", "fn.py:waits", "-b", "5", "-w", "1", "-o", "json",
+    command = ["run", "in", "--call", "fn.py:waits", "-b", "5", "-w", "1", "-o", "json",
                "--dead-letter", "dl.jsonl"]  # fmt: skip
-    with subprocess.Popen(
+    with CommandProcess(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True,
         stderr=subprocess.PIPE,
     ) as process:  # fmt: skip

@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import PATIENCE, CommandProcess, environment
 from tests.processes import wait_until
 
 PEOPLE = [{"id": n, "name": f"P{n}", "tags": ["a", {"b": n}], "x": n / 7} for n in range(1, 8)]
@@ -216,8 +216,8 @@ def test_a_worker_that_dies_leaves_nothing_of_its_file(run, folder):
 def test_a_stopped_run_leaves_files_as_they_were_and_dead_letters_in_place(folder):
     (folder / "o.jsonl").write_text("old")
     (folder / "in" / "b.jsonl").write_text('{"id": 1}\n' * 200)
-    process = subprocess.Popen(
-        [*COMMAND, "run", "in", "--call", "fn.py:slow", "--to", "o.jsonl", "--dead-letter",
+    process = CommandProcess(
+        ["run", "in", "--call", "fn.py:slow", "--to", "o.jsonl", "--dead-letter",
          "d.jsonl", "-o", "json", "--grace", "1"],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip

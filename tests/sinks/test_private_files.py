@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import PATIENCE, CommandProcess, environment
 from tests.processes import wait_until
 
 WAITS = """
@@ -100,8 +100,8 @@ def leftovers(folder):
 
 def start(folder, *more):
     (folder / "waiting").unlink(missing_ok=True)
-    process = subprocess.Popen(
-        [*COMMAND, "run", "in", "--call", "fn.py:waits", "--dead-letter", "bad.jsonl", "-q", *more],
+    process = CommandProcess(
+        ["run", "in", "--call", "fn.py:waits", "--dead-letter", "bad.jsonl", "-q", *more],
         cwd=folder, env=environment(), stderr=subprocess.PIPE,
     )  # fmt: skip
     wait_until((folder / "waiting").exists, running=process)

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.formats.compression import compression_by_name
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, CommandProcess, environment
 from tests.processes import holds_open, wait_until
 from tests.reports import balanced, rows
 
@@ -294,9 +294,9 @@ def test_a_file_is_replaced_when_complete(run, files, target):
 def test_a_run_that_is_cut_short_leaves_the_file_as_it_was(run, uneven, target):
     (uneven / target).write_text("old")
     for call, budget in (("hangs", ()), ("dies", ("--fail-fast", "-b", "1"))):
-        command = [*COMMAND, "run", "in", "--call", f"fn.py:{call}", *options(target), *budget,
+        command = ["run", "in", "--call", f"fn.py:{call}", *options(target), *budget,
                    "-o", "json", "--grace", "0.1"]  # fmt: skip
-        with subprocess.Popen(
+        with CommandProcess(
             command, cwd=uneven, env=environment(), stdout=subprocess.PIPE, text=True,
             stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
@@ -763,9 +763,9 @@ def test_an_interrupted_run_says_how_much_is_in_the_table(uneven):
         if mode:
             query(uneven, target, "DELETE FROM t")
         grace = "3600" if call == "waits" else "0.1"
-        command = [*COMMAND, "run", "in", "--call", f"fn.py:{call}", *options(target), *mode,
+        command = ["run", "in", "--call", f"fn.py:{call}", *options(target), *mode,
                    "-w", "1", "--load-batch", "7", "-o", "json", "--grace", grace]  # fmt: skip
-        with subprocess.Popen(
+        with CommandProcess(
             command, cwd=uneven, env=environment(), stdout=subprocess.PIPE, text=True,
             stderr=subprocess.PIPE,
         ) as process:  # fmt: skip
@@ -795,8 +795,8 @@ def test_locked_databases(uneven):
         locks[name].execute("CREATE TABLE other (a)")
         locks[name].execute("BEGIN EXCLUSIVE")
     processes = {
-        name: subprocess.Popen(
-            [*COMMAND, "run", "in", *options(f"sqlite:///{name}.db"), "--load-batch", "1000",
+        name: CommandProcess(
+            ["run", "in", *options(f"sqlite:///{name}.db"), "--load-batch", "1000",
              "-w", "1", "-b", "1", "--call", "fn.py:locks" if name == "midway" else "fn.py:dies",
              "-o", "json", "--exclude", "00.jsonl" if name == "moment" else "x"],
             cwd=uneven, env=environment(), text=True,

@@ -16,7 +16,7 @@ import pytest
 from asyncbatch.cli.command import with_lock_file
 from asyncbatch.errors import LockHeldError, UsageError
 from asyncbatch.state.lock import Lock, job_key, state_folder
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import PATIENCE, CommandProcess, environment
 from tests.conftest import many
 from tests.processes import children, wait_until
 
@@ -29,8 +29,8 @@ def start(tmp_path):
     started = []
 
     def _start(*arguments, **env):
-        process = subprocess.Popen(
-            [*COMMAND, "run", *arguments], cwd=tmp_path, env=environment(**env), text=True,
+        process = CommandProcess(
+            ["run", *arguments], cwd=tmp_path, env=environment(**env), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         started.append(process)

@@ -21,7 +21,7 @@ import pytest
 from asyncbatch.core.paths import join_url, parse_address, redact_url
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.identity import InputNaming, identity
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import PATIENCE, CommandProcess, environment
 from tests.processes import wait_until
 from tests.servers.s3 import KEYS
 
@@ -350,8 +350,8 @@ class TestFaults:
     def test_of_silence_do_not_keep_a_run_from_being_stopped(self, bucket, s3):
         name = bucket({"a.json": "1"})
         s3.slow(PATIENCE, path="list-type")
-        process = subprocess.Popen(
-            [*COMMAND, "run", f"s3://{name}/"],
+        process = CommandProcess(
+            ["run", f"s3://{name}/"],
             env=environment(**s3.environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -15,7 +15,7 @@ import pytest
 from asyncbatch.core.settings import StoreSettings
 from asyncbatch.storage.stores import Stores
 from asyncbatch.storage.uploads import ObjectWriter
-from tests.commands import COMMAND, PATIENCE, environment, run_command_text
+from tests.commands import PATIENCE, CommandProcess, environment, run_command_text
 from tests.processes import wait_until
 from tests.servers.s3 import KEYS, S3Server
 
@@ -74,8 +74,8 @@ def lines(mebibytes: float) -> bytes:
 
 
 def started(folder, s3, *arguments, **options):
-    return subprocess.Popen(
-        [*COMMAND, "run", *arguments], cwd=folder, env=environment(**s3.environment),
+    return CommandProcess(
+        ["run", *arguments], cwd=folder, env=environment(**s3.environment),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import PATIENCE, CommandProcess, environment
 from tests.processes import children, cpu_seconds, wait_until
 from tests.reports import balanced, rows
 
@@ -245,8 +245,8 @@ def test_a_record_that_becomes_very_many(run, folder):
     ("workers", "number"), [((), signal.SIGINT), (("-w", "0"), signal.SIGTERM)]
 )
 def test_a_jq_program_that_never_ends_is_stopped(folder, workers, number):
-    with subprocess.Popen(
-        [*COMMAND, "run", "a.json", "--jq", "def f: f; f", "--grace", "0.2", *workers],
+    with CommandProcess(
+        ["run", "a.json", "--jq", "def f: f; f", "--grace", "0.2", *workers],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         # A worker that has used more CPU time than its start needs is running the program.
@@ -420,8 +420,8 @@ def test_many_records_through_an_async_function_take_little_memory(run, files):
 
 
 def test_a_hanging_async_function_is_given_up_after_the_grace(folder):
-    command = [*COMMAND, "run", "a.json", "--call", "fn.py:forever", "--grace", "0.2", "-o", "json"]
-    with subprocess.Popen(
+    command = ["run", "a.json", "--call", "fn.py:forever", "--grace", "0.2", "-o", "json"]
+    with CommandProcess(
         command, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:  # fmt: skip

@@ -154,7 +154,7 @@ def test_bad_lines_of_a_file_count_for_nothing_if_it_is_cut_off(run, files):
 
 def test_bad_lines_met_before_a_death_are_reported_once(files):
     """Without transforms, the validator kills the worker after a few thousand records."""
-    folder = files({**many(20), "00010.jsonl": "bad\n" * 60_000})
+    folder = files({**many(20), "00010.jsonl": "bad\n" * 40_000})
     (folder / "fragile.py").write_text(
         "import os\n"
         "from asyncbatch.workers.tasks.count import CountTask\n"

@@ -14,7 +14,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, CommandProcess, environment
 from tests.conftest import python
 from tests.processes import wait_until
 from tests.servers.api import ApiServer
@@ -173,8 +173,8 @@ def test_a_ledger_is_kept_alike(cluster, run, inputs):
 
 
 def start(folder, *arguments):
-    return subprocess.Popen(
-        [*COMMAND, "run", *arguments],
+    return CommandProcess(
+        ["run", *arguments],
         cwd=folder,
         env=environment(),
         stdin=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import PATIENCE, CommandProcess, environment
 from tests.processes import wait_until
 
 pytestmark = pytest.mark.xdist_group("dask")  # one cluster for all
@@ -86,8 +86,8 @@ def test_nothing_half_done_is_left(cluster, s3, exports, files, victim):
     """A run that is stopped leaves no upload; a worker that is killed costs no object."""
     folder = files({"clean.py": CLEAN})
     arguments = command(cluster, s3, exports, "--call", "clean.py:clean", "-b", "5", "-q")
-    with subprocess.Popen(
-        [*COMMAND, *arguments], cwd=folder, env=environment(**s3.environment),
+    with CommandProcess(
+        [*arguments], cwd=folder, env=environment(**s3.environment),
         stderr=subprocess.PIPE, text=True,
     ) as running:  # fmt: skip
         try:

@@ -13,7 +13,7 @@ import pytest
 
 from asyncbatch import process_files
 from asyncbatch.core.progress import FileStopwatch, Progress
-from tests.commands import COMMAND, environment
+from tests.commands import CommandProcess, environment
 from tests.conftest import many
 
 FUNCTIONS = """
@@ -112,8 +112,8 @@ def test_a_pipe_without_a_writer(run, numbered):
 
 def test_standard_input_that_does_not_end(files):
     folder = files({"a.json": "1"})
-    started = subprocess.Popen(
-        [*COMMAND, "run", "-", "a.json", "--timeout", "1", "-o", "json"],
+    started = CommandProcess(
+        ["run", "-", "a.json", "--timeout", "1", "-o", "json"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment(),
@@ -147,8 +147,8 @@ def test_a_reader_that_is_slow_makes_no_file_late(files):
     """The worker waits for a slow reader of the output in the middle of a file."""
     line = json.dumps("x" * 10_000)
     folder = files({f"in/{n}.jsonl": "\n".join([line] * n) for n in (100, 2000)})
-    started = subprocess.Popen(
-        [*COMMAND, "run", "in", "--jq", ".", "--to", "-", "-w", "1", "--timeout", "10", "-q"],
+    started = CommandProcess(
+        ["run", "in", "--jq", ".", "--to", "-", "-w", "1", "--timeout", "10", "-q"],
         stdout=subprocess.PIPE,
         env=environment(),
         cwd=folder,

@@ -62,6 +62,9 @@ class FileOptions(Options, frozen=True, kw_only=True):
     hidden: Annotated[
         bool, option("Also read hidden files and folders: names that begin with '.'.")
     ] = False
+    gitignore: Annotated[
+        bool, option("Skip files that git ignores, by the rules in .gitignore files.")
+    ] = False
     follow_symlinks: Annotated[
         bool,
         option(

@@ -31,7 +31,7 @@ from asyncbatch.state.checkpoint import StreamState
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from tests.chaos import streams as chaos_stream
-from tests.commands import COMMAND, PATIENCE, environment, run_command
+from tests.commands import PATIENCE, CommandProcess, environment, run_command
 from tests.processes import wait_until, wait_until_still, waiting_bytes
 
 BY_KIND = ("--time", "t", "--by", "k")
@@ -396,8 +396,8 @@ def test_no_file_is_written_over(stream, tmp_path, arguments, why):
 def test_a_terminal_shows_what_goes_into_a_target(tmp_path):
     (tmp_path / "e.jsonl").write_text(EVENTS)
     main, side = os.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "stream", "e.jsonl", *BY_KIND, "--to", "w.jsonl"],
+    process = CommandProcess(
+        ["stream", "e.jsonl", *BY_KIND, "--to", "w.jsonl"],
         stdout=side, stderr=subprocess.PIPE, cwd=tmp_path, env=environment(CI=""),
     )  # fmt: skip
     os.close(side)

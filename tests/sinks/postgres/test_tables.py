@@ -24,7 +24,7 @@ from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.base import Refusal
 from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.postgres.sink import PostgresSink
-from tests.commands import COMMAND, PATIENCE, environment
+from tests.commands import COMMAND, PATIENCE, CommandProcess, environment
 from tests.conftest import python
 from tests.processes import wait_until
 from tests.servers.postgres import PASSWORD
@@ -473,8 +473,8 @@ batch_size = 150
 def _etl(folder, url, more):
     (folder / "slow.py").write_text(SLOW)
     (folder / "p.toml").write_text(PIPELINE.replace("URL", url) + more)
-    return subprocess.Popen(
-        [*COMMAND, "etl", "p.toml", "--output", "json"],
+    return CommandProcess(
+        ["etl", "p.toml", "--output", "json"],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -616,8 +616,8 @@ def slow(record):
 def _started(folder, url, *options, call=True):
     (folder / "slow.py").write_text(SLOW)
     calls = ("--call", "slow.py:slow") if call else ()
-    return subprocess.Popen(
-        [*COMMAND, "run", "in", "--to", url, "--table", "t", *calls, *options],
+    return CommandProcess(
+        ["run", "in", "--to", url, "--table", "t", *calls, *options],
         cwd=folder, env=environment(), start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip

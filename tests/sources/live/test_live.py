@@ -34,7 +34,7 @@ from asyncbatch.sources.live.pipe import PipeSource
 from asyncbatch.sources.live.seen import ContentMark, FoundFile, SeenContent, SeenFiles, SeenState
 from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
 from asyncbatch.sources.selection import Selection
-from tests.commands import COMMAND, PATIENCE, environment, run_command
+from tests.commands import PATIENCE, CommandProcess, environment, run_command
 from tests.processes import wait_until
 
 
@@ -976,8 +976,8 @@ class Running:
     def __init__(self, folder, *arguments):
         self.folder = folder
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-            self.process = subprocess.Popen(
-                [*COMMAND, "stream", *arguments, "--time", "t", "--by", "k"],
+            self.process = CommandProcess(
+                ["stream", *arguments, "--time", "t", "--by", "k"],
                 stdin=subprocess.PIPE, stdout=out, stderr=err, cwd=folder, env=environment(),
             )  # fmt: skip
 
