@@ -17,6 +17,7 @@ the job itself cannot start or continue::
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -90,6 +91,17 @@ def describe_error(error: BaseException) -> str:
     return valid_text(f"{name}: {text}" if text else name)
 
 
+def error_reason(error: Exception) -> str:
+    """Return the message of an error; of one of the system without its number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    path = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    reason = error.strerror
+    if error.errno is not None and reason.startswith("Connect call failed"):  # of asyncio
+        reason = os.strerror(error.errno)
+    return valid_text(f"{path}{reason}")
+
+
 def valid_text(text: str) -> str:
     """Return `text` with halves of surrogate pairs escaped, which no output can encode."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
@@ -111,4 +123,4 @@ class TooManyKeysError(AsyncbatchError):
         self.most = most
 
     def __str__(self) -> str:
-        return f"a window has more than {self.most:,} keys"
+        return f"a window has more than {self.most:,} {'key' if self.most == 1 else 'keys'}"

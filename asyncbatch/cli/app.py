@@ -16,17 +16,27 @@ from asyncbatch.cli.command import (
 
 # The commands, and their lines in the help of the program.
 COMMANDS = {
-    "run": "Process JSON files in bounded, concurrent batches and report each failure.",
-    "validate": "Check JSON documents against a JSON Schema, each as a whole.",
-    "etl": "Run a pipeline file: load records from APIs and files into a target.",
-    "stream": "Aggregate events in time windows: counts, sums, averages, percentiles.",
-    "init": "Write a commented pipeline file, to edit and run with `asyncbatch etl` or `stream`.",
-    "ledger": "Show or clear the ledgers: the records of which inputs are done.",
+    "run": "Process many JSON files at once, and report each failure.",
+    "validate": "Check JSON documents against a JSON Schema.",
+    "etl": "Run a pipeline file: load APIs and files into a target.",
+    "stream": "Count and sum events in time windows.",
+    "init": "Write an example of a pipeline file, to edit.",
+    "ledger": "Show or clear ledgers: the lists of inputs that are done.",
     "history": "List past runs, and the files that began or ceased to fail.",
-    "config": "Show the options that a configuration file or the environment sets.",
-    "merge-reports": "Merge the reports of several runs, for instance of the shards of one job.",
-    "generate": "Write example data.",
+    "config": "Show options from configuration files and variables.",
+    "merge-reports": "Merge the reports of several runs, or of shards.",
+    "generate": "Write example events.",
 }
+
+EPILOG = """\
+\b
+Start with:
+  asyncbatch run FOLDER     # read its JSON files, and report the bad ones
+  asyncbatch run --help     # options and examples; so for each command
+
+Documentation: README.md and docs/ in the source repository. All options are in docs/options.md;
+cron, systemd, Kubernetes and CI are in docs/automation.md.
+"""
 
 
 class Program(CommandGroup):
@@ -100,6 +110,7 @@ app = typer.Typer(
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ASYNCBATCH"},
 )
 

@@ -19,6 +19,7 @@ from asyncbatch.cli.terminal import stdout, to_stderr
 from asyncbatch.cli.usage import refuse_second_file, suggested_names
 from asyncbatch.config.config_search import COMMANDS
 from asyncbatch.core.units import printable, printable_lines
+from asyncbatch.errors import error_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -72,7 +73,9 @@ class CommandGroup(TyperGroup):
         except TyperException as error:
             text = io.StringIO()
             error.show(text)  # type: ignore[attr-defined]  # only its private subclasses are raised
-            to_stderr(text.getvalue().rstrip("\n"))
+            # Without the name of an option, the error is not about one value.
+            shown = text.getvalue().replace("Error: Invalid value: ", "Error: ", 1)
+            to_stderr(shown.rstrip("\n"))
             sys.exit(error.exit_code)
         sys.exit(code)
 
@@ -302,5 +305,5 @@ def print_note(text: str) -> None:
     except BrokenPipeError:  # the rest of the buffer cannot be written either
         os._exit(exit_codes.CLOSED_OUTPUT)
     except OSError as error:
-        to_stderr(f"Error: cannot continue: {error}")
+        to_stderr(f"Error: cannot write to standard output: {error_reason(error)}")
         os._exit(exit_codes.FAILURES)

@@ -27,7 +27,7 @@ config = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Show the options that a configuration file or the environment sets.",
+    help="Show options from configuration files and variables.",
 )
 
 EPILOG = """\
@@ -64,13 +64,13 @@ def show(
     source: ConfigFlags,
     output: ShowFlags,
 ) -> None:
-    """Show each option that is not the default, and where its value comes from.
+    """Show each option that is set, and where its value comes from.
 
-    Values of the environment go before those of the profile, and these before the others of the
-    file. Passwords are not shown.
+    A variable of the environment goes before the profile, the profile before the rest of the file.
+    Passwords are not shown.
     """
     if command not in (None, *COMMANDS):
-        raise typer.BadParameter(f"{command} has no options in a file: {', '.join(COMMANDS)} have")
+        raise typer.BadParameter(f"{command} is not a command with options: {', '.join(COMMANDS)}")
     notes: list[str] = []
     file, profile = open_config(
         source.config, source.profile, no_config=source.no_config, notes=notes

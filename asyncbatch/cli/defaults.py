@@ -92,7 +92,7 @@ def open_config(
     if path is None:
         if profile is not None:
             reason = f"there is no {FILE_NAME} in this folder or above, and no --config"
-            raise typer.BadParameter(f"profile {profile!r}: {reason}")
+            raise typer.BadParameter(f"{profile!r}: {reason}", param_hint="'--profile'")
         return None, None
     from asyncbatch.config.configuration import read_config
     from asyncbatch.errors import PipelineFileError

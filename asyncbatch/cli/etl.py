@@ -79,7 +79,7 @@ def run_etl(
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
-    """Run a pipeline file: load records from APIs and files into a target.
+    """Run a pipeline file: load APIs and files into a target.
 
     The whole file is checked before anything runs. Inputs that are already done are skipped.
     """
@@ -117,7 +117,7 @@ def run_etl(
         )
 
     from asyncbatch.cli.file_job import etl_job
-    from asyncbatch.errors import UsageError
+    from asyncbatch.errors import UsageError, error_reason
 
     try:
         job = etl_job(
@@ -132,7 +132,7 @@ def run_etl(
         )
         report_files = open_reports(output.report, job.stores)
     except (UsageError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(error_reason(error)) from None
     from asyncbatch.cli.observers import RunIdentity, make_observers, target_name
 
     identity = RunIdentity(
@@ -164,7 +164,7 @@ def _run(
     to_stdout = job.target is not None and job.target.form == "stdout"
     if to_stdout and output.output != "text":
         raise typer.BadParameter(
-            f"sink.to = '-' and --output {output.output} both write to standard output"
+            f"sink.to = '-' and --output {output.output} both write to standard output: choose one"
         )
     if sources.dry_run:
         from asyncbatch.cli.preview import PreviewOutput
@@ -196,7 +196,7 @@ def _take_lock(
     """Take the lock of a pipeline, or exit with the status for a held lock."""
     from asyncbatch.cli.command import take_lock
     from asyncbatch.core.secrets import redact_address
-    from asyncbatch.errors import UsageError
+    from asyncbatch.errors import UsageError, error_reason
 
     dead_letters = [pipeline.dead_letter.to] if pipeline.dead_letter else []
     destination = str(pipeline.sink.to)
@@ -212,7 +212,7 @@ def _take_lock(
             quiet=output.quiet,
         )
     except (UsageError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(error_reason(error)) from None
 
 
 def _load_pipeline(

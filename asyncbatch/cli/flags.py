@@ -113,7 +113,7 @@ def flags(kind: type[Options]) -> Iterator[Flag]:
         text = next(meta.description for meta in metas if meta.description)
         splits = bool(flag.get("commas"))
         if is_many and not splits:
-            text = f"{text.removesuffix('.')}; repeatable."
+            text = f"{text} Repeatable."
         default = None if field.default is NODEFAULT else field.default
         form = flag.get("form") or extra.get("form")
         shown = flag.get("default") or _default_text(default, form, many=is_many)
@@ -163,7 +163,9 @@ def _default_text(default: Any, form: str | None, *, many: bool) -> str:
         return ""
     if many:
         return ",".join(default)
-    if form in ("duration", "count"):
+    if form == "duration":
+        return f"{default:g}s" if default else "0"
+    if form == "count":
         return f"{default:g}"
     return "" if form is None else str(default)
 

@@ -22,7 +22,7 @@ generate = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Write example data.",
+    help="Write example events.",
 )
 
 _EVENTS_PER_WRITE = 1000
@@ -30,7 +30,7 @@ EPILOG = """\
 \b
 Examples:
   asyncbatch generate events --count 100000 --seed 1 --to events.jsonl
-  asyncbatch generate events --rate 10000 --duration 1m --start 2026-01-01T00:00:00Z
+  asyncbatch generate events --duration 1m --start 2026-01-01T00:00:00Z
 """
 
 
@@ -40,18 +40,20 @@ class EventFlags(Options, frozen=True, kw_only=True):
     panel: ClassVar[str] = "Control"
 
     count: Annotated[
-        Count | None, option("The number of events.", short="-n", metavar="N", default="1,000")
+        Count | None, option("Write N events.", short="-n", metavar="N", default="1,000")
     ] = None
-    duration: Annotated[Span | None, option("Stop after DURATION.", metavar="DURATION")] = None
+    duration: Annotated[
+        Span | None, option("Write the events of DURATION.", metavar="DURATION")
+    ] = None
     start: Annotated[
         str | None,
         option(
-            "The time of the first event.", metavar="TIME", default="now", panel="Simulated events"
+            "Begin with an event at TIME.", metavar="TIME", default="now", panel="Simulated events"
         ),
     ] = None
     to: Annotated[
         str,
-        option("Write the events to FILE; '-' is standard output.", metavar="FILE", panel="Output"),
+        option("Write to FILE; '-' is standard output.", metavar="FILE", panel="Output"),
     ] = "-"
 
 
@@ -84,6 +86,7 @@ def _write(simulator: "Simulator", count: int, to: str) -> None:
     from asyncbatch.errors import (
         SinkError,
         UsageError,
+        error_reason,
     )
     from asyncbatch.storage.atomic import AtomicFile
 
@@ -101,7 +104,7 @@ def _write(simulator: "Simulator", count: int, to: str) -> None:
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
     except (OSError, SinkError) as error:
-        to_stderr(f"Error: cannot continue: {error}")
+        to_stderr(f"Error: cannot continue: {error_reason(error)}")
         os._exit(exit_codes.FAILURES)
 
 

@@ -41,7 +41,10 @@ _STARTING = {"etl": "starting.toml", "stream": "starting_stream.toml"}
 def write_pipeline(
     file: File = "pipeline.toml", *, kind: Kind = "etl", force: Force = False
 ) -> None:
-    """Write a commented pipeline file, to edit and run with `asyncbatch etl` or `stream`."""
+    """Write an example of a pipeline file, to edit.
+
+    `asyncbatch etl FILE` or `asyncbatch stream FILE` runs it.
+    """
     from asyncbatch.config import pipeline_file
 
     starting = os.path.join(os.path.dirname(pipeline_file.__file__), _STARTING[kind])
@@ -53,5 +56,7 @@ def write_pipeline(
     except FileExistsError:
         raise typer.BadParameter(f"{file} exists already; --force overwrites it") from None
     except OSError as error:
-        raise typer.BadParameter(f"{file}: {error.strerror or error}") from None
+        from asyncbatch.storage.atomic import write_reason
+
+        raise typer.BadParameter(f"cannot write {file}: {write_reason(file, error)}") from None
     print_note(f"wrote {file}; check it with `asyncbatch {kind} {file} --check`")

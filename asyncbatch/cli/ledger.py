@@ -12,7 +12,7 @@ import typer
 
 from asyncbatch.cli.command import CommandGroup, SectionedCommand, print_note
 from asyncbatch.cli.terminal import is_terminal
-from asyncbatch.core.units import printable
+from asyncbatch.core.units import format_count, printable
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ ledger = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Show or clear the ledgers: the records of which inputs are done.",
+    help="Show or clear ledgers: the lists of inputs that are done.",
 )
 
 Target = Annotated[
@@ -38,7 +38,12 @@ Target = Annotated[
 ]
 Job = Annotated[
     str | None,
-    typer.Option("--job", metavar="JOB", help="Only this job, by the name that `show` prints."),
+    typer.Option(
+        "--job",
+        metavar="JOB",
+        help="Choose one job, by the name that `show` prints.",
+        show_envvar=False,
+    ),
 ]
 
 
@@ -47,7 +52,9 @@ def show(
     target: Target = None,
     *,
     job: Job = None,
-    files: Annotated[bool, typer.Option("--files", help="List each input.")] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="List each input.", show_envvar=False)
+    ] = False,
 ) -> None:
     """Show the jobs and their numbers of inputs. With --files, list each input."""
     paths = _default_ledgers() if target is None else [_ledger_path(target)]
@@ -68,7 +75,7 @@ def clear(
 ) -> None:
     """Forget which inputs are done, so that the next run repeats them. Outputs stay."""
     with _open_ledger(_ledger_path(target), writes=True) as inspected:
-        print_note(f"forgot {inspected.clear(job):,} inputs")
+        print_note(f"forgot {format_count(inspected.clear(job), 'input')}")
 
 
 @ledger.command(cls=SectionedCommand)
@@ -115,10 +122,12 @@ def _ledger_path(target: str) -> str:
         return target
     try:
         form, location = parse_location(target)
-    except UsageError as error:
+    except UsageError:
         if os.path.isfile(target):
             return target
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(
+            f"{printable(target)} is neither a ledger file nor a target: give the value of --to"
+        ) from None
     if form == "postgres":
         return target
     return location if form in ("sqlite", "duckdb") else default_path(location, "", None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 \b
 Examples:
-  asyncbatch run data/ --shard 1/3 --report shard-1.json     # one on each machine
+  asyncbatch run data/ --shard 1/3 --report shard-1.json  # each machine
   asyncbatch merge-reports shard-*.json --report all.md
 
 Exit status: the highest of all runs, so that one failed run fails the merged report; 2 wrong
@@ -42,17 +42,19 @@ class MergeFlags(Options, frozen=True, kw_only=True):
     output: Annotated[
         Literal["text", "json", "github", "sarif", "gitlab"],
         option(
-            "Print a text summary, one JSON object, annotations for GitHub, SARIF, or GitLab's "
+            "Print a summary (text), one object (json), GitHub annotations, SARIF, or GitLab's "
             "code quality report.",
             short="-o",
+            main=True,
         ),
     ] = "text"
     report: Annotated[
         tuple[str, ...],
         option(
-            "Also write a report file: .html, .json (the object), .md, .prom (metrics), .sarif, "
-            ".gitlab.json (code quality).",
+            "Also write a report, by the ending of FILE: .html, .json, .md, .prom (metrics), "
+            ".sarif, .gitlab.json (code quality).",
             metavar="FILE",
+            main=True,
         ),
     ] = ()
     quiet: Quiet = False
@@ -63,7 +65,7 @@ def merge_reports(
     *,
     options: MergeFlags,
 ) -> None:
-    """Merge the reports of several runs, for instance of the shards of one job.
+    """Merge the reports of several runs, or of shards.
 
     Counts are added. The time runs from the earliest start to the latest end. The memory is the
     highest peak of any run.
@@ -72,6 +74,7 @@ def merge_reports(
     from asyncbatch.errors import (
         SinkError,
         UsageError,
+        error_reason,
     )
 
     try:
@@ -81,7 +84,7 @@ def merge_reports(
     except BrokenPipeError:  # the rest of the buffer cannot be written either
         os._exit(exit_codes.CLOSED_OUTPUT)
     except (SinkError, OSError) as error:
-        to_stderr(f"Error: cannot continue: {error}")
+        to_stderr(f"Error: cannot continue: {error_reason(error)}")
         code = exit_codes.FAILURES
     raise typer.Exit(code)
 

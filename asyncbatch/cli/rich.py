@@ -290,7 +290,8 @@ class LiveWindows:
             "open": len(self._stream.open_windows) - opened,
         }
         more = [f"{number:,} {word}" for word, number in counts.items() if number > 0]
-        return [Text(f"not shown: {', '.join(more)}", "dim")] if more else []
+        noun = "window" if len(more) == 1 and more[0].startswith("1 ") else "windows"
+        return [Text(f"not shown: {', '.join(more)} {noun}", "dim")] if more else []
 
 
 def _format_time(micros: int) -> str:

@@ -36,7 +36,7 @@ EPILOG = """\
 \b
 Examples:
   asyncbatch run exports/
-  asyncbatch run exports/ --schema user.schema.json --dead-letter misfits.jsonl
+  asyncbatch run exports/ --schema user.schema.json --dead-letter bad.jsonl
   asyncbatch run exports/ --jq 'select(.active) | {id}' --to active.jsonl
   asyncbatch run exports/ --call clean.py:clean --to cleaned/
   asyncbatch run exports/ --to sqlite:///u.db --table users --key id
@@ -71,18 +71,18 @@ def run_files(
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
-    """Process JSON files in bounded, concurrent batches and report each failure.
+    """Process many JSON files at once, and report each failure.
 
-    A record is an element of a top-level array, a line of JSON Lines, or else the whole document.
-    Records can be transformed, checked and written to files or tables. A failure is reported with
-    its file, line, column and reason.
+    Files are read in concurrent batches, which bound memory. A record is an element of a top-level
+    array, a line of JSON Lines, or else the whole document. Records can be transformed, checked and
+    written to files or tables. A failure is reported with its file, line, column and reason.
     """
     # Imported late so that --help stays fast. Modules that the launch does not need come later.
     from asyncbatch.config.job import FileSource, Job
     from asyncbatch.config.settings import file_settings, inputs_of
     from asyncbatch.core.retry import Retries
     from asyncbatch.core.settings import Sizes
-    from asyncbatch.errors import UsageError
+    from asyncbatch.errors import UsageError, error_reason
     from asyncbatch.pipeline.launch import Launch
 
     dry_run = batches.dry_run
@@ -90,7 +90,7 @@ def run_files(
         refuse_results(output)
     if target.to == "-" and output.output != "text":
         raise typer.BadParameter(
-            f"--to - and --output {output.output} both write to standard output"
+            f"--to - and --output {output.output} both write to standard output: choose one"
         )
     if lock.lock_wait is not None and lock.lock is None:
         raise typer.BadParameter("--lock-wait needs --lock")
@@ -173,7 +173,7 @@ def run_files(
         report_files = open_reports(output.report, files.stores)
         launch.start()
     except (UsageError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(error_reason(error)) from None
 
     # Imported after the launch, while the workers start.
     from asyncbatch.cli.observers import RunIdentity, make_observers, target_name

@@ -18,6 +18,7 @@ from asyncbatch.errors import (
     TooManyKeysError,
     UsageError,
     WorkerBugError,
+    error_reason,
 )
 from asyncbatch.workers.wire import STOP_SIGNALS
 
@@ -117,7 +118,7 @@ class Session:
                 f"{error}: allow more with --max-keys, or combine the others with --overflow-key"
             )
         except (AsyncbatchError, OSError) as error:
-            return self._fail(f"cannot continue: {error}")
+            return self._fail(f"cannot continue: {error_reason(error)}")
 
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._output.close()

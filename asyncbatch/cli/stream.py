@@ -70,9 +70,9 @@ Examples:
   asyncbatch stream simulate: --duration 15s
   tail -F app.log | asyncbatch stream - --time timestamp --by event_type
   asyncbatch stream app.log --follow --idle-timeout 10s
-  asyncbatch stream eu.jsonl us.jsonl incoming/ --window tumbling:1m --max-keys 500
-  asyncbatch stream events.jsonl --window hopping:1m/10s --agg p95:latency --lateness 2s
-  asyncbatch stream events.jsonl --window session:30s --by user_id --late late.jsonl
+  asyncbatch stream eu.jsonl us.jsonl incoming/ --window tumbling:1m
+  asyncbatch stream events.jsonl --window hopping:1m/10s --agg p95:latency
+  asyncbatch stream events.jsonl --window session:30s --late late.jsonl
   asyncbatch stream shop.toml --check
 
 On a terminal it shows a table. Elsewhere it prints a line of JSON for each window and key, as soon
@@ -105,17 +105,17 @@ def stream_events(
     output: StreamOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
-    """Aggregate events in time windows: counts, sums, averages, percentiles.
+    """Count and sum events in time windows.
 
-    Windows follow the time of the events, so a replay gives the same windows. Late and invalid
-    events are counted, never lost silently.
+    Averages, extremes and percentiles work, too. Windows follow the time of the events, so a replay
+    gives the same windows. Late and invalid events are counted, never lost silently.
     """
     from asyncbatch.cli import exit_codes
     from asyncbatch.cli.observers import RunIdentity, make_observers
     from asyncbatch.cli.session import Session
     from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.config.settings import stream_settings
-    from asyncbatch.errors import LockHeldError, UsageError
+    from asyncbatch.errors import LockHeldError, UsageError, error_reason
     from asyncbatch.windows.spec import parse_window
 
     is_file = any(one.endswith(".toml") for one in source)
@@ -175,7 +175,7 @@ def stream_events(
         to_stderr(f"Error: {error}")
         raise typer.Exit(exit_codes.LOCKED) from None
     except (UsageError, ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(error_reason(error)) from None
     session = Session(
         work,
         work.output,

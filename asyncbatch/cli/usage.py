@@ -49,6 +49,8 @@ _OTHER_NAMES = {
     "-x": "--fail-fast",
 }
 _QUOTED = re.compile("'([^']*)'")
+_NO_NUMBER = re.compile(r"('[^']*') is not a valid (int|float)(?: range)?")
+_TOO_SMALL = re.compile(r"(-?[0-9]+) is not in the range x>=([0-9]+)")
 _FILE_METAVARS = frozenset({"FILE", "[FILE]", "TARGET"})
 
 
@@ -59,6 +61,7 @@ def suggested_names(parameters: Sequence[Any]) -> Iterator[None]:
         yield
     except TyperException as error:
         _explain_output_file(error)
+        _explain_number(error)
         wanted = _OTHER_NAMES.get(getattr(error, "option_name", ""))
         if wanted is not None and any(wanted in one.opts for one in parameters):
             error.possibilities = [wanted]  # type: ignore[attr-defined]  # a NoSuchOption
@@ -72,6 +75,17 @@ def _explain_output_file(error: TyperException) -> None:
     value = _QUOTED.search(error.message)
     if value is not None and ("." in value[1] or "/" in value[1]):
         error.message += f" (--to {value[1]} writes the records, --report FILE what became of them)"
+
+
+def _explain_number(error: TyperException) -> None:
+    """Say in words that a number is none, or too small."""
+    message = getattr(error, "message", "")
+    message = _NO_NUMBER.sub(_name_number, message)
+    error.message = _TOO_SMALL.sub(r"is \1, but must be at least \2", message)
+
+
+def _name_number(found: re.Match[str]) -> str:
+    return f"{found[1]} is not a {'number' if found[2] == 'float' else 'whole number'}"
 
 
 def refuse_second_file(parameters: Sequence[Any], arguments: Sequence[str]) -> None:

@@ -21,9 +21,9 @@ EPILOG = """\
 \b
 Examples:
   asyncbatch validate config/ --schema config.schema.json
-  asyncbatch validate data/ --schema data.schema.json -o github --report junit.xml
-  asyncbatch validate data/ --schema a.json --ref https://example.com/schemas=copies/
-  curl -s https://example.com/x.json | asyncbatch validate - --schema x.schema.json
+  asyncbatch validate data/ --schema x.json -o github --report junit.xml
+  asyncbatch validate in/ --schema x.json --ref https://example.com/a=copies/
+  curl -s https://example.com/a.json | asyncbatch validate - --schema x.json
 
 Exit status: 0 all documents fit (or within --max-failures), 1 some do not, 2 wrong usage or
 nothing matched, 130/143 interrupted.
@@ -43,11 +43,11 @@ def validate_files(
     output: RunOutputFlags,
     config: ConfigFlags,  # noqa: ARG001 - read before the command runs
 ) -> None:
-    """Check JSON documents against a JSON Schema, each as a whole.
+    """Check JSON documents against a JSON Schema.
 
-    A document is a file, also if it is an array; in JSON Lines it is a line. Nothing is fetched: a
-    reference to an address needs --ref. A failure is reported with its file, line, column, JSON
-    Pointer and rule.
+    A document is a whole file, also if it is an array; in JSON Lines it is a line. Nothing is
+    fetched: a reference to an address needs --ref. A failure is reported with its file, line,
+    column, JSON Pointer and rule.
     """
     # Imported late so that --help stays fast.
     from asyncbatch.cli.job import parse_references
@@ -55,7 +55,7 @@ def validate_files(
     from asyncbatch.config.settings import file_settings, inputs_of
     from asyncbatch.core.retry import Retries
     from asyncbatch.core.settings import Sizes
-    from asyncbatch.errors import UsageError
+    from asyncbatch.errors import UsageError, error_reason
     from asyncbatch.pipeline.launch import Launch
     from asyncbatch.transforms.schema import load_schema
 
@@ -95,7 +95,7 @@ def validate_files(
         report_files = open_reports(output.report, files.stores)
         launch.start()
     except (UsageError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(error_reason(error)) from None
 
     # Imported after the launch, while the workers start.
     from asyncbatch.cli.observers import RunIdentity, make_observers

@@ -23,7 +23,7 @@ def ledger_settings(
 ) -> LedgerSettings | None:
     """Return the settings of the ledger, or None without one. Raises UsageError."""
     if sum((flags.resume, flags.retry_failed, flags.force)) > 1:
-        raise UsageError("--resume, --retry-failed and --force exclude each other")
+        raise UsageError("--resume, --retry-failed and --force exclude each other: choose one")
     is_asked = flags.resume or flags.retry_failed or flags.ledger is not None
     target = work.target if isinstance(work, RecordWorkSettings) else None
     if isinstance(work, RecordWorkSettings) and work.replay is not None:

@@ -50,7 +50,9 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_elapsed(milliseconds: float) -> str:
-    """Return the time that an input took: 0.4 ms, 37.4 s, 5 m 07 s."""
+    """Return the time that an input took: <0.1 ms, 0.4 ms, 37.4 s, 5 m 07 s."""
+    if milliseconds < 0.1:
+        return "<0.1 ms"
     if milliseconds < 1000:
         return f"{milliseconds:.1f} ms"
     return format_seconds(milliseconds / 1000)

@@ -282,8 +282,24 @@ def _form_of_file(name: str) -> Form:
     plain = name[: -len(compression.suffix)] if compression else name
     form = _SUFFIXES.get(os.path.splitext(plain)[1].lower())
     if form is None or (compression and form != "lines"):
-        raise UsageError(f"--to {name}: unknown kind of target; write {KNOWN}")
+        raise UsageError(f"--to {name}: unknown kind of target; {target_advice(name)}")
     return form
+
+
+def target_advice(name: str) -> str:
+    """Return the next step for a file name that is no target."""
+    start, suffix = os.path.splitext(name)
+    match suffix.lower():
+        case ".duckdb" | ".ddb":
+            return f"for a DuckDB database write duckdb:///{name}"
+        case suffix if suffix in _DATABASE_SUFFIXES:
+            return f"for an SQLite database write sqlite:///{name}"
+        case ".json":
+            return f"for JSON Lines write {start}.jsonl, for JSON files like the input {start}/"
+        case ".xls" | ".xlsx" | ".ods":
+            return f"for a spreadsheet write {start}.csv"
+        case _:
+            return f"write {KNOWN}"
 
 
 def _no_database(name: str) -> UsageError:

@@ -16,7 +16,7 @@ import msgspec
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.core.records import STDIN, display_path
 from asyncbatch.errors import LockHeldError, UsageError
-from asyncbatch.storage.atomic import PRIVATE_MODE, make_private_folders
+from asyncbatch.storage.atomic import PRIVATE_MODE, make_private_folders, write_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -89,7 +89,7 @@ class Lock:
                 os.close(descriptor)
                 raise
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = write_reason(self.path, error)
             raise UsageError(f"{self._option} {display_path(self.path)}: {reason}") from None
         if acquired:
             self._descriptor = descriptor

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.storage.atomic import PRIVATE_MODE, PUBLIC_MODE
+from asyncbatch.storage.atomic import PRIVATE_MODE, PUBLIC_MODE, write_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,9 @@ class AppendFile:
     def open(self, position: AppendPosition | None = None) -> None:
         """Create an empty file, or truncate it to `position`. Raises UsageError."""
         flags = (os.O_CREAT | os.O_TRUNC if position is None else 0) | os.O_CLOEXEC
-        flags |= os.O_WRONLY if self._is_special() else os.O_RDWR
+        # O_APPEND: if another process truncates the file (logrotate's copytruncate), writes go on
+        # at its new end. At our own position, they would leave a hole of NUL bytes before them.
+        flags |= os.O_WRONLY if self._is_special() else os.O_RDWR | os.O_APPEND
         try:
             self._descriptor = os.open(self.path, flags, self._mode)
             if position is not None:
@@ -51,7 +53,8 @@ class AppendFile:
                 with suppress(PermissionError):  # the file of another user, who chose its mode
                     os.fchmod(self._descriptor, PRIVATE_MODE)
         except OSError as error:
-            raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
+            reason = write_reason(self.path, error)
+            raise UsageError(f"cannot write {self.path}: {reason}") from None
 
     def check_regular(self) -> None:
         """Raise UsageError for a pipe or a device, which cannot be truncated."""
@@ -89,7 +92,7 @@ class AppendFile:
 
     def _current_position(self) -> AppendPosition:
         os.fsync(self._descriptor)
-        size = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        size = os.lseek(self._descriptor, 0, os.SEEK_END)
         return AppendPosition(size, _tail_digest(self._descriptor, size))
 
     def _truncate(self, position: AppendPosition) -> None:
@@ -100,7 +103,6 @@ class AppendFile:
                 "restore the file, or remove the checkpoint to start over"
             )
         os.ftruncate(self._descriptor, position.size)
-        os.lseek(self._descriptor, position.size, os.SEEK_SET)
 
     def _translate_errors(self, function: Callable[[], T]) -> T:
         try:

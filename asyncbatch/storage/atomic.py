@@ -25,6 +25,14 @@ def make_private_folders(path: str) -> None:
         os.mkdir(path, 0o700)
 
 
+def write_reason(path: str, error: OSError) -> str:
+    """Return why the file at `path` cannot be made. No such file: its folder is missing."""
+    folder = os.path.dirname(path)
+    if error.errno == errno.ENOENT and folder and not os.path.isdir(folder):
+        return f"there is no folder {folder}"
+    return error.strerror or str(error)
+
+
 class AtomicFile:
     """A file that is written beside its target and renamed over it when it is complete.
 
@@ -70,7 +78,8 @@ class AtomicFile:
                 with suppress(OSError):  # a file system without locks: see `_remove_leftovers`
                     fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
+            reason = write_reason(self.path, error)
+            raise UsageError(f"cannot write {self.path}: {reason}") from None
 
     def _create(self, path: str, flags: int) -> int:
         return os.open(path, flags, self._mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -11,7 +12,7 @@ import zipfile
 import pytest
 
 from asyncbatch.core.system import install_command
-from tests.commands import PATIENCE, CommandProcess, environment
+from tests.commands import PATIENCE, CommandProcess, environment, run_command_text
 from tests.processes import wait_until
 
 
@@ -123,3 +124,51 @@ def test_the_second_signal_says_that_it_stops_at_once(files):
         assert process.wait(PATIENCE) == 130
     assert first.startswith(b"Stopping: ")
     assert rest == b"Stopped at once: the work in flight is given up\n"
+
+
+REFUSED = """\
+name = "p"
+source = [{{ type = "http", urls = ["http://127.0.0.1:{port}/"], retries = 0 }}]
+sink = {{ to = "o.jsonl" }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run",), "Error: no input: name a folder, a file, a glob, '-' or --files-from"),
+        (("run", ".", "-w", "many"), "'--workers' / '-w' / '-j': 'many' is not a whole number"),
+        (("run", ".", "-b", "0"), "'--batch-size' / '-b': is 0, but must be at least 1"),
+        (("stream", "simulate:", "--rate", "x"), "'--rate': 'x' is not a number"),
+        (("run", ".", "--profile", "p"), "Invalid value for '--profile': 'p': there is no"),
+        (("run", "--from-dead-letter", "no.jsonl"), "Error: no.jsonl: No such file or directory"),
+        (("run", ".", "--to", "no/a.jsonl"), "cannot write no/a.jsonl: there is no folder no"),
+        (("run", ".", "--lock=no/a.lock"), "--lock no/a.lock: there is no folder no"),
+        (("run", ".", "--to", "a.db"), "for an SQLite database write sqlite:///a.db"),
+        (("run", ".", "--to", "a.duckdb"), "for a DuckDB database write duckdb:///a.duckdb"),
+        (("run", ".", "--to", "a.json"), "for JSON Lines write a.jsonl, for JSON files like"),
+        (("run", ".", "--to", "a.xlsx"), "for a spreadsheet write a.csv"),
+        (("run", ".", "--to", "-", "-o", "json"), "both write to standard output: choose one"),
+        (("run", ".", "--resume", "--force"), "exclude each other: choose one"),
+        (("stream", "simulate"), "for example events write simulate:"),
+        (("stream", "-", "--late", "no/a"), "cannot write no/a: there is no folder no"),
+        (("etl", "no.toml"), "`asyncbatch init no.toml` writes an example"),
+        (("etl", "p.toml", "--to", "a.db"), "for an SQLite database write sqlite:///FILE.db"),
+        (("ledger", "show", "no.db"), "no.db is neither a ledger file nor a target"),
+    ],
+)
+def test_an_error_of_usage_tells_the_reason_and_the_next_step(files, arguments, told):
+    folder = files({"a.json": '{"id": 1}', "p.toml": REFUSED.format(port=1)})
+    ran = run_command_text(*arguments, cwd=folder)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert told in ran.stderr
+    assert "Errno" not in ran.stderr
+
+
+def test_a_refused_connection_names_its_host_and_port(files):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # closed when the command runs
+    folder = files({"p.toml": REFUSED.format(port=port)})
+    ran = run_command_text("etl", "p.toml", "-q", cwd=folder)
+    assert ran.returncode == 1
+    assert f"cannot connect to 127.0.0.1, port {port}: Connection refused" in ran.stderr

@@ -97,4 +97,4 @@ def test_nothing_is_overwritten(asyncbatch, tmp_path):
 def test_a_path_that_cannot_be_written_is_an_error(asyncbatch):
     found = asyncbatch("init", "no/such/folder.toml")
     assert found.code == 2
-    assert "No such file or directory" in found.stderr
+    assert "cannot write no/such/folder.toml: there is no folder no/such" in found.stderr

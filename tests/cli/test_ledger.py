@@ -66,7 +66,7 @@ def test_one_job_of_several_is_shown_and_cleared(run_here, files, ledger):
     assert [line.split()[1:3] for line in lines if "success" in line] == [["1", "success,"]] * 2
     jobs = [line.split()[0] for line in lines if "success" in line]
     assert jobs[1] not in ledger("show", "out.db", "--job", jobs[0]).stdout
-    assert ledger("clear", "out.db", "--job", jobs[0]).stdout == "forgot 1 inputs\n"
+    assert ledger("clear", "out.db", "--job", jobs[0]).stdout == "forgot 1 input\n"
     left = ledger("show", "out.db").stdout
     assert jobs[0] not in left
     assert jobs[1] in left
@@ -101,7 +101,7 @@ def test_a_file_that_is_not_a_ledger_is_an_error(files, ledger):
         "text.db": "cannot read the ledger",
         "none.ledger": "No such file",
         "out.jsonl": "no ledger at",
-        "nonsense": "unknown kind of target",
+        "nonsense": "neither a ledger file nor a target",
     }.items():
         shown = ledger("show", name)
         assert shown.returncode == 2

@@ -12,7 +12,7 @@ from msgspec import structs
 from asyncbatch.cli.progress_lines import PaceMeter, PlainProgress, progress_line, slow_text
 from asyncbatch.core.progress import FileInProgress, FileTimer, LongFile
 from asyncbatch.core.tally import Tally
-from asyncbatch.core.units import format_rate, format_remaining
+from asyncbatch.core.units import format_elapsed, format_rate, format_remaining
 from asyncbatch.pipeline.run import Snapshot
 from asyncbatch.sources.count_ahead import InputCount
 
@@ -167,6 +167,13 @@ def test_lines_come_less_often_in_long_runs():
 )  # fmt: skip
 def test_slow_rates_keep_their_digits(rate, text):
     assert format_rate(rate, "file") == text
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"), [(0.02, "<0.1 ms"), (0.1, "0.1 ms"), (999.9, "999.9 ms")]
+)
+def test_no_input_takes_no_time(milliseconds, text):
+    assert format_elapsed(milliseconds) == text
 
 
 @pytest.mark.parametrize(

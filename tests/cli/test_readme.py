@@ -13,7 +13,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.commands import PATIENCE, ROOT, environment
+from tests.cli.pages import blocks, command_path, cron, shell
+from tests.commands import ROOT
 from tests.conftest import python
 
 pytestmark = pytest.mark.xdist_group("readme")  # commands read what others have written
@@ -21,21 +22,13 @@ pytestmark = pytest.mark.xdist_group("readme")  # commands read what others have
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-COMMANDS = [line[2:] for block in blocks("console") for line in block.splitlines()]
+COMMANDS = [line[2:] for block in blocks(README, "console") for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """A PATH on which the command `asyncbatch` runs this checkout."""
-    folder = tmp_path_factory.mktemp("bin")
-    script = folder / "asyncbatch"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m asyncbatch "$@"\n')
-    script.chmod(0o755)
-    return f"{folder}:/usr/bin:/bin"
+    return command_path(tmp_path_factory.mktemp("bin"))
 
 
 def test_there_are_commands_to_run():
@@ -54,13 +47,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-def shell(command, path, folder):
-    return subprocess.run(
-        ["bash", "-c", command], check=False, capture_output=True, text=True, cwd=folder,
-        env=environment(PATH=path), timeout=PATIENCE,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands(command, path, folder):
     finished = shell(command, path, folder)
@@ -70,20 +56,8 @@ def test_commands(command, path, folder):
     assert "Traceback" not in finished.stderr
 
 
-def cron(line, root, path):
-    """Run a line of a crontab as cron does, with its absolute paths below `root`."""
-    command = re.fullmatch(r"(?:\S+ +){5}(.+)\n", line)
-    assert command is not None
-    text = re.sub(r"(?<=[ /])/(?=srv|var)", f"{root}/", command[1])
-    return subprocess.run(
-        ["sh", "-c", text], check=False, capture_output=True, text=True, cwd=root,
-        timeout=PATIENCE,
-        stdin=subprocess.DEVNULL, env={"HOME": str(root), "PATH": path, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-
-
 def test_nights_of_the_cron_recipe(path, tmp_path):
-    [line] = [block for block in blocks("sh") if block.startswith("15 3 * * *")]
+    [line] = [block for block in blocks(README, "sh") if block.startswith("15 3 * * *")]
     assert {"--resume", "--lock", "--report"} < set(line.split())
     inputs = tmp_path / "srv" / "exports"
     shutil.copytree(ROOT / "sample_data" / "users", inputs)
@@ -119,7 +93,7 @@ def test_examples_of_the_help(run, path, folder):
         assert finished.returncode == 0, f"{example}\n{finished.stderr}"
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", blocks(README, "python"))
 def test_python(block):
     finished = python(block)
     assert finished.returncode == 0, finished.stderr

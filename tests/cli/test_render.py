@@ -258,7 +258,7 @@ def reported(folder, name="r"):
         (("empty",), "no JSON files in empty"),
         (
             ("in", "--to", "postgresql://nobody@127.0.0.1:1/none", "--table", "t"),
-            "Connect call failed",
+            "Connection refused: is the server running",
         ),
         (("in", "--to", "sqlite:///no/such/folder/x.db", "--table", "t"), "no/such/folder"),
         (("in", "--to", "x.xlsx"), "x.xlsx"),

@@ -328,7 +328,7 @@ def test_the_table_says_how_many_windows_it_does_not_show(files):
     last = drawn[: drawn.rindex("not shown: ")].rindex("window")
     rows = len(re.findall(r"00:0\d:\d\d - 00:0\d:\d\d", drawn[last:]))
     assert rows > 10
-    assert f"not shown: {100 - rows} closed" in drawn[last:]
+    assert f"not shown: {100 - rows} closed windows" in drawn[last:]
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_the_status_of_merged_streams(stream, events):
         finished = merged(events, *names, "-o", "json")
         report = json.loads(finished.stdout)
         assert (report["status"], report["exit_code"], finished.returncode) == (status, code, code)
-    assert "a window has more than 1 keys" in report["error"]
+    assert "a window has more than 1 key" in report["error"]
 
 
 def test_reports_of_earlier_streams_are_read(events):

@@ -91,11 +91,14 @@ TWO_TEXTS = {
     "--dead-letter": "the inputs of a stream are events",
     "--dry-run": "a run lists files, a pipeline shows rows",
     "--max-failures": "a stream counts late events too, and keeps exit status 0 without it",
+    "--quiet": "a stream prints windows",
+    "--report": "a stream has no files to be test cases",
     "--print-schema": "streams have pipeline files of their own",
     "--resume": "a pipeline always does",
     "--retries": "a pipeline has a number for each source, and a stream reads its sources again",
     "--table": "a pipeline file has a table already",
     "--timeout": "for each file, or for each event",
+    "--verbose": "a stream has events and windows",
     "--workers": "a stream starts them at high rates",
 }
 # Keys of pipeline files that are no flags, and flags that have another name there.
@@ -117,7 +120,7 @@ def test_an_option_means_the_same_in_each_command():
     found: dict[str, set[Any]] = {}
     for _, kind in groups():
         for flag in flags(kind):
-            assert flag.help[0].isupper() or flag.names[0] in ("--window", "--agg"), flag
+            assert flag.help[0].isupper(), flag
             assert flag.panel
             meaning = flag.names, str(flag.kind), flag.is_many, flag.form, flag.splits, flag.metavar
             found.setdefault(flag.names[0].partition("/")[0], set()).add(meaning)
@@ -165,6 +168,43 @@ def test_no_command_has_two_options_of_one_name():
             for name in flag.names:
                 assert (command, name) not in seen
                 seen.add((command, name))
+
+
+def test_a_description_is_short_and_names_its_value():
+    without = {"--to", "--set", "--window", "--agg"}  # whose forms are the description
+    for _, kind in groups():
+        for flag in flags(kind):
+            text = flag.help.partition("  [default: ")[0].removesuffix(" Repeatable.")
+            assert text.endswith("."), text
+            assert len(re.findall(r"\.(?: |$)", text)) <= 2, text
+            assert len(text) < (200 if flag.names[0] == "--to" else 160), text
+            if flag.metavar is not None and flag.names[0] not in without:
+                named = set(re.findall("[A-Z]+", flag.metavar))
+                assert named & set(re.findall(r"\b[A-Z]+\b", text)), (flag.metavar, text)
+
+
+COMMANDS = [
+    "", "run", "validate", "etl", "stream", "init", "ledger", "ledger show", "ledger clear",
+    "ledger path", "config", "config show", "config schema", "merge-reports", "generate",
+    "generate events",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_in_80_columns(tmp_path, command):
+    for option in ("--help", "--help-all") if command in COMMANDS[1:5] else ("--help",):
+        ran = run_command(*command.split(), option, cwd=tmp_path, env={"COLUMNS": "80"})
+        assert (ran.returncode, ran.stderr) == (0, b"")
+        lines = ran.stdout.decode().splitlines()
+        assert max(map(len, lines)) <= 80
+        assert not [line for line in lines[1:] if line.endswith("...")]  # a text that was cut
+
+
+def test_the_help_of_the_program_names_the_documentation(tmp_path):
+    shown = run_command("--help", cwd=tmp_path).stdout.decode()
+    named = re.findall(r"[\w/-]+\.md", shown)
+    assert named == ["README.md", "docs/options.md", "docs/automation.md"]
+    assert all((ROOT / name).exists() for name in named)
 
 
 def test_a_duration_has_one_form_in_all_commands(tmp_path):

@@ -546,7 +546,9 @@ class TestFiles:
             load_pipeline_file(str(tmp_path / "p.toml"))
 
     def test_that_are_missing(self):
-        with pytest.raises(PipelineFileError, match=r"^no/such\.toml: No such file or directory$"):
+        with pytest.raises(
+            PipelineFileError, match=r"^no/such\.toml: No such file or directory; `async"
+        ):
             load_pipeline_file("no/such.toml")
 
 
@@ -629,7 +631,9 @@ class TestCommand:
                 text=True, cwd=tmp_path, env=environment(API_TOKEN="x"), timeout=PATIENCE,
             )  # fmt: skip
         assert finished.returncode == 1
-        assert finished.stderr == "Error: cannot continue: [Errno 28] No space left on device\n"
+        assert finished.stderr == (
+            "Error: cannot write to standard output: No space left on device\n"
+        )
 
     def test_no_file(self, etl):
         found = etl()

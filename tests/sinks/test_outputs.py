@@ -260,7 +260,7 @@ def test_targets_that_cannot_be_used(run, folder):
     database.execute("CREATE TABLE t (id)")
     database.execute("BEGIN EXCLUSIVE")
     for target, words in {
-        "nowhere/o.jsonl": "No such file",
+        "nowhere/o.jsonl": "there is no folder nowhere",
         "sqlite:///nowhere/t.db": "folder exists",
         "sqlite:///text.db": "not a database",
         "sqlite:///locked.db": "another process has locked it",

@@ -322,7 +322,7 @@ def test_the_lock_from_the_environment(run, files):
     (("data", "--lock=data"), "is an input or an output"),
     (("data", "--lock=folder"), "--lock folder: Is a directory"),
     (("data", "--lock=pipe"), "--lock pipe is not a regular file"),
-    (("data", "--lock=nowhere/job.lock"), "--lock nowhere/job.lock: No such file"),
+    (("data", "--lock=nowhere/job.lock"), "--lock nowhere/job.lock: there is no folder nowhere"),
     (("data", "--lock=x.jsonl", "--to", "x.jsonl"), "is an input or an output"),
     (("data", "--lock=r.json", "--report", "./r.json"), "is an input or an output"),
     (("data", "--lock="), "--lock= names no file"),

@@ -21,7 +21,7 @@ OutputFormat = Literal["text", "json", "jsonl", "junit", "github", "sarif", "git
 ShowFailures: TypeAlias = Annotated[
     Lines,
     option(
-        "The number of failures in the summary.",
+        "List up to N failures in the summary, or all.",
         metavar="N|all",
         panel="Failures",
     ),
@@ -29,7 +29,7 @@ ShowFailures: TypeAlias = Annotated[
 Quiet: TypeAlias = Annotated[
     bool,
     option(
-        "Print no progress and no summary: only failures, on stderr; a stream prints only windows.",
+        "Print only failures, on stderr: no progress, no summary.",
         short="-q",
         main=True,
     ),
@@ -38,12 +38,16 @@ Quiet: TypeAlias = Annotated[
 
 RetryCount: TypeAlias = Annotated[
     Natural,
-    option("Retry temporary failures: a failed read, a lost connection in a --call.", metavar="N"),
+    option(
+        "Retry up to N times after a temporary failure: a failed read, a lost connection in a "
+        "--call.",
+        metavar="N",
+    ),
 ]
 RetryDelay: TypeAlias = Annotated[
     Delay,
     option(
-        "The delay before the first retry; it doubles with each retry.",
+        "Wait DURATION before the first retry, and twice as long before each further one.",
         metavar="DURATION",
     ),
 ]
@@ -57,7 +61,7 @@ class ConfigFlags(Options, frozen=True, kw_only=True):
     config: Annotated[
         Name | None,
         option(
-            "Read options from this file, also those that run code or write files.",
+            "Read options from FILE, also those that run code or write files.",
             metavar="FILE",
             default="asyncbatch.toml or pyproject.toml, in this folder or above",
             eager=True,
@@ -65,9 +69,13 @@ class ConfigFlags(Options, frozen=True, kw_only=True):
     ] = None
     profile: Annotated[
         Name | None,
-        option("Prefer the options of this profile of the file.", metavar="NAME", eager=True),
+        option(
+            "Use the options of profile NAME of the configuration file, before its other options.",
+            metavar="NAME",
+            eager=True,
+        ),
     ] = None
-    no_config: Annotated[bool, option("Read no configuration file.", eager=True)] = False
+    no_config: Annotated[bool, option("Ignore all configuration files.", eager=True)] = False
 
 
 class WorkerFlags(Options, frozen=True, kw_only=True):
@@ -78,8 +86,8 @@ class WorkerFlags(Options, frozen=True, kw_only=True):
     max_memory: Annotated[
         Bytes | None,
         option(
-            "Keep the memory of all processes together below SIZE, with fewer workers and less "
-            "data in flight; inputs that do not fit fail as too_large.",
+            "Keep the memory of all processes together below SIZE. Inputs that do not fit fail as "
+            "too_large.",
             metavar="SIZE",
             default="the container's limit",
         ),
@@ -87,11 +95,11 @@ class WorkerFlags(Options, frozen=True, kw_only=True):
     workers: Annotated[
         Natural | None,
         option(
-            "Worker processes; 0 works in this process, except for --jq, --call and --timeout.",
+            "Use N worker processes; 0 uses none, except for --jq, --call and --timeout.",
             short="-w",
             also="-j",
             metavar="N",
-            default="the usable CPUs; 0 for small jobs",
+            default="one per usable CPU; 0 for small jobs",
             main=True,
         ),
     ] = None
@@ -105,7 +113,7 @@ class StopFlags(Options, frozen=True, kw_only=True):
     grace: Annotated[
         Delay,
         option(
-            "Time for the work in flight to finish after Ctrl-C or SIGTERM.", metavar="DURATION"
+            "Give work in progress DURATION to finish after Ctrl-C or SIGTERM.", metavar="DURATION"
         ),
     ] = 8.0
 
@@ -118,20 +126,25 @@ class BatchFlags(Options, frozen=True, kw_only=True):
     batch_size: Annotated[
         Count | None,
         option(
-            "Files per batch.",
+            "Process N files per batch.",
             short="-b",
             metavar="N",
-            default="adapts, up to 2,048 files and 8 MiB",
+            default="adapts: up to 2,048 files and 8 MiB",
         ),
     ] = None
     concurrency: Annotated[
         Count | None,
-        option("Batches in flight.", short="-c", metavar="N", default="2 per worker"),
+        option(
+            "Process up to N batches at the same time.",
+            short="-c",
+            metavar="N",
+            default="2 per worker",
+        ),
     ] = None
     read_ahead: Annotated[
         Natural | None,
         option(
-            "Files that each worker reads at the same time.",
+            "Read N files at the same time in each worker.",
             metavar="N",
             default="adapts to the storage",
         ),
@@ -139,14 +152,14 @@ class BatchFlags(Options, frozen=True, kw_only=True):
     pause: Annotated[
         Delay,
         option(
-            "Run one batch at a time, with this pause between batches.",
+            "Run one batch at a time, and wait DURATION between batches.",
             metavar="DURATION",
         ),
     ] = 0.0
     dry_run: Annotated[
         bool,
         option(
-            "List the files and batches without processing them.",
+            "List the files and batches; process nothing.",
             main=True,
         ),
     ] = False
@@ -160,17 +173,16 @@ class ClusterFlags(Options, frozen=True, kw_only=True):
     engine: Annotated[
         Literal["local", "dask"],
         option(
-            "Run the work in processes of this machine, or on a Dask cluster whose workers can "
-            "read the same files.",
+            "Work on this machine, or on a Dask cluster whose workers can read the same files.",
             trusted=True,
         ),
     ] = "local"
     scheduler: Annotated[
         Name | None,
         option(
-            "The scheduler of the Dask cluster, tcp://HOST:8786.",
+            "Connect to the Dask scheduler at ADDRESS: tcp://HOST:8786.",
             metavar="ADDRESS",
-            default="start a cluster of --workers on this machine",
+            default="a new cluster of --workers on this machine",
             trusted=True,
         ),
     ] = None
@@ -184,8 +196,8 @@ class LockFlags(Options, frozen=True, kw_only=True):
     lock: Annotated[
         str | None,
         option(
-            "Prevent overlapping runs of this job: exit 75 if another run has the lock. FILE is "
-            "the lock file; --lock=FILE is never read as an input.",
+            "Prevent overlapping runs of this job: exit 75 if another run has the lock. "
+            "--lock=FILE names the lock file.",
             metavar="[FILE]",
             default="one file per job",
             writes=True,
@@ -194,7 +206,7 @@ class LockFlags(Options, frozen=True, kw_only=True):
     lock_wait: Annotated[
         Delay | None,
         option(
-            "Wait up to DURATION for the lock.",
+            "Wait up to DURATION for the lock of --lock.",
             metavar="DURATION",
         ),
     ] = None
@@ -233,17 +245,19 @@ class FailureFlags(Options, frozen=True, kw_only=True):
     timeout: Annotated[
         Seconds | None,
         option(
-            "Fail a file that takes longer, and end its worker.",
+            "Fail a file that takes longer than DURATION, and replace its worker.",
             metavar="DURATION",
         ),
     ] = None
     max_failures: Annotated[
         str | None,
         option(
-            "Exit 0 with up to N failures (or P percent); stop once there are more.", metavar="N|P%"
+            "Exit 0 with up to N failures, or P percent. Stop once there are more.", metavar="N|P%"
         ),
     ] = None
-    fail_fast: Annotated[bool, option("Stop at the first failure: --max-failures 0.")] = False
+    fail_fast: Annotated[bool, option("Stop at the first failure, as --max-failures 0 does.")] = (
+        False
+    )
 
 
 class RetryFlags(Options, frozen=True, kw_only=True):
@@ -256,7 +270,7 @@ class RetryFlags(Options, frozen=True, kw_only=True):
     dead_letter: Annotated[
         Name | None,
         option(
-            "Keep rejected records and the names of failed files, as JSON Lines.",
+            "Keep rejected records and the names of failed files in FILE, as JSON Lines.",
             metavar="FILE",
             writes=True,
             main=True,
@@ -272,8 +286,8 @@ class OutputFlags(Options, frozen=True, kw_only=True):
     output: Annotated[
         OutputFormat,
         option(
-            "Print a text summary, one JSON object, events as JSON Lines, JUnit XML, annotations "
-            "for GitHub, SARIF for code scanning, or GitLab's code quality report.",
+            "Print a summary (text), one object (json), events (jsonl), JUnit XML, GitHub "
+            "annotations, SARIF, or GitLab's code quality report.",
             short="-o",
             main=True,
         ),
@@ -281,9 +295,8 @@ class OutputFlags(Options, frozen=True, kw_only=True):
     report: Annotated[
         tuple[Name, ...],
         option(
-            "Also write a report file: .html (a page with charts), .json (the object), .jsonl "
-            "(events), .md, .prom (metrics) or, but not of a stream, .xml (JUnit), .sarif, "
-            ".gitlab.json (code quality).",
+            "Also write a report, by the ending of FILE: .html (a page with charts), .json, "
+            ".jsonl (events), .md, .prom (metrics), .xml (JUnit), .sarif, .gitlab.json.",
             metavar="FILE",
             writes=True,
             main=True,
@@ -293,20 +306,19 @@ class OutputFlags(Options, frozen=True, kw_only=True):
     verbose: Annotated[
         bool,
         option(
-            "Print a line for each input and rejected record, on stderr; a stream: for each "
-            "rejected or late event, and each window that a target gets.",
+            "Print a line for each input and each rejected record, on stderr.",
             short="-v",
         ),
     ] = False
     show_failures: ShowFailures = 20
     color: Annotated[
         Literal["auto", "always", "never"],
-        option("Color the output. auto: on a terminal, unless NO_COLOR is set."),
+        option("Color the output: always, never, or auto (on a terminal, unless NO_COLOR is set)."),
     ] = "auto"
     progress: Annotated[
         bool,
         option(
-            "Show progress, on stderr.",
+            "Show progress on stderr.",
             name="--progress/--no-progress",
         ),
     ] = True
@@ -318,8 +330,8 @@ class RunOutputFlags(OutputFlags, frozen=True, kw_only=True):
     slowest: Annotated[
         Natural | None,
         option(
-            "List the N slowest files in the summary, and in reports if N is more than 5. Without "
-            "it the summary lists those that took more than a second, at most 5.",
+            "List the N slowest files in the summary. Reports list at least 5.",
             metavar="N",
+            default="up to 5 that took more than a second",
         ),
     ] = None

@@ -21,8 +21,8 @@ from asyncbatch.core.settings import MAX_UNPACKED_BYTES
 Patterns: TypeAlias = Annotated[
     Names | None,
     option(
-        "Only read files matching GLOB. It is compared with the name or, if it has a '/', with the "
-        "path below the folder. Named files are always read.",
+        "Only read files matching GLOB; with a '/' in it, GLOB is matched with the path below "
+        "the folder. Files given by name are always read.",
         short="-p",
         metavar="GLOB",
         default="*.json, *.jsonl, *.ndjson, and each with .gz, .bz2, .xz, .zst",
@@ -32,7 +32,7 @@ Patterns: TypeAlias = Annotated[
 Excluded: TypeAlias = Annotated[
     tuple[Name, ...],
     option(
-        "Skip files and folders that match GLOB.",
+        "Skip files and folders matching GLOB.",
         metavar="GLOB",
     ),
 ]
@@ -48,34 +48,41 @@ class FileOptions(Options, frozen=True, kw_only=True):
     files_from: Annotated[
         Name | None,
         option(
-            "Read more paths from a file ('-': standard input), one a line.",
+            "Read more paths from FILE, one per line ('-': from standard input).",
             metavar="FILE",
             trusted=True,
         ),
     ] = None
     null: Annotated[
         bool,
-        option("The listed paths end with NUL, as in the output of find -print0.", short="-0"),
+        option(
+            "Separate the paths of --files-from by NUL, as find -print0 writes them.", short="-0"
+        ),
     ] = False
-    hidden: Annotated[bool, option("Also read hidden files and folders.")] = False
+    hidden: Annotated[
+        bool, option("Also read hidden files and folders: names that begin with '.'.")
+    ] = False
     gitignore: Annotated[
-        bool, option("Skip files that git ignores: the rules in .gitignore files.")
+        bool, option("Skip files that git ignores, by the rules in .gitignore files.")
     ] = False
     follow_symlinks: Annotated[
-        bool, option("Enter symlinked folders (symlinked files are always read).", trusted=True)
+        bool,
+        option(
+            "Also read folders behind symbolic links. Linked files are always read.", trusted=True
+        ),
     ] = False
     limit: Annotated[Count | None, option("Read only the first N files.", metavar="N")] = None
     shard: Annotated[
         ShardText | None,
         option(
-            "Read only shard I of N: N runs together read each file once.",
+            "Process only part I of N: N runs (1/3, 2/3, 3/3) together process each file once.",
             metavar="I/N",
         ),
     ] = None
     endpoint: Annotated[
         HttpUrl | None,
         option(
-            "Endpoint URL of an S3-compatible server, or of another one for gs:// or az://.",
+            "Use the endpoint URL of an S3-compatible server, or of one for gs:// or az://.",
             metavar="URL",
             trusted=True,
         ),
@@ -84,7 +91,7 @@ class FileOptions(Options, frozen=True, kw_only=True):
     allow_origins: Annotated[
         tuple[Origin, ...],
         option(
-            "Let http(s) URLs redirect to these other origins: https://cdn.example.com.",
+            "Allow http(s) URLs to redirect to these other ORIGINS: https://cdn.example.com.",
             metavar="ORIGINS",
             commas=True,
             trusted=True,
@@ -94,8 +101,8 @@ class FileOptions(Options, frozen=True, kw_only=True):
     format: Annotated[
         Literal["auto", "json", "jsonl", "concat", "seq"],
         option(
-            "The format of every file; auto decides by its name. concat: values that follow each "
-            "other, also without line ends; seq: JSON text sequences (RFC 7464).",
+            "Read every file in this format; auto decides by its name. concat: values one after "
+            "another, seq: JSON text sequences (RFC 7464).",
             name="--input-format",
             old="--format",
         ),
@@ -103,14 +110,14 @@ class FileOptions(Options, frozen=True, kw_only=True):
     max_file_size: Annotated[
         Bytes | None,
         option(
-            "Files larger than SIZE on disk fail as too_large (500, 64K, 10MB, 1.5GiB).",
+            "Fail files larger than SIZE on disk, as too_large: 64K, 10MB, 1.5GiB.",
             metavar="SIZE",
         ),
     ] = None
     max_decompressed_size: Annotated[
         Bytes,
         option(
-            "Compressed files that unpack to more than SIZE fail as too_large.",
+            "Fail compressed files that unpack to more than SIZE, as too_large.",
             metavar="SIZE",
             default="100GiB",
         ),
@@ -118,15 +125,16 @@ class FileOptions(Options, frozen=True, kw_only=True):
     max_window: Annotated[
         Bytes | None,
         option(
-            "The window of a compressed file that is read: 2GiB for zstd --long=31.",
+            "Accept compressed files with a window of up to SIZE: 2GiB for zstd --long=31.",
             metavar="SIZE",
+            default="128MiB; less with a low --max-memory",
         ),
     ] = None
     root: Annotated[
         Name | None,
         option(
-            "Identify inputs relative to DIR, so that they have the same names on every machine: "
-            "for shards, and for outputs in a folder.",
+            "Identify inputs relative to DIR, so that their names are the same on every machine. "
+            "For --shard, and for targets that are folders.",
             metavar="DIR",
         ),
     ] = None
@@ -138,13 +146,13 @@ class InputOptions(FileOptions, frozen=True, kw_only=True):
     records: Annotated[
         Pointer | None,
         option(
-            "Read the elements of the array at this JSON Pointer in each document: /items.",
+            "Take the records from the array at POINTER in each document: /items.",
             metavar="POINTER",
         ),
     ] = None
     unit: Annotated[
         Literal["record", "file"],
-        option("The unit of one record: an element of an array, or a whole document."),
+        option("Take each element of an array as a record, or each file as a whole."),
     ] = "record"
 
 
@@ -156,7 +164,8 @@ class ReplayOptions(Options, frozen=True, kw_only=True):
     from_dead_letter: Annotated[
         Name | None,
         option(
-            "Run the records and files again that --dead-letter FILE of an earlier run kept.",
+            "Process again the rejected records and failed files that an earlier --dead-letter "
+            "FILE kept.",
             metavar="FILE",
             trusted=True,
         ),

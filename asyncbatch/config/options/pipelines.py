@@ -15,7 +15,7 @@ class OverrideFlags(Options, frozen=True, kw_only=True):
     set: Annotated[
         tuple[str, ...],
         option(
-            "Override a value of the pipeline file: sink.table=people, source.0.timeout=5, "
+            "Set a value of the pipeline file: sink.table=people, source.0.timeout=5, "
             "window.lateness=2s.",
             metavar="KEY=VALUE",
             trusted=True,
@@ -32,8 +32,7 @@ class ReplaceFlags(Options, frozen=True, kw_only=True):
     to: Annotated[
         str | None,
         option(
-            "Write to this target in place of the file's sink.to, and without the keys that are "
-            "only for another kind of target.",
+            "Write to TARGET instead. Keys of [sink] for other kinds of targets are ignored.",
             metavar="TARGET",
             default="the file's sink.to",
             writes=True,
@@ -43,13 +42,16 @@ class ReplaceFlags(Options, frozen=True, kw_only=True):
     table: Annotated[
         Name | None,
         option(
-            "The table in the database.", metavar="NAME", default="the file's sink.table", main=True
+            "Write to table NAME of the database.",
+            metavar="NAME",
+            default="the file's sink.table",
+            main=True,
         ),
     ] = None
     dead_letter: Annotated[
         Name | None,
         option(
-            "Keep rejected records and the names of failed files, as JSON Lines.",
+            "Keep rejected records and the names of failed files in FILE, as JSON Lines.",
             metavar="FILE",
             default="the file's dead_letter.to",
             panel="Failures",
@@ -60,9 +62,9 @@ class ReplaceFlags(Options, frozen=True, kw_only=True):
     retries: Annotated[
         Natural | None,
         option(
-            "Retry temporary failures of each source: of a request, of a read.",
+            "Retry a request or a read up to N times after a temporary failure.",
             metavar="N",
-            default="the retries of each source: 5 for http, 0 for files",
+            default="5 for http sources, 0 for files",
             panel="Failures",
         ),
     ] = None
@@ -76,7 +78,7 @@ class CheckFlags(Options, frozen=True, kw_only=True):
     check: Annotated[
         bool,
         option(
-            "Only check the pipeline file and print its mistakes.",
+            "Check the pipeline file and print its mistakes; run nothing.",
             main=True,
         ),
     ] = False
@@ -90,7 +92,7 @@ class EtlFlags(Options, frozen=True, kw_only=True):
     only: Annotated[
         tuple[Name, ...],
         option(
-            "Run only the source with this name (unnamed ones: http, http-2, files).",
+            "Run only this SOURCE: its name, or without a name http, http-2, files.",
             metavar="SOURCE",
             main=True,
         ),
@@ -98,7 +100,7 @@ class EtlFlags(Options, frozen=True, kw_only=True):
     limit: Annotated[
         Count | None,
         option(
-            "Read only the first N records of each source, without recording them as done.",
+            "Read only the first N records of each source, and do not remember them as done.",
             name="--max-records",
             old="--limit",
             metavar="N",
@@ -108,7 +110,7 @@ class EtlFlags(Options, frozen=True, kw_only=True):
     resume: Annotated[
         bool,
         option(
-            "Skip inputs that are done and unchanged, as a pipeline always does.",
+            "Skip unchanged inputs that are done. A pipeline always does this.",
             panel="Running again",
         ),
     ] = False
@@ -123,15 +125,15 @@ class EtlFlags(Options, frozen=True, kw_only=True):
     allow_duplicates: Annotated[
         bool,
         option(
-            "Load inputs again whose rows are in the table already, or were before they changed.",
+            "Load inputs again even if that doubles rows in the table.",
             panel="Running again",
         ),
     ] = False
     dry_run: Annotated[
         bool,
         option(
-            "Show the rows of the first 10 records of each source (or --max-records N) as a table; "
-            "load nothing.",
+            "Show the first 10 records of each source (or --max-records N) as a table; load "
+            "nothing.",
             panel="Control",
             main=True,
         ),

@@ -36,20 +36,20 @@ class WindowOptions(Options, frozen=True, kw_only=True):
     time: Annotated[
         Path,
         option(
-            "The field with the time of an event (RFC 3339, or a number since the epoch), or "
-            "'arrival' for the time at which it arrives.",
+            "Read the time of an event from FIELD: RFC 3339, or a number since 1970. 'arrival': "
+            "the time at which it arrives.",
             metavar="FIELD",
             main=True,
         ),
     ] = "timestamp"
     time_unit: Annotated[
         Literal["auto", "s", "ms", "us", "ns"],
-        option("The unit of times that are numbers; auto decides by their size."),
+        option("Read times that are numbers in this unit; auto decides by their size."),
     ] = "auto"
     by: Annotated[
         tuple[Path, ...],
         option(
-            "Group by these fields, separated by commas: user.id,country.",
+            "Group by FIELDS, separated by commas: user.id,country.",
             metavar="FIELDS",
             commas=True,
             main=True,
@@ -58,7 +58,7 @@ class WindowOptions(Options, frozen=True, kw_only=True):
     lateness: Annotated[
         Span,
         option(
-            "Keep windows open for DURATION after their end, for events out of order.",
+            "Keep each window open for DURATION after its end, for late events.",
             metavar="DURATION",
             main=True,
         ),
@@ -66,7 +66,7 @@ class WindowOptions(Options, frozen=True, kw_only=True):
     idle_timeout: Annotated[
         Span | None,
         option(
-            "Let the clock close windows if no event arrives for DURATION.",
+            "Close windows by the clock if no event arrives for DURATION.",
             metavar="DURATION",
         ),
     ] = None
@@ -81,15 +81,14 @@ class WindowOptions(Options, frozen=True, kw_only=True):
     max_keys: Annotated[
         Count,
         option(
-            "The maximum number of keys in a window.",
+            "Allow up to N keys in a window. More keys stop the stream, except with "
+            "--overflow-key.",
             metavar="N",
         ),
     ] = DEFAULT_MAX_KEYS
     overflow_key: Annotated[
         Name | None,
-        option(
-            "Combine keys beyond --max-keys under this key instead of stopping.", metavar="NAME"
-        ),
+        option("Count keys beyond --max-keys under NAME instead of stopping.", metavar="NAME"),
     ] = None
 
 
@@ -99,7 +98,8 @@ class WindowFlags(WindowOptions, frozen=True, kw_only=True):
     window: Annotated[
         WindowText,
         option(
-            "tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, with durations: 500ms, 5s, 1m, 1h.",
+            "Choose the windows: tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, with durations "
+            "as 500ms, 5s, 1m, 1h.",
             metavar="WINDOW",
             main=True,
         ),
@@ -107,8 +107,8 @@ class WindowFlags(WindowOptions, frozen=True, kw_only=True):
     agg: Annotated[
         tuple[AggregateText, ...],
         option(
-            "count, or sum, avg, min, max, stddev, distinct, p50, p95, p99 with :FIELD; NAME= "
-            "before it renames.",
+            "Compute count, or sum, avg, min, max, stddev, distinct, p50, p95, p99 of a field: "
+            "avg:FIELD. NAME=avg:FIELD names the result.",
             metavar="AGG",
             default="count; with simulate: also sum and avg:value",
             main=True,
@@ -124,13 +124,15 @@ class FollowOptions(Options, frozen=True, kw_only=True):
     follow: Annotated[
         bool,
         option(
-            "Follow files as they grow, also after rotation or truncation, as tail -F does; and "
-            "read new files in folders.",
+            "Follow files as they grow, also after rotation, as tail -F does. Read new files in "
+            "folders.",
             short="-f",
             main=True,
         ),
     ] = False
-    from_end: Annotated[bool, option("When following: skip data that exists at the start.")] = False
+    from_end: Annotated[bool, option("Skip the data that exists at the start, with --follow.")] = (
+        False
+    )
 
 
 class PatternOptions(FollowOptions, frozen=True, kw_only=True):
@@ -145,13 +147,15 @@ class SimulatorOptions(Options, frozen=True, kw_only=True):
 
     panel: ClassVar[str] = "Simulated events"
 
-    rate: Annotated[float, Meta(gt=0), option("Events per second.", metavar="N")] = 10.0
-    seed: Annotated[int | None, option("Generate the same events each time.", metavar="N")] = None
-    users: Annotated[Count, option("User ids go from 1 to N.", metavar="N")] = 1000
+    rate: Annotated[float, Meta(gt=0), option("Make N events per second.", metavar="N")] = 10.0
+    seed: Annotated[
+        int | None, option("Make the same events each time, from the seed N.", metavar="N")
+    ] = None
+    users: Annotated[Count, option("Make user ids from 1 to N.", metavar="N")] = 1000
     types: Annotated[
         Names,
         option(
-            "Event types, separated by commas.",
+            "Make events of the types NAMES, separated by commas.",
             metavar="NAMES",
             commas=True,
         ),
@@ -159,7 +163,7 @@ class SimulatorOptions(Options, frozen=True, kw_only=True):
     disorder: Annotated[
         Span,
         option(
-            "Let event times be up to DURATION out of order.",
+            "Put event times up to DURATION out of order.",
             metavar="DURATION",
         ),
     ] = 0
@@ -180,9 +184,9 @@ class StreamTargetFlags(StreamSinkOptions, frozen=True, kw_only=True):
     to: Annotated[
         str | None,
         option(
-            "Write windows to '-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, "
-            ".parquet), sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE; in a "
-            "table each window and key is one row.",
+            "Write windows to '-', FILE.jsonl or .ndjson [.gz|.zst], FILE.csv, .tsv, .parquet, "
+            "sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE. In a table, each "
+            "window and key is one row.",
             metavar="TARGET",
             default="standard output",
             writes=True,
@@ -199,12 +203,11 @@ class StreamControlFlags(Options, frozen=True, kw_only=True):
     workers: Annotated[
         Natural | None,
         option(
-            "Worker processes for --jq, --call and --schema, and to help at high event rates; 0 "
-            "for none.",
+            "Use N worker processes for --jq, --call, --schema and high event rates; 0 uses none.",
             short="-w",
             also="-j",
             metavar="N",
-            default="the usable CPUs; to help, one less",
+            default="one per usable CPU; for high rates one less",
         ),
     ] = None
     duration: Annotated[
@@ -218,20 +221,19 @@ class StreamControlFlags(Options, frozen=True, kw_only=True):
     max_events: Annotated[Count | None, option("Stop after N events.", metavar="N")] = None
     signal_exit: Annotated[
         bool,
-        option("After Ctrl-C or SIGTERM exit 130 or 143, as the other commands do, and not 0."),
+        option("Exit 130 or 143 after Ctrl-C or SIGTERM, as the other commands do, and not 0."),
     ] = False
     checkpoint: Annotated[
         Name | None,
         option(
-            "Save the state in FILE, to continue after a stop or a crash; resume from FILE if it "
-            "exists.",
+            "Save the state of the stream in FILE. Resume from FILE if it exists.",
             metavar="FILE",
             writes=True,
             main=True,
         ),
     ] = None
     checkpoint_every: Annotated[
-        Span | None, option("The time between checkpoints.", metavar="DURATION", default="10s")
+        Span | None, option("Save the state every DURATION.", metavar="DURATION", default="10s")
     ] = None
 
 
@@ -243,26 +245,30 @@ class StreamFailureFlags(Options, frozen=True, kw_only=True):
     max_failures: Annotated[
         str | None,
         option(
-            "Stop and exit 1 once more events than this are rejected or late.",
+            "Stop and exit 1 once more than N events, or P percent, are rejected or late.",
             metavar="N|P%",
         ),
     ] = None
     timeout: Annotated[
         Seconds | None,
         option(
-            "Reject an event that takes longer in --jq, --call or --schema, and end its worker.",
+            "Reject an event that takes longer than DURATION in --jq, --call or --schema, and "
+            "replace its worker.",
             metavar="DURATION",
         ),
     ] = None
     retries: Annotated[
         Natural,
-        option("Retry a --call after a temporary failure: a lost connection.", metavar="N"),
+        option(
+            "Retry a --call up to N times after a temporary failure: a lost connection.",
+            metavar="N",
+        ),
     ] = 0
     retry_delay: RetryDelay = 0.2
     late: Annotated[
         Name | None,
         option(
-            "Keep events whose window has closed, as JSON Lines.",
+            "Keep events that arrive after their window has closed in FILE, as JSON Lines.",
             metavar="FILE",
             writes=True,
         ),
@@ -270,7 +276,7 @@ class StreamFailureFlags(Options, frozen=True, kw_only=True):
     dead_letter: Annotated[
         Name | None,
         option(
-            "Keep rejected events, as JSON Lines.",
+            "Keep rejected events in FILE, as JSON Lines.",
             metavar="FILE",
             writes=True,
             main=True,
@@ -284,9 +290,31 @@ class StreamOutputFlags(OutputFlags, frozen=True, kw_only=True):
     output: Annotated[
         Literal["text", "json", "jsonl", "github"],
         option(
-            "Print windows and a text summary, or events as JSON Lines, closed windows among them; "
-            "with --to also one JSON object, or annotations for GitHub.",
+            "Print windows and a summary (text), or all events as JSON Lines (jsonl). With --to "
+            "also one object (json), or GitHub annotations.",
             short="-o",
             main=True,
         ),
     ] = "text"
+    report: Annotated[
+        tuple[Name, ...],
+        option(
+            "Also write a report, by the ending of FILE: .json, .jsonl (events), .md, .prom "
+            "(metrics).",
+            metavar="FILE",
+            writes=True,
+            main=True,
+        ),
+    ] = ()
+    quiet: Annotated[
+        bool,
+        option("Print only windows and errors: no progress, no summary.", short="-q", main=True),
+    ] = False
+    verbose: Annotated[
+        bool,
+        option(
+            "Print a line for each rejected or late event, and for each window that goes into a "
+            "target, on stderr.",
+            short="-v",
+        ),
+    ] = False

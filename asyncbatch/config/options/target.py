@@ -9,18 +9,18 @@ from asyncbatch.config.options.declare import Count, Name, Names, Options, optio
 TableName: TypeAlias = Annotated[
     Name | None,
     option(
-        "The table in the database.",
+        "Write to table NAME of the database.",
         metavar="NAME",
         main=True,
     ),
 ]
 CsvSafe: TypeAlias = Annotated[
     bool,
-    option("Put ' before the cells of a CSV file that a spreadsheet would take for formulas."),
+    option("Put ' before CSV cells that a spreadsheet would run as formulas."),
 ]
 AllowDuplicates: TypeAlias = Annotated[
     bool,
-    option("Load inputs again whose rows are in the table already, or were before they changed."),
+    option("Load inputs again even if that doubles rows in the table."),
 ]
 
 
@@ -33,7 +33,7 @@ class SinkOptions(Options, frozen=True, kw_only=True):
     key: Annotated[
         Names,
         option(
-            "The fields that identify a row of the table, separated by commas.",
+            "Identify a row of the table by FIELDS, separated by commas.",
             metavar="FIELDS",
             commas=True,
             main=True,
@@ -42,8 +42,8 @@ class SinkOptions(Options, frozen=True, kw_only=True):
     mode: Annotated[
         Literal["append", "replace", "upsert"] | None,
         option(
-            "Add rows to the table, replace the table if the run succeeds, or replace rows with "
-            "the same key.",
+            "Append rows, replace the whole table if the run succeeds, or upsert: replace rows "
+            "with the same key.",
             default="append; upsert with --key",
             trusted=True,
         ),
@@ -51,21 +51,18 @@ class SinkOptions(Options, frozen=True, kw_only=True):
     schema_contract: Annotated[
         Literal["evolve", "freeze", "discard"],
         option(
-            "For new fields and types: change the table, reject the record, or leave out the "
-            "field or value."
+            "Choose the effect of new fields and types: evolve changes the table, freeze rejects "
+            "the record, discard leaves out the value."
         ),
     ] = "evolve"
     override_identity: Annotated[
         bool,
-        option(
-            "Write the records' values into PostgreSQL columns that are GENERATED ALWAYS AS "
-            "IDENTITY."
-        ),
+        option("Write the records' values into PostgreSQL columns GENERATED ALWAYS AS IDENTITY."),
     ] = False
     columns: Annotated[
         Names | None,
         option(
-            "The columns of a CSV file, separated by commas.",
+            "Write only these FIELDS to a CSV file, in this order, separated by commas.",
             metavar="FIELDS",
             default="the fields of the first batch",
             commas=True,
@@ -75,7 +72,7 @@ class SinkOptions(Options, frozen=True, kw_only=True):
     null_value: Annotated[
         str | None,
         option(
-            "The text of null in a CSV file; a string that equals it is in quotes.",
+            "Write null as TEXT in a CSV file. A string that equals TEXT is put in quotes.",
             metavar="TEXT",
             default="an empty cell, as for an empty string",
         ),
@@ -83,15 +80,15 @@ class SinkOptions(Options, frozen=True, kw_only=True):
     nested: Annotated[
         Literal["native", "json"] | None,
         option(
-            "Arrays and objects in a Parquet file: STRUCT and LIST where these lose nothing, or "
-            "JSON text.",
+            "Write arrays and objects in Parquet as STRUCT and LIST where nothing is lost "
+            "(native), or as JSON text.",
             default="native",
         ),
     ] = None
     batch_size: Annotated[
         Count | None,
         option(
-            "Records per write or transaction.",
+            "Write N records at a time; into a database, one transaction each.",
             name="--load-batch",
             metavar="N",
             default="10,000; for PostgreSQL 20,000",
@@ -100,20 +97,20 @@ class SinkOptions(Options, frozen=True, kw_only=True):
     format: Annotated[
         Literal["keep", "json", "jsonl"],
         option(
-            "The format of the files in a folder target.",
+            "Write the files of a folder target in this format; keep: that of the input.",
             name="--to-format",
         ),
     ] = "keep"
     compression: Annotated[
         Literal["keep", "none", "gz", "bz2", "xz", "zst"],
         option(
-            "The compression of the files in a folder target.",
+            "Compress the files of a folder target in this way; keep: as the input.",
             name="--to-compression",
         ),
     ] = "keep"
     unordered: Annotated[
         bool,
-        option("Write records as soon as they are ready, not in input order: faster."),
+        option("Write records as soon as they are ready, not in input order. This is faster."),
     ] = False
 
 
@@ -123,8 +120,8 @@ class TargetFlags(SinkOptions, frozen=True, kw_only=True):
     to: Annotated[
         str | None,
         option(
-            "Write records: '-' (JSON Lines), FILE.jsonl[.gz|.zst], FILE.csv, .tsv, .parquet, a "
-            "FOLDER/ like the input, sqlite:///FILE, duckdb:///FILE, "
+            "Write records to '-' (JSON Lines), FILE.jsonl[.gz|.zst], FILE.csv, .tsv, .parquet, "
+            "FOLDER/ (like the input), sqlite:///FILE, duckdb:///FILE or "
             "postgresql://USER@HOST/DATABASE.",
             metavar="TARGET",
             writes=True,
@@ -145,13 +142,15 @@ class LedgerFlags(Options, frozen=True, kw_only=True):
             main=True,
         ),
     ] = False
-    retry_failed: Annotated[bool, option("Process only inputs that failed before.")] = False
-    force: Annotated[bool, option("Process all inputs again.")] = False
+    retry_failed: Annotated[bool, option("Process only inputs that failed in an earlier run.")] = (
+        False
+    )
+    force: Annotated[bool, option("Process all inputs again, also finished ones.")] = False
     allow_duplicates: AllowDuplicates = False
     ledger: Annotated[
         Name | None,
         option(
-            "The file that records which inputs are done, if the target is not a database.",
+            "Remember in FILE which inputs are done, if the target is not a database.",
             metavar="FILE",
             default="a file in $XDG_STATE_HOME/asyncbatch",
             writes=True,
@@ -159,5 +158,5 @@ class LedgerFlags(Options, frozen=True, kw_only=True):
     ] = None
     identity: Annotated[
         Literal["stat", "content"],
-        option("Detect a changed input by its size and time, or by its content."),
+        option("Detect a changed input by its size and time (stat), or by its content."),
     ] = "stat"

@@ -6,16 +6,16 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from asyncbatch.config.options.declare import Count, Name, Options, Path, option
 
-_PANEL = "Records, transformed in this order: --jq, then --call, then --schema, then --dedupe"
+_PANEL = "Transforms, in this order: --jq, --call, --schema, --dedupe"
 
 CheckContent: TypeAlias = Annotated[
     bool,
-    option("Also check contentEncoding and contentMediaType of the schema (base64, JSON)."),
+    option("Also check contentEncoding and contentMediaType in the schema: base64, JSON."),
 ]
 References: TypeAlias = Annotated[
     tuple[Name, ...],
     option(
-        "Read references of the schema to URI, or below it, from a file or folder.",
+        "Read the schema's references to URI, and to addresses below it, from FILE or DIR.",
         metavar="URI=FILE|DIR",
     ),
 ]
@@ -29,7 +29,7 @@ class JqOptions(Options, frozen=True, kw_only=True):
     env: Annotated[
         bool,
         option(
-            "Let env and $ENV of jq read the environment.",
+            "Let jq programs read environment variables, by env and $ENV.",
             name="--jq-env",
             trusted=True,
         ),
@@ -37,7 +37,7 @@ class JqOptions(Options, frozen=True, kw_only=True):
     lossy: Annotated[
         bool,
         option(
-            "Let jq round integers beyond 2^53 instead of rejecting them.",
+            "Let jq round integers beyond 2^53. Otherwise it rejects their records.",
             name="--jq-lossy",
         ),
     ] = False
@@ -49,7 +49,7 @@ class JqFlags(JqOptions, frozen=True, kw_only=True):
     jq: Annotated[
         tuple[Name, ...],
         option(
-            "Transform each record with a jq program: 'select(.active) | {id}'.",
+            "Transform each record with the jq program EXPR: 'select(.active) | {id}'.",
             metavar="EXPR",
             trusted=True,
             main=True,
@@ -65,15 +65,15 @@ class CallFlags(Options, frozen=True, kw_only=True):
     call: Annotated[
         tuple[Name, ...],
         option(
-            "Call a Python function with each record, module:name or file.py:name; it returns a "
-            "record, None to drop it, or several.",
+            "Call a Python FUNCTION, file.py:name or module:name, for each record. It returns a "
+            "record, several, or None to drop it.",
             metavar="FUNCTION",
             trusted=True,
             main=True,
         ),
     ] = ()
     call_concurrency: Annotated[
-        Count, option("Concurrent calls of async functions.", metavar="N")
+        Count, option("Run up to N calls of async functions at the same time.", metavar="N")
     ] = 100
 
 
@@ -83,7 +83,7 @@ class SchemaOptions(Options, frozen=True, kw_only=True):
     panel: ClassVar[str] = _PANEL
 
     check_formats: Annotated[
-        bool, option("Also check the formats of the schema (email, date).")
+        bool, option("Also check formats in the schema: email, date and others.")
     ] = False
     check_content: CheckContent = False
 
@@ -94,7 +94,7 @@ class SchemaFlags(SchemaOptions, frozen=True, kw_only=True):
     schema: Annotated[
         Name | None,
         option(
-            "Reject records that a JSON Schema does not allow.",
+            "Reject records that do not fit the JSON Schema in FILE.",
             metavar="FILE",
             main=True,
         ),
@@ -110,7 +110,7 @@ class ValidateFlags(Options, frozen=True, kw_only=True):
     schema: Annotated[
         Name,
         option(
-            "The JSON Schema that documents must fit.",
+            "Check documents against the JSON Schema in FILE.",
             metavar="FILE",
             main=True,
         ),
@@ -119,7 +119,7 @@ class ValidateFlags(Options, frozen=True, kw_only=True):
     check_formats: Annotated[
         bool,
         option(
-            "Check the formats of the schema (email, date).",
+            "Check formats in the schema: email, date and others.",
             name="--check-formats/--no-check-formats",
         ),
     ] = True
@@ -134,7 +134,8 @@ class DedupeFlags(Options, frozen=True, kw_only=True):
     dedupe: Annotated[
         tuple[Path, ...],
         option(
-            "Write only the first of records with equal FIELDS (paths, separated by commas).",
+            "Keep only the first of several records with equal FIELDS, which are separated by "
+            "commas.",
             metavar="FIELDS",
             commas=True,
         ),

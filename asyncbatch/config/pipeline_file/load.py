@@ -58,7 +58,8 @@ def _load(path: str, parse: Callable[[dict[str, Any]], F]) -> F:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise PipelineFileError(path, [f"{path}: {error.strerror or error}"]) from None
+        hint = "" if os.path.exists(path) else f"; `asyncbatch init {path}` writes an example"
+        raise PipelineFileError(path, [f"{path}: {error.strerror or error}{hint}"]) from None
     try:
         return parse(parse_toml(path, data))
     except RecursionError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
@@ -19,7 +20,7 @@ from asyncbatch.config.options.streams import StreamSinkOptions
 from asyncbatch.config.options.target import SinkOptions
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.errors import UsageError
-from asyncbatch.sinks.target import KNOWN, parse_location
+from asyncbatch.sinks.target import parse_location, target_advice
 
 if TYPE_CHECKING:
     from asyncbatch.config.options.declare import Contradictions, Given
@@ -143,7 +144,8 @@ def _refusal_of_target(to: str) -> str:
             parse_location(to)
         except UsageError as error:
             return str(error).removeprefix("--to ")
-    return f"is not a known target: write {KNOWN}"
+    name = f"FILE{os.path.splitext(to)[1]}"  # not `to`, which may hold a password
+    return f"is not a known target: {target_advice(name)}"
 
 
 class DeadLetterTable(Options, frozen=True):
@@ -168,7 +170,7 @@ class StreamSinkTable(StreamSinkOptions, frozen=True, kw_only=True):
         if "csv_safe" in given and form != "csv":
             yield ("csv_safe",), "is only for CSV files"
         if form is None:
-            yield ("to",), f"is not a known target: write {KNOWN}"
+            yield ("to",), _refusal_of_target(given["to"].reveal())
         elif form == "folder":
             yield ("to",), "is a folder, but windows need one file or table"
         elif form in DATABASES and "table" not in given:

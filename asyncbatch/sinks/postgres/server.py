@@ -7,13 +7,14 @@ import re
 import threading
 from contextlib import suppress
 from functools import partial
+from socket import gaierror
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from asyncbatch.core.retry import attempts_note
 from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.core.system import install_command
-from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.errors import SinkError, TargetBusyError, UsageError, error_reason
 from asyncbatch.sinks.postgres.address import CONNECT_SECONDS, ServerAddress
 
 if TYPE_CHECKING:
@@ -225,6 +226,12 @@ class PostgresServer:
     def explained(self, error: BaseException) -> str:
         """Return the message of an error with its code, without secrets."""
         text = str(getattr(error, "message", None) or error or type(error).__name__)
+        if isinstance(error, OSError):
+            text = error_reason(error) or text
+            if isinstance(error, ConnectionRefusedError):
+                text += ": is the server running, on this port?"
+            elif isinstance(error, gaierror):
+                text += ": is the name of the host right?"
         if detail := getattr(error, "detail", None):
             text += f": {detail}"
         if code := getattr(error, "sqlstate", None):

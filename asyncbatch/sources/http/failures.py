@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from asyncbatch.core.units import format_size
+from asyncbatch.core.units import format_count, format_size
+from asyncbatch.errors import error_reason
 from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.formats.positions import TextPosition, locate_byte
 
@@ -107,7 +108,7 @@ def _body_reason(
         case NotJsonError(body=b""):
             return "not_json", "the response is empty"
         case NotJsonError(is_cut=True, body=body):
-            return "truncated", f"the response is cut off after {len(body):,} bytes"
+            return "truncated", f"the response is cut off after {format_count(len(body), 'byte')}"
         case NotJsonError(message=message, position=position, content_type=kind):
             where = f"line {position.line}, column {position.column}"
             return "not_json", f"the response ({kind}) is not JSON: {message} ({where})"
@@ -123,6 +124,8 @@ def _connection_reason(error: Exception) -> tuple[Reason, str]:
             return "truncated", "the connection was closed in the middle of the response"
         case aiohttp.ClientSSLError():
             return "tls", f"the TLS connection failed: {error}"
+        case aiohttp.ClientConnectorError(host=host, port=port, os_error=cause):
+            return "network", f"cannot connect to {host}, port {port}: {error_reason(cause)}"
         case aiohttp.ClientResponseError(status=status, message=message):  # its text has the URL
             return "network", f"the connection failed: {message} ({status})"
         case aiohttp.InvalidURL():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from asyncbatch.core.units import format_count
 from asyncbatch.formats.decoder import decode
 from asyncbatch.formats.positions import parse_pointer, text_at
 from asyncbatch.sources.http.base import HttpError, Page, PageMark
@@ -230,7 +231,7 @@ class LinkedPages:
             text = "the pages form a cycle: this page was already read"
             raise self._make_error(url, "repeated_next", text)
         if number > limit:
-            text = f"more than {limit:,} pages, the limit (max_pages)"
+            text = f"more than {format_count(limit, 'page')}, the limit (max_pages)"
             raise self._make_error(url, "max_pages", text)
         try:
             self._client.policy.check(url, self._home_origin)

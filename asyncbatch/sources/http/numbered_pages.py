@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
+from asyncbatch.core.units import format_count
 from asyncbatch.sources.http.base import HttpError, Page
 from asyncbatch.sources.http.failures import NoRecordsError
 from asyncbatch.sources.http.page_records import PageRecords, RecordsCheck
@@ -89,7 +90,7 @@ class NumberedPages:
                 if not records.count and not self._goes_on(at, url, empty_pages):
                     break
                 if number == limit:
-                    text = f"more than {limit:,} pages, the limit (max_pages)"
+                    text = f"more than {format_count(limit, 'page')}, the limit (max_pages)"
                     raise self._client.make_error(url, "max_pages", text)
                 number += 1
                 empty_pages = 0 if records.count else empty_pages + 1

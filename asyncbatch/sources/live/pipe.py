@@ -50,7 +50,8 @@ class PipeSource:
             is_file = stat.S_ISREG(mode) or _is_null_device(self._descriptor)
             self._reader = FileReader(self._descriptor, path) if is_file else None
         except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}") from None
+            near = f"; for example events write {path}:" if path == "simulate" else ""
+            raise UsageError(f"cannot read {path}: {error.strerror}{near}") from None
         except CorruptArchiveError as error:
             raise UsageError(f"cannot read {path}: {error}") from None
         self.can_resume = self._owns_descriptor and is_file

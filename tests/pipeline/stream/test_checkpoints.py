@@ -98,6 +98,25 @@ def test_lines_are_there_as_soon_as_their_window_is_over(live, tmp_path):
     assert process.poll() is None
 
 
+def test_outputs_that_logrotate_truncates_have_only_later_lines(live, stream, tmp_path):
+    events, windows, dead = (tmp_path / name for name in ("e.jsonl", "w.jsonl", "d.jsonl"))
+    options = (events.name, *BY_KIND, "--to", windows.name, "--dead-letter", dead.name, *KEPT)
+    events.write_text(at(1) + "[1]\n" + at(6))
+    process = live(*options, "--follow")
+    wait_until(lambda: windows.exists() and windows.read_text() and dead.read_text())
+    os.truncate(windows, 0)  # as copytruncate does
+    os.truncate(dead, 0)
+    with events.open("a") as file:
+        file.write("[2]\n" + at(11))
+    wait_until(windows.read_text)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
+    assert stream(*options)[:2] == (0, "")  # resumes, with its last window
+    starts = [json.loads(line)["window_start"][17:-1] for line in windows.read_text().splitlines()]
+    assert starts == ["05", "10"]
+    assert [json.loads(line)["data"] for line in dead.read_text().splitlines()] == [[2]]
+
+
 @pytest.mark.parametrize(("name", "delimiter"), [("w.csv", ","), ("w.tsv", "\t")])
 def test_values_go_into_a_file(stream, tmp_path, name, delimiter):
     assert stream("-", *BY_KIND, *SUMS, "--to", name, stdin=EVENTS)[0] == 0
@@ -335,7 +354,7 @@ def test_a_target_that_is_lost_while_nothing_comes(live, tmp_path):
         (("--to", "fifo.jsonl", "--checkpoint", "c.json"), "is not a regular file"),
         (("--late", "fifo.jsonl", "--checkpoint", "c.json"), "is not a regular file"),
         (("--checkpoint-every", "1s"), "needs --checkpoint"),
-        (("--checkpoint", "no/such/c.json"), "No such file"),
+        (("--checkpoint", "no/such/c.json"), "there is no folder no/such"),
         (("--checkpoint", "other.json"), "is not a checkpoint, but has content"),
     ],
 )

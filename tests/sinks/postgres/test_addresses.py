@@ -141,7 +141,7 @@ def test_a_ledger_is_shown_behind_a_pooler(load, server, database, pooler):
     to = server.url(database, pooler.port)
     load([{"id": 1}], to=to)
     assert "1 success" in show_ledger("show", to)
-    assert show_ledger("clear", to) == "forgot 1 inputs\n"
+    assert show_ledger("clear", to) == "forgot 1 input\n"
 
 
 def test_streams_into_a_table_behind_a_pooler(server, database, sql, pooler, tmp_path):

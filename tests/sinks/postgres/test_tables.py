@@ -547,8 +547,8 @@ def test_the_ledger_is_shown_and_forgotten(server, database, load, run, sql):
     assert show_ledger("path", address) == f"{name}\n"
     job = shown.splitlines()[1].split()[0]
     assert len(show_ledger("show", address, "--files", "--job", job).splitlines()) == 4
-    assert show_ledger("clear", address, "--job", job) == "forgot 1 inputs\n"
-    assert show_ledger("clear", address) == "forgot 1 inputs\n"
+    assert show_ledger("clear", address, "--job", job) == "forgot 1 input\n"
+    assert show_ledger("clear", address) == "forgot 1 input\n"
     assert sql("SELECT * FROM asyncbatch_ledger") == []
 
 
