@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _SNAPSHOT_SECONDS = 0.25
 _SUMMARY_SECONDS = 2.0
 _OBSERVER_SECONDS = 5.0  # for each observer to learn of the end
+_REPEAT_SECONDS = 0.5  # within which a repeated signal is the same request
 _HASTY_SECONDS = 1.0  # the same after a second signal, which stops at once
 _UNWINDING_SECONDS = 4.0  # for the end of cancelled work, which may wait for a stuck thread
 
@@ -88,6 +89,7 @@ class Session:
         self._report_error: SinkError | None = None  # of the first report that failed
         self._signal_exit = signal_exit
         self._signal: int | None = None
+        self._signalled_at = 0.0  # seconds of the loop's clock
         self._observers = observers
         self._has_snapshot = False  # whether the report has the counts of the end
 
@@ -221,10 +223,14 @@ class Session:
             self._report_files.remove(file)
 
     def _on_signal(self, number: int, work: asyncio.Task[None]) -> None:
+        now = asyncio.get_running_loop().time()
         if self._signal is not None:
+            # timeout(1) signals the process, and at once its group: that is one request.
+            if number != signal.SIGINT and now - self._signalled_at < _REPEAT_SECONDS:
+                return
             self._output.log("Stopped at once: the work in flight is given up")
             self._leave(exit_codes.of_signal(self._signal), _HASTY_SECONDS)
-        self._signal = number
+        self._signal, self._signalled_at = number, now
         self._output.log(
             f"Stopping: finishing the work in flight, for at most {self._grace:g} s "
             "(a second signal stops at once)"

@@ -119,6 +119,19 @@ def test_the_second_signal_stops_at_once(stuck):
     assert process.wait(timeout=PATIENCE) == 130
 
 
+def test_a_signal_that_comes_twice_is_one_request(stuck):
+    """timeout(1) signals the process, and its group."""
+    process, pipe = stuck("--grace", "3600", "-o", "json")
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+    assert process.stderr.readline().startswith("Stopping")
+    pipe.write(b"[1, 2]")
+    pipe.close()
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, stderr) == (143, "")
+    assert json.loads(stdout)["files"]["succeeded"] == 1
+
+
 def test_a_stop_is_announced_while_workers_are_busy(files):
     process = start(files(many(20_000)), "-o", "jsonl", "--no-progress")
     assert process.stdout.readline()  # the run works, and cannot end before its output is read
