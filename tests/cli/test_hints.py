@@ -171,4 +171,4 @@ def test_a_refused_connection_names_its_host_and_port(files):
     folder = files({"p.toml": REFUSED.format(port=port)})
     ran = run_command_text("etl", "p.toml", "-q", cwd=folder)
     assert ran.returncode == 1
-    assert f"cannot connect to 127.0.0.1, port {port}: Connection refused" in ran.stderr
+    assert f"cannot connect to 127.0.0.1:{port}: Connection refused" in ran.stderr

@@ -125,7 +125,7 @@ def _connection_reason(error: Exception) -> tuple[Reason, str]:
         case aiohttp.ClientSSLError():
             return "tls", f"the TLS connection failed: {error}"
         case aiohttp.ClientConnectorError(host=host, port=port, os_error=cause):
-            return "network", f"cannot connect to {host}, port {port}: {error_reason(cause)}"
+            return "network", f"cannot connect to {host}:{port}: {error_reason(cause)}"
         case aiohttp.ClientResponseError(status=status, message=message):  # its text has the URL
             return "network", f"the connection failed: {message} ({status})"
         case aiohttp.InvalidURL():
