@@ -1277,7 +1277,7 @@ def test_killed_again_and_again_it_has_the_windows_of_one_that_was_not(
         before = out.stat().st_size if out.exists() else 0
         write()
         rotations = 5 * (turn % 2)
-        while not saved.exists() or out.stat().st_size == before:
+        while not (saved.exists() and out.exists() and out.stat().st_size > before):
             assert command.process.poll() is None, command.errors
             write()
             time.sleep(0.1)  # or there would be gigabytes of events until it begins
