@@ -24,7 +24,7 @@ UNITS = {
     for block in blocks(PAGE, "ini")
     for name in re.findall(r"^# /etc/systemd/system/(\S+)\n", block)
 }
-[CRONTAB] = blocks(PAGE, "crontab")
+CRONTAB, PINGING = blocks(PAGE, "crontab")
 LINES = [line for line in CRONTAB.splitlines() if re.match(r"[0-9*]", line)]
 PIPELINE = """\
 name = "people"
@@ -94,6 +94,12 @@ def test_the_crontab_has_what_a_careful_operator_gives():
     assert set(variables) == {"MAILTO", "PATH"}
     for line in LINES[:3]:
         assert {"-q", "--lock"} < set(line.split())
+
+
+def test_a_crontab_that_pings(root, path):
+    variable, line = PINGING.splitlines()
+    assert variable.startswith("ASYNCBATCH_RUN_PING=https://")
+    assert cron(line, root, path).returncode == 0
 
 
 def test_rejected_records_are_kept_by_their_day(root, path):

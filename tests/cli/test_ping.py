@@ -184,7 +184,7 @@ def test_a_run_that_is_given_up_is_a_failure(stuck, pings, second):
     process.send_signal(signal.SIGTERM)
     assert process.stderr.readline().startswith("Stopping")
     if second:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
     assert pings.paths == ["/start", "/fail"]
@@ -282,7 +282,7 @@ def test_a_server_that_hangs_is_a_note_and_never_holds_the_run(files):
             process.send_signal(signal.SIGTERM)
             assert process.stderr is not None
             assert process.stderr.readline().startswith("Stopping")
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 143
         assert pings.paths == ["/start"]
