@@ -300,7 +300,7 @@ def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
     work = job.record_work
     if job.target is None and report.tally.passed and work is not None and work.runs_programs:
         # A summary on stdout is part of the output contract, so records are printed only on demand.
-        steps.append("--to - prints the results, --to FILE keeps them; now they are discarded")
+        steps.append("the results are discarded: --to - prints them, --to FILE keeps them")
     if report.interrupted and job.target is not None and command == "run":
         steps.append("--resume continues where the run ended")
     if report.tally.failures and not report.target_lost:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 REDACTED = "***"
 _SECRET_NAME = re.compile(r"key|token|secret|passw|pwd|auth|sig|credential", re.IGNORECASE)
@@ -37,10 +37,7 @@ def secret_url(text: str) -> Secret:
 
     Raises ValueError if `text` is not a URL.
     """
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        raise ValueError("is not a URL") from None
+    parts = _split_url(text)
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
     netloc = f"{name}{colon and f':{REDACTED}'}{at}{host}"
@@ -56,11 +53,15 @@ def secret_path_url(text: str) -> Secret:
 
     Raises ValueError if `text` is not a URL.
     """
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        raise ValueError("is not a URL") from None
+    parts = _split_url(text)
     return Secret(text, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…")
+
+
+def _split_url(text: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError:  # its message may quote the URL
+        raise ValueError("is not a URL") from None
 
 
 def _redact_pair(pair: str) -> str:

@@ -140,13 +140,15 @@ def steps_of(outcome):
 def test_the_summary_names_what_to_do_next(run, files):
     files(MIXED)
     keep = "--dead-letter FILE keeps what failed, so that it can be run again"
-    discarded = "--to - prints the results, --to FILE keeps them; now they are discarded"
+    discarded = "the results are discarded: --to - prints them, --to FILE keeps them"
     assert steps_of(run("good.json")) == []
     assert steps_of(run(".")) == [keep]
     again = "--from-dead-letter bad.dl runs again what failed"
     assert steps_of(run(".", "--dead-letter", "bad.dl")) == [again]
     assert steps_of(run("good.json", "--jq", ".")) == [discarded]
-    assert steps_of(run(".", "--jq", ".")) == [discarded, keep]
+    both = run(".", "--jq", ".")
+    assert steps_of(both) == [discarded, keep]
+    assert max(map(len, both.stdout.splitlines())) <= 80, "the width of a terminal"
     assert steps_of(run("good.json", "--jq", ".", "--to", "out.jsonl")) == []
     assert steps_of(run("good.json", "--jq", "empty")) == []
 
