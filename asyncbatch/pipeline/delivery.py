@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.config.job import DEFAULT_PATIENCE
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.dead_letters import DeadLetterFile
     from asyncbatch.sinks.schema_contract import SchemaContractCheck
     from asyncbatch.sinks.target import Target
+
+_WRITE_SECONDS = 2.0  # time for a write in progress after a cancellation
 
 
 class Delivery:
@@ -196,14 +199,34 @@ class Delivery:
         for item in (self.order or self._split_order).pass_on(result):
             for summed in self._sums.pass_on(item):
                 for part in self._whole_files.pass_on(summed):
-                    if self._loader or self._ledger_session or self._dead_letters:
-                        finished = await asyncio.to_thread(self._load, part)
-                    else:
-                        finished = (part,)
-                    for loaded in finished:
+                    async for loaded in self._written(partial(self._load, part)):
                         yield loaded
                         if loaded.part.target_error:
                             raise SinkError(loaded.part.target_error)
+
+    async def _written(self, write: Callable[[], Sequence[BatchPart]]) -> AsyncIterator[BatchPart]:
+        """Call `write` in a thread, and yield the parts that it finished.
+
+        A cancellation takes effect after that, because the thread would commit rows that no report
+        counts. Only a write that hangs is not waited for.
+        """
+        if not (self._loader or self._ledger_session or self._dead_letters):
+            for part in write():
+                yield part
+            return
+        writing = asyncio.ensure_future(asyncio.to_thread(write))
+        cancellation: asyncio.CancelledError | None = None
+        try:
+            await asyncio.wait((writing,))
+        except asyncio.CancelledError as error:
+            await asyncio.wait((writing,), timeout=_WRITE_SECONDS)
+            if not writing.done():
+                raise
+            cancellation = error
+        for part in writing.result():
+            yield part
+        if cancellation:
+            raise cancellation
 
     def _load(self, batch_part: BatchPart) -> Sequence[BatchPart]:
         with self._write_lock:
@@ -228,19 +251,21 @@ class Delivery:
 
     @property
     def wait_seconds(self) -> float | None:
-        """Seconds without a new part after which to call `flush_if_late`; None: never."""
+        """Seconds without a new part after which rows may be late; None: never."""
         return self._loader.wait_seconds if self._loader else None
 
-    async def flush_if_late(self) -> Sequence[BatchPart]:
-        """Flush if rows have waited long enough. Raises SinkError."""
-        return await self.flush() if self._loader and self._loader.is_late else ()
+    @property
+    def is_late(self) -> bool:
+        """Whether rows have waited long enough, so that `flush` is due."""
+        return self._loader is not None and self._loader.is_late
 
-    async def flush(self) -> Sequence[BatchPart]:
-        """Load all waiting rows; return the finished parts. Raises SinkError."""
-        return await asyncio.to_thread(self._flush) if self._loader else ()
+    def flush(self) -> AsyncIterator[BatchPart]:
+        """Load all waiting rows; yield the finished parts. Raises SinkError."""
+        return self._written(self._flush)
 
     def _flush(self) -> Sequence[BatchPart]:
-        assert self._loader is not None
+        if self._loader is None:
+            return ()
         with self._write_lock:
             return self._settle(self._loader.flush())
 

@@ -264,9 +264,10 @@ class Run:
                     if result is not None:
                         async for found in delivery.deliver(result):
                             yield self._add_to_report(found)
-                    for found in await delivery.flush_if_late():
-                        yield self._add_to_report(found)
-            for found in await delivery.flush():
+                    if delivery.is_late:
+                        async for found in delivery.flush():
+                            yield self._add_to_report(found)
+            async for found in delivery.flush():
                 yield self._add_to_report(found)
             ended = True
         except SinkError as error:

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,31 @@ def test_a_file_in_flight_is_given_up_after_the_grace(stuck):
     assert process.returncode == 143
     assert "Stopped after 1 s, before the work in flight was done" in stderr
     assert json.loads(stdout)["files"]["total"] == 0
+
+
+def test_rows_that_are_written_after_the_grace_are_counted(files):
+    folder = files(many(400))
+    options = ("-b", "1", "--pause", "0.02", "--load-batch", "1", "--grace", "0.1", "-o", "json")
+    process = start(folder, *options, "--to", "sqlite:///rows.db", "--table", "t")
+    wait_until((folder / "rows.db").exists, running=process)
+    with closing(sqlite3.connect(folder / "rows.db", isolation_level=None)) as rows:
+
+        def count():
+            with suppress(sqlite3.OperationalError):  # there is no table yet
+                return rows.execute("SELECT count(*) FROM t").fetchone()[0]
+            return 0
+
+        wait_until(count, running=process)
+        rows.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000}")
+        rows.execute("BEGIN IMMEDIATE")  # the next load waits
+        process.send_signal(signal.SIGTERM)
+        for line in process.stderr:
+            if "before the work in flight was done" in line:
+                break
+        rows.execute("ROLLBACK")
+        stdout, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 143
+        assert json.loads(stdout)["records"]["written"] == count()
 
 
 def test_the_second_signal_stops_at_once(stuck):
