@@ -233,7 +233,7 @@ def test_a_scheduler_that_is_killed_ends_the_run_and_loses_nothing(own_cluster, 
 def test_a_stop_signal_ends_what_is_in_flight(cluster, inputs, number, code):
     dask = ("--engine", "dask", "--scheduler", cluster.address)
     options = ("--call", "code/fn.py:tells", "-b", "2", "--to", "sqlite:///o.db", "--table", "t")
-    process = start(inputs, "in", *options, "-o", "json", *dask)
+    process = start(inputs, "in", *options, "-o", "json", "--grace", str(PATIENCE), *dask)
     wait_until(lambda: told(inputs) > 100)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=PATIENCE)

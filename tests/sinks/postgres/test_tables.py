@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from contextlib import closing, suppress
 from urllib.parse import quote_plus
 
@@ -667,16 +666,12 @@ def test_sessions_that_are_ended_cost_nothing(server, sql, url, tmp_path):
     (tmp_path / "hold").write_text("5000")
     process = _started(tmp_path, url, "--load-batch", "150", "-w", "1")
     ours = "FROM pg_stat_activity WHERE application_name = 'asyncbatch'"
-    _wait_for_rows(sql, process)  # a session that ends before is no usable server
-    ended = 0
-    while process.poll() is None:
-        ended += len(server.execute(f"SELECT pg_terminate_backend(pid) {ours}"))
-        if ended >= 3:
-            (tmp_path / "hold").unlink(missing_ok=True)
-        time.sleep(0.7)  # in which it goes on
-    _, stderr = process.communicate()
+    for more_than in (0, 1500, 3000):  # each time, it has gone on
+        _wait_for_rows(sql, process, more_than)
+        assert server.execute(f"SELECT pg_terminate_backend(pid) {ours}")
+    (tmp_path / "hold").unlink()
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
-    assert ended >= 3
     assert sql("SELECT id FROM t ORDER BY id") == expected
 
 
