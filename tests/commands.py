@@ -34,49 +34,8 @@ COMMAND = (sys.executable, "-m", "asyncbatch")
 PATIENCE = 300
 # Variables that an interpreter reads at its start, which a forked one has behind it.
 _START_VARIABLES = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
-_PRELOADED = (
-    "asyncbatch.cli.app",
-    "asyncbatch.cli.etl",
-    "asyncbatch.cli.file_job",
-    "asyncbatch.cli.job",
-    "asyncbatch.cli.ping",
-    "asyncbatch.cli.report_files",
-    "asyncbatch.cli.run",
-    "asyncbatch.cli.stream",
-    "asyncbatch.cli.stream_work",
-    "asyncbatch.pipeline.feeds",
-    "asyncbatch.pipeline.loader",
-    "asyncbatch.pipeline.resume.session",
-    "asyncbatch.pipeline.run",
-    "asyncbatch.sinks.duckdb",
-    "asyncbatch.sinks.parquet",
-    "asyncbatch.sinks.postgres.sink",
-    "asyncbatch.sinks.sqlite",
-    "asyncbatch.sinks.text_files",
-    "asyncbatch.sources.http.numbered_pages",
-    "asyncbatch.sources.http.linked_pages",
-    "asyncbatch.state.history",
-    "asyncbatch.state.ledger.duckdb",
-    "asyncbatch.state.ledger.file",
-    "asyncbatch.state.ledger.postgres",
-    "asyncbatch.transforms.jq",
-    "asyncbatch.transforms.load",
-    "asyncbatch.workers.main",
-    "asyncbatch.workers.tasks.transform",
-    "asyncbatch.workers.tasks.transform_sources",
-    "aiohttp",
-    "asyncpg",
-    "csimdjson",
-    "duckdb",
-    "jq",
-    "jsonschema_rs",
-    "mmap",
-    "orjson",
-    "pyarrow.parquet",
-)
-
 _fork_server = multiprocessing.get_context("forkserver")
-_fork_server.set_forkserver_preload([*_PRELOADED, __name__])
+_fork_server.set_forkserver_preload([__name__, "tests.preload"])
 
 
 def environment(**more: str) -> dict[str, str]:

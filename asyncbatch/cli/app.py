@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -48,7 +49,7 @@ class Program(CommandGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
         """Return a command, or None for an unknown name."""
-        return _load(cmd_name) if cmd_name in COMMANDS else None
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
         """Write the names of the commands and their lines of help."""
@@ -56,7 +57,8 @@ class Program(CommandGroup):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _load(name: str) -> Any:  # noqa: PLR0911 - one case a command
+@cache
+def load_command(name: str) -> Any:  # noqa: PLR0911 - one case a command
     """Import a command, and return it as Typer makes it."""
     match name:
         case "run":

@@ -1,0 +1,59 @@
+"""The imports of the process from which commands fork: `tests.commands` names this module to it."""
+
+from __future__ import annotations
+
+import gc
+from importlib import import_module
+
+from asyncbatch.cli.app import load_command
+
+MODULES = (
+    "asyncbatch.cli.app",
+    "asyncbatch.cli.etl",
+    "asyncbatch.cli.file_job",
+    "asyncbatch.cli.job",
+    "asyncbatch.cli.observers",
+    "asyncbatch.cli.ping",
+    "asyncbatch.cli.report_files",
+    "asyncbatch.cli.run",
+    "asyncbatch.cli.session",
+    "asyncbatch.cli.stream",
+    "asyncbatch.cli.stream_work",
+    "asyncbatch.pipeline.feeds",
+    "asyncbatch.pipeline.loader",
+    "asyncbatch.pipeline.resume.session",
+    "asyncbatch.pipeline.run",
+    "asyncbatch.sinks.duckdb",
+    "asyncbatch.sinks.parquet",
+    "asyncbatch.sinks.postgres.sink",
+    "asyncbatch.sinks.sqlite",
+    "asyncbatch.sinks.text_files",
+    "asyncbatch.sources.http.linked_pages",
+    "asyncbatch.sources.http.numbered_pages",
+    "asyncbatch.state.history",
+    "asyncbatch.state.ledger.duckdb",
+    "asyncbatch.state.ledger.file",
+    "asyncbatch.state.ledger.postgres",
+    "asyncbatch.transforms.call",
+    "asyncbatch.transforms.jq",
+    "asyncbatch.transforms.load",
+    "asyncbatch.transforms.schema",
+    "asyncbatch.workers.main",
+    "asyncbatch.workers.tasks.transform",
+    "asyncbatch.workers.tasks.transform_sources",
+    "aiohttp",
+    "asyncpg",
+    "csimdjson",
+    "duckdb",
+    "jq",
+    "jsonschema_rs",
+    "mmap",
+    "orjson",
+    "pyarrow.parquet",
+)
+
+for _name in MODULES:
+    import_module(_name)
+for _name in ("run", "validate", "etl", "stream"):
+    load_command(_name)
+gc.freeze()  # a collection in a fork would copy the pages of all these objects
