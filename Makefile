@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOUND := sample_data/users sample_data/orders sample_data/events sample_data/archives
 
-.PHONY: demo demo-etl demo-stream test lint types bench reference torture chaos chaos-stream soak clean
+.PHONY: demo demo-etl demo-stream test test-lowest lint types bench reference torture chaos chaos-stream soak \
+	dist audit clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -60,6 +61,21 @@ lint: .venv/.tested
 types: .venv/.tested
 	$(BIN)/mypy
 
+test-lowest:  ## the tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[test]'
+	.venv-lowest/bin/python -m pytest -n auto
+
+dist: .venv/.tested  ## the wheel and the source distribution, as PyPI takes them
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+
+audit: .venv/.tested  ## known holes in what users install; needs the advisories of PyPI
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit '.[all]'
+	.venv-audit/bin/pip-audit --local --skip-editable
+
 reference: .venv/.tested  ## write docs/options.md from the declarations
 	$(BIN)/python -m tests.reference
 
@@ -91,4 +107,4 @@ benchmarks/.venv/.installed: benchmarks/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf .venv benchmarks/.venv benchmarks/.data build dist
+	rm -rf .venv .venv-audit .venv-lowest benchmarks/.venv benchmarks/.data build dist
