@@ -186,7 +186,7 @@ def test_a_description_is_short_and_names_its_value():
 COMMANDS = [
     "", "run", "validate", "etl", "stream", "init", "ledger", "ledger show", "ledger clear",
     "ledger path", "config", "config show", "config schema", "merge-reports", "generate",
-    "generate events",
+    "generate events", "man",
 ]  # fmt: skip
 
 
