@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOUND := sample_data/users sample_data/orders sample_data/events sample_data/archives
 
-.PHONY: demo demo-etl demo-stream test lint types bench reference torture chaos chaos-stream soak clean
+.PHONY: demo demo-etl demo-stream test lint types bench reference docs torture chaos chaos-stream soak clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -60,8 +60,17 @@ lint: .venv/.tested
 types: .venv/.tested
 	$(BIN)/mypy
 
-reference: .venv/.tested  ## write docs/options.md from the declarations
+reference: .venv/.tested  ## write docs/options.md and docs/failures.md from the declarations
 	$(BIN)/python -m tests.reference
+
+.venv/.docs: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+docs: reference .venv/.docs  ## build the site of the documentation into build/site, and check its links
+	$(BIN)/python -m tests.picture
+	$(BIN)/zensical build --strict --clean
+	$(BIN)/python -m tests.site
 
 torture: .venv/.tested  ## many random cases: the same values, however the records come
 	$(BIN)/python -m tests.torture --cases $(or $(CASES),100)
