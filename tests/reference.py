@@ -73,14 +73,17 @@ def _row(flag: Flag) -> str:
     """Return an option as a row of a table."""
     choices = "|".join(get_args(flag.kind))  # of a Literal; other types have none
     value = flag.metavar or choices
-    names = ", ".join(
-        f"`{name} {value}`" if value else f"`{name}`" for name in reversed(flag.names)
-    )
+    names = ", ".join(_code(f"{name} {value}" if value else name) for name in reversed(flag.names))
     text = flag.help
     if "[default:" not in text and flag.default not in (None, False, True, ()):
         text += f"  [default: {flag.default}]"
     cells = names, text.replace("<", "&lt;").replace("*", "\\*")
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _code(text: str) -> str:
+    """Return a text as code in a cell of a table, where GitHub and the site write a bar alike."""
+    return f"<code>{text.replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
 
 
 def reference() -> str:
