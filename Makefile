@@ -100,4 +100,4 @@ benchmarks/.venv/.installed: benchmarks/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf .venv benchmarks/.venv benchmarks/.data build dist
+	rm -rf .venv benchmarks/.venv benchmarks/.data .cache build dist
