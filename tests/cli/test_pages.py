@@ -7,9 +7,12 @@ import tomllib
 from collections import Counter
 from functools import cache
 from itertools import chain
+from typing import get_args
 
 import pytest
 
+from asyncbatch.cli.render.kinds import KINDS
+from asyncbatch.core.records import FailureKind
 from tests.commands import ROOT
 
 SITE = sorted((ROOT / "docs").rglob("*.md"))
@@ -66,3 +69,11 @@ def test_the_site_loads_nothing_from_elsewhere():
     own = chain((ROOT / "docs").rglob("*.css"), (ROOT / "docs").rglob("*.svg"))
     for path in own:
         assert not re.search(r"@import|@font-face|url\(['\"]?(https?:)?//", path.read_text()), path
+
+
+def test_the_kinds_of_failure_are_all_explained_and_named():
+    kinds = set(get_args(FailureKind))
+    assert set(KINDS) == kinds
+    _, _, rest = (ROOT / "docs" / "output.md").read_text().partition("## Kinds of failure\n")
+    section, _, _ = rest.partition("\n## ")
+    assert kinds <= set(re.findall(r"`(\w+)`", section))
