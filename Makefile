@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOUND := sample_data/users sample_data/orders sample_data/events sample_data/archives
 
-.PHONY: demo demo-etl demo-stream test test-lowest lint types bench reference torture chaos chaos-stream soak \
+.PHONY: demo demo-etl demo-stream test test-lowest lint types bench reference docs torture chaos chaos-stream soak \
 	dist audit clean
 
 $(BIN)/python:
@@ -76,8 +76,17 @@ audit: .venv/.tested  ## known holes in what users install; needs the advisories
 	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit '.[all]'
 	.venv-audit/bin/pip-audit --local --skip-editable
 
-reference: .venv/.tested  ## write docs/options.md from the declarations
+reference: .venv/.tested  ## write docs/options.md and docs/failures.md from the declarations
 	$(BIN)/python -m tests.reference
+
+.venv/.docs: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+docs: reference .venv/.docs  ## build the site of the documentation into build/site, and check its links
+	$(BIN)/python -m tests.picture
+	$(BIN)/zensical build --strict --clean
+	$(BIN)/python -m tests.site
 
 torture: .venv/.tested  ## many random cases: the same values, however the records come
 	$(BIN)/python -m tests.torture --cases $(or $(CASES),100)
@@ -107,4 +116,4 @@ benchmarks/.venv/.installed: benchmarks/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-audit .venv-lowest benchmarks/.venv benchmarks/.data build dist
+	rm -rf .venv .venv-audit .venv-lowest benchmarks/.venv benchmarks/.data .cache build dist

@@ -1,6 +1,6 @@
-"""The reference of options, `docs/options.md`, made of their declarations.
+"""The reference of options and of the kinds of failure, made of their declarations.
 
-`make reference` writes it, and a test compares it.
+`make reference` writes `docs/options.md` and `docs/failures.md`, and tests compare them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from asyncbatch.cli.flags import flags
 from asyncbatch.cli.generate import EventFlags
 from asyncbatch.cli.history import HistoryFlags, PastRunFlags
 from asyncbatch.cli.merge_reports import MergeFlags
+from asyncbatch.cli.render.kinds import KINDS
 from asyncbatch.cli.run import run_files
 from asyncbatch.cli.stream import stream_events
 from asyncbatch.cli.validate import validate_files
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from asyncbatch.cli.flags import Flag
 
 PATH = ROOT / "docs" / "options.md"
+FAILURES_PATH = ROOT / "docs" / "failures.md"
 _HEAD = """\
 # Options
 
@@ -34,6 +36,18 @@ _HEAD = """\
 Each option can also be set by an environment variable: `ASYNCBATCH_RUN_BATCH_SIZE` sets
 `--batch-size` of `run`. A DURATION is a number of seconds, or has a unit: `500ms`, `5s`, `1m`,
 `1h`, `1d`. A SIZE is a number of bytes, or has a unit: `64K`, `10MB`, `1.5GiB`.
+"""
+_FAILURES_HEAD = """\
+# Kinds of failure
+
+`make reference` makes this page of the declarations in `asyncbatch/cli/render/kinds.py`: do not
+edit it. Each failure has a `kind`: in the summary, in reports (`failures[].kind`; `failure_kinds`
+counts them), in dead letters, and as the rule of SARIF. The other fields of a failure are in
+[The output contract](output.md#kinds-of-failure). New kinds may be added, and none is renamed.
+
+With `--report last.json`, `jq .failure_kinds last.json` counts the failures of each kind, and
+`jq '.failures[] | select(.kind == "schema")' last.json` lists those of one.
+
 """
 
 
@@ -59,14 +73,17 @@ def _row(flag: Flag) -> str:
     """Return an option as a row of a table."""
     choices = "|".join(get_args(flag.kind))  # of a Literal; other types have none
     value = flag.metavar or choices
-    names = ", ".join(
-        f"`{name} {value}`" if value else f"`{name}`" for name in reversed(flag.names)
-    )
+    names = ", ".join(_code(f"{name} {value}" if value else name) for name in reversed(flag.names))
     text = flag.help
     if "[default:" not in text and flag.default not in (None, False, True, ()):
         text += f"  [default: {flag.default}]"
     cells = names, text.replace("<", "&lt;").replace("*", "\\*")
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _code(text: str) -> str:
+    """Return a text as code in a cell of a table, where GitHub and the site write a bar alike."""
+    return f"<code>{text.replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
 
 
 def reference() -> str:
@@ -83,5 +100,22 @@ def reference() -> str:
     return text
 
 
+def failures() -> str:
+    """Return the text of the page of the kinds of failure."""
+    index = "| kind | fails | meaning |\n|---|---|---|\n" + "".join(
+        f"| [`{name}`](#{name}) | {kind.subject} | {kind.meaning} |\n"
+        for name, kind in KINDS.items()
+    )
+    return (
+        _FAILURES_HEAD
+        + index
+        + "".join(
+            f"\n## `{name}`\n\n{kind.meaning} {kind.explanation}\n\n**Remedy.** {kind.remedy}\n"
+            for name, kind in KINDS.items()
+        )
+    )
+
+
 if __name__ == "__main__":
     PATH.write_text(reference())
+    FAILURES_PATH.write_text(failures())

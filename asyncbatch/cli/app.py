@@ -27,6 +27,7 @@ COMMANDS = {
     "config": "Show options from configuration files and variables.",
     "merge-reports": "Merge the reports of several runs, or of shards.",
     "generate": "Write example events.",
+    "man": "Print the manual page, to save as asyncbatch.1.",
 }
 
 EPILOG = """\
@@ -85,6 +86,10 @@ def load_command(name: str) -> Any:  # noqa: PLR0911 - one case a command
             from asyncbatch.cli.merge_reports import EPILOG, merge_reports
 
             return _make(name, merge_reports, SectionedCommand, EPILOG)
+        case "man":
+            from asyncbatch.cli.man import EPILOG, print_manual
+
+            return _make(name, print_manual, SectionedCommand, EPILOG)
         case "config":
             from asyncbatch.cli.config import config as group
         case "ledger":

@@ -40,6 +40,7 @@ TEXT, COUNT = {"type": "string", "minLength": 1}, {"type": "integer", "minimum":
 LEVEL = {"enum": ["none", "note", "warning", "error"]}
 UTC = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"}
 MESSAGE = closed("text", text=TEXT)
+HELP = closed("text", text=TEXT, markdown=TEXT)
 # The parts of SARIF that we write, as section 3 of the specification has them.
 SARIF = closed(
     "version runs $schema",
@@ -60,7 +61,7 @@ SARIF = closed(
                     rules={
                         "type": "array",
                         "uniqueItems": True,
-                        "items": closed("id", id=TEXT, shortDescription=MESSAGE),
+                        "items": closed("id", id=TEXT, shortDescription=MESSAGE, help=HELP),
                     },
                 ),
             ),

@@ -1,4 +1,4 @@
-"""Tests that the examples of the README work unchanged."""
+"""Tests that the examples of the README and of the recipes work unchanged."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from tests.conftest import python
 pytestmark = pytest.mark.xdist_group("readme")  # commands read what others have written
 
 README = (ROOT / "README.md").read_text()
-
-
-COMMANDS = [line[2:] for block in blocks(README, "console") for line in block.splitlines()]
+FOLDER = ROOT / "docs" / "recipes"
+RECIPES = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.md"))}
+ALL = "\n".join((README, *RECIPES.values()))
+COMMANDS = [line[2:] for block in blocks(ALL, "console") for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def path(tmp_path_factory):
 
 
 def test_there_are_commands_to_run():
-    assert len(COMMANDS) >= 9
+    assert len(COMMANDS) >= 30
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,11 @@ def test_commands(command, path, folder):
 
 
 def test_nights_of_the_cron_recipe(path, tmp_path):
-    [line] = [block for block in blocks(README, "sh") if block.startswith("15 3 * * *")]
+    nights = [
+        block for block in blocks(ALL, "sh") if block.startswith("15 3 * * *  asyncbatch run")
+    ]
+    [line] = set(nights)
+    assert len(nights) == 2
     assert {"--resume", "--lock", "--report"} < set(line.split())
     inputs = tmp_path / "srv" / "exports"
     shutil.copytree(ROOT / "sample_data" / "users", inputs)
@@ -93,7 +98,7 @@ def test_examples_of_the_help(run, path, folder):
         assert finished.returncode == 0, f"{example}\n{finished.stderr}"
 
 
-@pytest.mark.parametrize("block", blocks(README, "python"))
+@pytest.mark.parametrize("block", blocks(ALL, "python"))
 def test_python(block):
     finished = python(block)
     assert finished.returncode == 0, finished.stderr
@@ -105,5 +110,5 @@ def test_every_option_named_exists(run):
     for command in ("etl --help-all", "stream --help-all", "generate events --help"):
         asked = [sys.executable, "-m", "asyncbatch", *command.split()]
         shown += subprocess.run(asked, check=True, capture_output=True, text=True).stdout
-    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help", "--version"}:
+    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ALL)) - {"--help", "--version"}:
         assert option in shown, option

@@ -16,7 +16,7 @@ from asyncbatch.cli.app import app
 from asyncbatch.cli.flags import flags
 from asyncbatch.config.pipeline_file.check import pipeline_schema, stream_schema
 from tests.commands import ROOT, environment, run_command
-from tests.reference import PATH, groups, reference
+from tests.reference import FAILURES_PATH, PATH, failures, groups, reference
 
 if TYPE_CHECKING:
     from typer.core import TyperGroup
@@ -186,7 +186,7 @@ def test_a_description_is_short_and_names_its_value():
 COMMANDS = [
     "", "run", "validate", "etl", "stream", "init", "ledger", "ledger show", "ledger clear",
     "ledger path", "config", "config show", "config schema", "merge-reports", "generate",
-    "generate events",
+    "generate events", "man",
 ]  # fmt: skip
 
 
@@ -303,3 +303,4 @@ def test_help_shows_the_main_options_and_how_to_see_all(tmp_path):
 
 def test_the_reference_is_that_of_the_declarations():
     assert PATH.read_text() == reference(), "write it again: make reference"
+    assert FAILURES_PATH.read_text() == failures(), "write it again: make reference"

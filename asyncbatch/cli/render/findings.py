@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from asyncbatch._version import __version__
+from asyncbatch.cli.render.kinds import KINDS
 from asyncbatch.core.report import MAX_LISTED_FAILURES
 from asyncbatch.core.units import format_count, printable
 from asyncbatch.formats.decoder import encode
@@ -34,25 +35,6 @@ SARIF_BEGINNING = b'{"version":"2.1.0","$schema":"https://json.schemastore.org/s
 # The blank tells a report without findings from any other empty array.
 GITLAB_BEGINNINGS = (b'[{"check_name":"asyncbatch/', b"[ ]")
 
-MEANINGS: dict[FailureKind, str] = {
-    "not_found": "A named file does not exist.",
-    "permission": "A file may not be read.",
-    "read_error": "A file could not be read to its end.",
-    "empty": "A file has no content.",
-    "encoding": "A file is not UTF-8.",
-    "invalid_json": "A text is not JSON.",
-    "too_large": "A file or a record is larger than a limit.",
-    "too_deep": "A value is nested too deeply.",
-    "corrupt_archive": "A compressed file or an archive is damaged or cut short.",
-    "timeout": "A file took longer than --timeout.",
-    "worker_crash": "A worker process died at a file.",
-    "schema": "A record does not fit its JSON Schema.",
-    "missing_field": "A record lacks a field that the settings name.",
-    "transform": "A transform failed at a record.",
-    "http": "A request failed.",
-    "sink": "The target refused a row, or could not be written.",
-    "late": "An event came after its window had closed.",
-}
 _ITEMS_PER_WRITE = 1000
 T = TypeVar("T")
 _LINK = re.compile(r"\](?=\()")
@@ -172,8 +154,13 @@ class Sarif(_Findings):
 
 def _rule(rule: str, kind: FailureKind) -> dict[str, Any]:
     _, _, keyword = rule.partition("/")
-    meaning = f"A record breaks {keyword!r} of its JSON Schema." if keyword else MEANINGS[kind]
-    return {"id": rule, "shortDescription": {"text": meaning}}
+    meaning = f"A record breaks {keyword!r} of its JSON Schema." if keyword else KINDS[kind].meaning
+    remedy = KINDS[kind].remedy
+    return {
+        "id": rule,
+        "shortDescription": {"text": meaning},
+        "help": {"text": remedy.replace("`", ""), "markdown": remedy},
+    }
 
 
 def _result(finding: Finding, rule: int) -> dict[str, Any]:

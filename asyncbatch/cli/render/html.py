@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import msgspec
 
 from asyncbatch._version import __version__
-from asyncbatch.cli.render.findings import MEANINGS
 from asyncbatch.cli.render.html_parts import (
     Cell,
     cards,
@@ -25,6 +24,7 @@ from asyncbatch.cli.render.html_parts import (
     table,
 )
 from asyncbatch.cli.render.json import report_object
+from asyncbatch.cli.render.kinds import KINDS
 from asyncbatch.cli.render.samples import FileSample, MessageCounts, TimeSeries, WindowSample
 from asyncbatch.cli.text import SummaryOptions, status_line
 from asyncbatch.core.batches import BatchPart
@@ -342,7 +342,7 @@ def _failures(report: AnyReport, messages: MessageCounts) -> Iterator[str]:
         yield section("failures", "Failures", "<p>No input and no record failed.</p>\n")
         return
     kinds = [
-        [kind, count, MEANINGS.get(cast("Any", kind), "")]
+        [kind, count, KINDS[cast("Any", kind)].meaning if kind in KINDS else ""]
         for kind, count in sorted(report.kinds.items())
     ]
     groups = [
