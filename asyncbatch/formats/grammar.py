@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 from typing import Literal, NamedTuple, NoReturn
 
 from asyncbatch.formats.positions import BOM
@@ -133,6 +134,8 @@ class _Scanner:
                     self._raise_expected(f"',' or '{closers[-1].decode()}'", found)
                 self.at += 1
                 if found == b",":
+                    if not is_array or len(closers) > 1:
+                        self._skip_sure_items(closers[-1])
                     self._after_comma(closers[-1])
                     break
                 closers.pop()
@@ -152,9 +155,17 @@ class _Scanner:
             self.at += 1
             return False
         closers.append(closer)
-        if closer == b"}":
+        if len(closers) > 1 or closer == b"}":
+            self._skip_sure_items(closer)
+        if self.text[self.at - 1 : self.at] == b",":
+            self._after_comma(closer)
+        elif closer == b"}":
             self._key(following)
         return True
+
+    def _skip_sure_items(self, closer: bytes) -> None:
+        """Skip items of a container whose number does not count, up to after a comma."""
+        self.at = _end_of(_sure_items(closer), self.text, self.at)
 
     def _after_comma(self, closer: bytes) -> None:
         found = self._peek()
@@ -302,6 +313,20 @@ _WORD_HINTS = {
     "None": "JSON writes null",
     "undefined": "JSON writes null",
 }
+
+
+@cache
+def _sure_items(closer: bytes) -> re.Pattern[bytes]:
+    """Return a pattern for items of an object or array that are surely valid, with their commas.
+
+    One match replaces some calls for each token, and takes half the time. Escapes, exponents and
+    long numbers are left to the scanner. Not possessive as a whole, and limited, like `_PLAIN`.
+    """
+    number = rb"-?(?:0|[1-9][0-9]{0,99}+)(?:\.[0-9]{1,99}+)?+(?![0-9.eE])"
+    string = rb'"[^"\\\x00-\x1f]*+"'
+    item = rb"[ \t\n\r]*+(?:%b|%b|true|false|null)[ \t\n\r]*+," % (string, number)
+    key = rb"[ \t\n\r]*+%b[ \t\n\r]*+:" % string if closer == b"}" else b""
+    return re.compile(rb"(?:%b%b){0,10000}" % (key, item))
 
 
 def _end_of(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:

@@ -11,7 +11,6 @@ from msgspec import structs
 from asyncbatch.core.batches import Batch, BatchPart, Counts, Part, SettledInputs, Split
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.formats.failures import FeedError, with_record_count
-from asyncbatch.sources.cursor import classify, largest_value, merge_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,6 +170,8 @@ class SplitSums:
 
 def _compare_cursors(part: Part, chunk: Chunk, file: _SplitSum) -> bool:
     """Set the largest cursor value so far in a part; return whether values can be compared."""
+    from asyncbatch.sources.cursor import classify, largest_value, merge_values
+
     before = chunk.bookmark
     if file.cursor_values is None and before.newest is not None:
         file.cursor_values = classify(before.newest, before.kind)

@@ -12,9 +12,14 @@ from typing import NamedTuple
 from asyncbatch.core.progress import Progress, create_shared_memory
 from asyncbatch.workers.wire import STOP_SIGNALS
 
+# msgspec imports typing_extensions if it can, and with it inspect, ast and tokenize: a sixth of the
+# start of a worker. It needs them only for Python versions before ours.
 _PROGRAM = """\
 import sys
 sys.path[:] = {path!r}
+sys.modules["typing_extensions"] = None
+import msgspec
+del sys.modules["typing_extensions"]
 from asyncbatch.workers.main import main
 main{descriptors!r}
 """

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from asyncbatch.core.batches import Part, SplitFile
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import STDIN, Position, display_path
-from asyncbatch.formats.arrays import ArrayStream
 from asyncbatch.formats.detect import is_compressed, is_json_lines, is_splittable, open_text
 from asyncbatch.formats.failures import (
     FILE_ERRORS,
@@ -19,7 +18,6 @@ from asyncbatch.formats.failures import (
     with_record_count,
 )
 from asyncbatch.formats.lines import InvalidLine, validate_lines
-from asyncbatch.formats.sequences import read_concatenated, read_sequence
 from asyncbatch.formats.validator import make_validator
 from asyncbatch.sources.reader import OPEN_ERRORS, InputOpener, Reader, close_opened, read_size
 from asyncbatch.storage.local import Content, TooLargeError
@@ -173,7 +171,9 @@ class CountTask:
         with opened if isinstance(opened, Content) else Content(opened) as content:
             form, chunks = open_text(content, path, self._settings, self._validator)
             compressed = is_compressed(content)
-            if form in ("concat", "seq"):
+            if form in ("concat", "seq"):  # rare, so the module is imported only here
+                from asyncbatch.formats.sequences import read_concatenated, read_sequence
+
                 read = read_sequence if form == "seq" else read_concatenated
                 for block in read(chunks, self._validator, self._settings.sizes.record):
                     parts = block.split() if block.faults else ()
@@ -184,6 +184,8 @@ class CountTask:
             elif isinstance(opened, bytes) and not compressed:
                 yield validate_text(opened, self._validator), []
             else:
+                from asyncbatch.formats.arrays import ArrayStream
+
                 stream = ArrayStream(chunks, None, self._validator, self._settings.sizes)
                 if stream.begin(is_split=is_splittable(path, content, self._settings.sizes)):
                     yield from ((window.elements, []) for window in stream.windows())

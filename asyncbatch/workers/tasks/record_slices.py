@@ -61,6 +61,14 @@ class RecordSlice(ABC):
     def values(self) -> Sequence[Any]:
         """Return the records as Python values."""
 
+    def each_value(self) -> Iterator[Any]:
+        """Yield the records as Python values, of which the caller keeps none.
+
+        A value that is freed before the next one is made takes half the time, for its memory is
+        still in the processor's cache.
+        """
+        return map(decode, self.texts())
+
     @abstractmethod
     def texts(self) -> Sequence[Text]:
         """Return the records as they stand in the file."""

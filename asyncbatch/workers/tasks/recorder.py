@@ -118,6 +118,7 @@ class Recorder:
         self.abandon = self._row_writer.abandon
         self._keeps_rows = settings.target is not None
         self.keeps_texts = self._row_writer.takes_texts  # an unchanged record is kept as text
+        self.keeps_values = self._keeps_rows and not self.keeps_texts
         self._names_origins = self._row_writer.names_origins
         self._keeps_originals = settings.letters and self._names_origins
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"

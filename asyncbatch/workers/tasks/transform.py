@@ -169,14 +169,22 @@ class TransformTask:
 
     def _filter(self, check: Chain, test: Callable[[Any], bool], cursor: RecordCursor) -> None:
         """Keep the records that pass a test, a slice at a time, since most pass."""
-        recorder, values = self._recorder, cursor.record_slice.values()
-        verdicts = list(map(test, values))
-        rows = cursor.record_slice.compact_texts() if recorder.keeps_texts else values
-        recorder.keep_unchanged(list(compress(rows, verdicts)))
-        for cursor.at, (value, passes) in enumerate(zip(values, verdicts, strict=True)):
+        recorder, record_slice = self._recorder, cursor.record_slice
+        if recorder.keeps_values:
+            values = record_slice.values()
+            verdicts = list(map(test, values))
+            recorder.keep_unchanged(list(compress(values, verdicts)))
+        else:
+            verdicts = list(map(test, record_slice.each_value()))
+            rows = record_slice.compact_texts() if recorder.keeps_texts else verdicts
+            recorder.keep_unchanged(list(compress(rows, verdicts)))
+        if all(verdicts):
+            return
+        texts = record_slice.texts()
+        for cursor.at, passes in enumerate(verdicts):
             if not passes:
                 try:
-                    check(value, cursor)
+                    check(decode(texts[cursor.at]), cursor)
                 except RecordError as error:
                     recorder.reject(cursor, error)
 
