@@ -94,7 +94,9 @@ class LivePage:
         if isinstance(found, BatchPart):
             self._latest.extendleft(failure for _, failure in found.part.failures())
         else:
-            self._latest.extendleft(cast("StreamPart", found).failures)
+            failures = cast("StreamPart", found).failures
+            # Late events are counted, and are no failures.
+            self._latest.extendleft(one for one in failures if one.kind != "late")
 
     def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:
         """Send the end to the open pages."""
@@ -196,7 +198,7 @@ def _announcement(listening: ListenSocket, access: Access) -> str:
 
 
 def _running_header(report: AnyReport, command: str) -> str:
-    is_stopping = getattr(report, "interrupted", False)
+    is_stopping = report.stopped if isinstance(report, StreamReport) else report.interrupted
     text = html.title_line(command, "running", "Stopping" if is_stopping else "Running")
     text += html.started_line(report, f"running for {format_remaining(report.elapsed_s)}")
     return text + "".join(html.notes(report))

@@ -72,6 +72,11 @@ def _bar(pace: Pace) -> str:
     return f'<progress aria-label="Finished part of the run"{value}></progress>\n'
 
 
+def _number(rate: float) -> str:
+    """Return a rate without its unit, which is the name of the count."""
+    return format_rate(rate, "one").partition(" ")[0]
+
+
 def _run_counts(snapshot: Snapshot, pace: Pace, noun: str) -> Iterator[_Count]:
     expected = snapshot.expected
     left = "" if pace.seconds_left is None else f"{format_remaining(pace.seconds_left)} left"
@@ -83,8 +88,8 @@ def _run_counts(snapshot: Snapshot, pace: Pace, noun: str) -> Iterator[_Count]:
         more = "" if expected.is_complete else "+"
         known = f"of {max(expected.files, snapshot.tally.files):,}{more}"
     yield f"{noun}s", f"{snapshot.tally.files:,}", known
-    yield f"{noun}s a second", format_rate(pace.files, noun), _RECENTLY
-    yield "records a second", format_rate(pace.records, "record"), _RECENTLY
+    yield f"{noun}s a second", _number(pace.files), _RECENTLY
+    yield "records a second", _number(pace.records), _RECENTLY
     yield "bytes a second", f"{format_size(pace.bytes)}/s", _RECENTLY
     workers = snapshot.worker_memory_bytes
     more = f"{format_size(workers)} of it in workers" if workers else ""
@@ -96,7 +101,7 @@ def stream_progress(snapshot: StreamSnapshot, pace: tuple[float, float]) -> str:
     """Return the section about the progress of a stream."""
     events, size = pace
     counts = [
-        ("events a second", format_rate(events, "event"), _RECENTLY),
+        ("events a second", _number(events), _RECENTLY),
         ("bytes a second", f"{format_size(size)}/s", _RECENTLY),
         *(
             [("watermark", format_lag(snapshot.lag), "against the clock")]
