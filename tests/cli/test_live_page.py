@@ -159,6 +159,22 @@ async def test_a_stream_shows_windows_as_they_close(files):
         assert end.data["report"]["windows"]["over"] == 5
 
 
+async def test_a_stopped_run_sends_its_end(gated):
+    with LiveCommand(gated, "run", *GATED, "--live", "--live-hold") as command:
+        async with reading(command.url) as events:
+            while (await anext(events)).kind != "progress":
+                pass
+            command.process.send_signal(signal.SIGINT)
+            while "Stopping" not in (await anext(events)).section("header"):
+                pass
+            (gated / "go").touch()
+            *_, end = [one async for one in events]
+        assert command.process.wait(PATIENCE) == 130  # a run that was stopped holds no page
+        assert (end.kind, end.data["exit_code"]) == ("end", 130)
+        assert end.data["report"] == report_of(gated)
+        assert end.data["report"]["status"] == "interrupted"
+
+
 async def test_strangers_are_refused(gated):
     with LiveCommand(gated, "run", *GATED, "--live") as command:
         url = command.url
@@ -184,6 +200,11 @@ async def test_strangers_are_refused(gated):
             assert await status(method=method) == 405
             assert await status("events", method=method) == 405
         assert await status("../etc/passwd") == await status("r.json") == 404
+        for request in (b"\x1b[2J\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /%s" % (b"a" * 9999)):
+            with socket.create_connection(("127.0.0.1", int(port)), PATIENCE) as connection:
+                connection.sendall(request + b"\r\n\r\n")
+                assert await asyncio.to_thread(connection.recv, 12) == b"HTTP/1.0 400"
+        assert command.stderr == f"Live page: {url}\n"  # no request leaves a line
 
 
 async def test_beyond_the_loopback_the_url_has_a_token(gated):

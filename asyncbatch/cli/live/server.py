@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from logging import getLogger
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,13 @@ class LiveServer:
         app.router.add_get("/", self._get_page, allow_head=False)
         app.router.add_get("/events", self._get_events, allow_head=False)
         app.router.add_get("/favicon.ico", self._get_icon, allow_head=False)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
+        silent = getLogger("asyncbatch.live")
+        # It would write the bytes of an invalid request, and a traceback, on our stderr.
+        silent.disabled = True
+        runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=0.1,
+            logger=silent,
+        )  # fmt: skip
         await runner.setup()
         make_handler, counter = runner.server, _Counter()
         assert make_handler is not None
