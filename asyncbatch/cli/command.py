@@ -19,13 +19,14 @@ from asyncbatch.cli.terminal import stdout, to_stderr
 from asyncbatch.cli.usage import refuse_second_file, suggested_names
 from asyncbatch.config.config_search import COMMANDS
 from asyncbatch.core.units import printable, printable_lines
-from asyncbatch.errors import error_reason
+from asyncbatch.errors import UsageError, error_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from asyncbatch.cli.observers import RunObserver
     from asyncbatch.cli.report_files import ReportFile
-    from asyncbatch.config.options.control import OutputFlags
+    from asyncbatch.config.options.control import MonitorFlags, OutputFlags
     from asyncbatch.core.settings import StoreSettings
 
 _DEFAULT_SECTION = "Other"
@@ -158,6 +159,11 @@ class ReportingCommand(SectionedCommand):
     Otherwise the metrics of the last good run would stay, and nobody would be alarmed.
     """
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments after giving each `--live` a value."""
+        parsed: list[str] = super().parse_args(ctx, with_live_address(args))
+        return parsed
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; report an exit status 2."""
         try:
@@ -184,6 +190,30 @@ class ReportingCommand(SectionedCommand):
 
             with suppress(ValueError):  # the wrong option may be --ping itself
                 Ping(PARSERS["ping_url"](given["ping"])).fail(error, exit_codes.USAGE)
+
+
+_AUTO_ADDRESS = ":0"  # The value that `--live` alone stands for: a free port of the loopback.
+
+
+def with_live_address(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with a value for each `--live` that has none.
+
+    The next word is the value if it is an address. A number is a port, unless there is such a file.
+    """
+    completed: list[str] = []
+    for index, word in enumerate(arguments):
+        if word == "--":
+            return [*completed, *arguments[index:]]
+        if word == "--live" and not _is_address("".join(arguments[index + 1 : index + 2])):
+            word = f"--live={_AUTO_ADDRESS}"  # noqa: PLW2901 - the completed word
+        completed.append(word)
+    return completed
+
+
+def _is_address(word: str) -> bool:
+    from asyncbatch.config.options.forms import LISTEN_ADDRESS
+
+    return LISTEN_ADDRESS.fullmatch(word) is not None and not os.path.exists(word)
 
 
 AUTO_LOCK = "auto"  # The value that `--lock` alone stands for.
@@ -244,10 +274,7 @@ def take_lock(
 
     The default lock file depends on `inputs`, `target` and `options`. Raises UsageError.
     """
-    from asyncbatch.errors import (
-        LockHeldError,
-        UsageError,
-    )
+    from asyncbatch.errors import LockHeldError
     from asyncbatch.state.lock import (
         Lock,
         default_lock,
@@ -288,6 +315,17 @@ def open_reports(
     from asyncbatch.cli.report_files import ReportFile
 
     return [ReportFile(path, stores, command=command) for path in paths]
+
+
+def open_live_page(flags: MonitorFlags, command: str) -> list[RunObserver]:
+    """Return the live page if the options ask for it. Raises UsageError."""
+    if flags.live is None:
+        if flags.live_hold:
+            raise UsageError("--live-hold keeps the page of --live: give both")
+        return []
+    from asyncbatch.cli.live.page import LivePage
+
+    return [LivePage(flags.live, command, hold=flags.live_hold)]
 
 
 def refuse_results(output: OutputFlags) -> None:

@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec.structs import asdict
 
-from asyncbatch.cli.command import NotBegunError, open_reports, print_note, refuse_results
+from asyncbatch.cli.command import (
+    NotBegunError,
+    open_live_page,
+    open_reports,
+    print_note,
+    refuse_results,
+)
 from asyncbatch.cli.values import dask_settings, failure_budget, replacing_flags
 from asyncbatch.config.options.control import (
     ClusterFlags,
@@ -117,6 +123,7 @@ def run_etl(
         )
 
     from asyncbatch.cli.file_job import etl_job
+    from asyncbatch.cli.observers import RunIdentity, make_observers, target_name
     from asyncbatch.errors import UsageError, error_reason
 
     try:
@@ -131,14 +138,16 @@ def run_etl(
             dask=dask,
         )
         report_files = open_reports(output.report, job.stores)
+        live = [] if sources.dry_run else open_live_page(monitor, "etl")
     except (UsageError, OSError) as error:
         raise typer.BadParameter(error_reason(error)) from None
-    from asyncbatch.cli.observers import RunIdentity, make_observers, target_name
-
     identity = RunIdentity(
         "etl", [file], target_name(job), {"only": sources.only}, title=pipeline.name
     )
-    observers = make_observers(monitor, budget, identity, has_ledger=job.ledger is not None)
+    observers = [
+        *make_observers(monitor, budget, identity, has_ledger=job.ledger is not None),
+        *live,
+    ]
     if sources.dry_run:
         observers = []
     raise typer.Exit(

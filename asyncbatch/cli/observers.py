@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.core.paths import is_object_url, redact_url
@@ -14,6 +14,7 @@ from asyncbatch.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from asyncbatch.cli.render import Outcomes
     from asyncbatch.config.job import Job
     from asyncbatch.config.options.control import MonitorFlags
     from asyncbatch.core.report import AnyReport
@@ -34,6 +35,28 @@ class RunObserver(Protocol):
     def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:
         """Learn how the run ended, within `wait_s` seconds: then the process ends."""
         ...
+
+
+@runtime_checkable
+class ProgressObserver(RunObserver, Protocol):
+    """An observer that also learns of the progress. Its calls must be quick."""
+
+    def update(self, snapshot: Any, report: AnyReport) -> None:
+        """Learn of the progress, some times a second."""
+        ...
+
+    def part(self, found: Outcomes) -> None:
+        """Learn of some finished files or windows."""
+        ...
+
+    def linger(self, exit_code: int) -> None:
+        """Keep the process, if the user asked for that. Called last, except after a signal."""
+        ...
+
+
+def progress_observers(observers: Sequence[RunObserver]) -> list[ProgressObserver]:
+    """Return those observers that learn of the progress."""
+    return [one for one in observers if isinstance(one, ProgressObserver)]
 
 
 class RunIdentity(NamedTuple):

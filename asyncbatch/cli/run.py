@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from asyncbatch.cli.command import open_reports, refuse_results, take_lock
+from asyncbatch.cli.command import open_live_page, open_reports, refuse_results, take_lock
 from asyncbatch.cli.parameters import Paths
 from asyncbatch.cli.values import dask_settings, failure_budget, has_library, memory_plan
 from asyncbatch.config.options.control import (
@@ -171,6 +171,7 @@ def run_files(
         launch = Launch(job)
         launch.prepare()
         report_files = open_reports(output.report, files.stores)
+        live = [] if dry_run else open_live_page(monitor, "run")
         launch.start()
     except (UsageError, OSError) as error:
         raise typer.BadParameter(error_reason(error)) from None
@@ -187,7 +188,10 @@ def run_files(
         target_name(job),
         {"pattern": inputs.pattern, "exclude": inputs.exclude, "shard": inputs.shard},
     )
-    observers = make_observers(monitor, job.budget, identity, has_ledger=job.ledger is not None)
+    observers = [
+        *make_observers(monitor, job.budget, identity, has_ledger=job.ledger is not None),
+        *live,
+    ]
     make_output, work = (Output, None) if not dry_run else _plan_types()
     shown = make_output(output, stdout_is_taken=target.to == "-")
     _warn_about_unit(schema.schema, settings, named, shown)

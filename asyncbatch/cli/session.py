@@ -10,8 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncbatch.cli import exit_codes
+from asyncbatch.cli.observers import progress_observers
 from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.core.report import MAX_SLOWEST_FILES, Report
+from asyncbatch.core.report import MAX_LISTED_FAILURES, MAX_SLOWEST_FILES, Report
 from asyncbatch.errors import (
     AsyncbatchError,
     SinkError,
@@ -91,6 +92,7 @@ class Session:
         self._signal: int | None = None
         self._signalled_at = 0.0  # seconds of the loop's clock
         self._observers = observers
+        self._watching = progress_observers(observers)
         self._has_snapshot = False  # whether the report has the counts of the end
 
     def carry_out(self) -> int:
@@ -106,6 +108,8 @@ class Session:
             self._end_observers(exit_codes.FAILURES)
             raise
         self._end_observers(code)
+        for observer in self._watching:
+            observer.linger(code)
         return code
 
     def _carry_out(self) -> int:
@@ -172,14 +176,19 @@ class Session:
         for file in tuple(self._report_files):
             with self._drop_if_unwritable(file):
                 await file.part(part)
+        for observer in self._watching:
+            observer.part(part)
         await self._output.part(part)
 
     async def _show_progress(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
-            self._output.snapshot(self._work.snapshot())
+            snapshot = self._work.snapshot()
+            self._output.snapshot(snapshot)
             for file in self._report_files:
                 file.update(self._work.report)
+            for observer in self._watching:
+                observer.update(snapshot, self._work.report)
 
     async def _conclude(self, code: int) -> int:
         report, self._has_snapshot = self._work.report, True
@@ -278,10 +287,13 @@ def run_job(
     from asyncbatch.pipeline.run import Run
 
     listed = max([shown.failure_limit, *(file.failure_limit for file in report_files)])
-    run = Run(job, failure_limit=listed, say=shown.log, count_after=shown.count_after, **options)
+    count_after, is_watched = shown.count_after, bool(progress_observers(observers))
+    if is_watched:
+        listed, count_after = max(listed, MAX_LISTED_FAILURES), 0.0
+    run = Run(job, failure_limit=listed, say=shown.log, count_after=count_after, **options)
     run.report.notes += notes
     run.report.slowest_limit = max(MAX_SLOWEST_FILES, shown.slowest or 0)
-    if any(file.shows_settings for file in report_files):
+    if is_watched or any(file.shows_settings for file in report_files):
         from asyncbatch.cli.job_settings import job_settings
 
         run.report.settings = job_settings(job)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncbatch.cli.command import open_reports, take_lock
+from asyncbatch.cli.command import open_live_page, open_reports, take_lock
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.config.options.control import ConfigFlags, LockFlags, MonitorFlags, StopFlags
 from asyncbatch.config.options.pipelines import CheckFlags, OverrideFlags
@@ -136,14 +136,16 @@ def stream_events(
                 quiet=output.quiet,
             )
         report_files = [] if check.check else open_reports(output.report, command="stream")
+        is_live = monitor.live is not None
         options: dict[str, Any] = {
             "control": control,
             "failures": failures,
             "output": output,
             "call_concurrency": call.call_concurrency,
-            "lists_failures": output.output == "jsonl"
+            "lists_failures": is_live
+            or output.output == "jsonl"
             or any(file.lists_events for file in report_files),
-            "reports_settings": any(file.shows_settings for file in report_files),
+            "reports_settings": is_live or any(file.shows_settings for file in report_files),
         }
         if is_file:
             work = _file_work(context, source, overrides, check, options)
@@ -170,6 +172,7 @@ def stream_events(
             )
         if work is None:
             raise typer.Exit(exit_codes.SUCCESS)
+        live_page = open_live_page(monitor, "stream")
         work.open()
     except LockHeldError as error:
         to_stderr(f"Error: {error}")
@@ -184,12 +187,15 @@ def stream_events(
         report_files=report_files,
         grace=stop.grace,
         signal_exit=None if control.signal_exit else False,
-        observers=make_observers(
-            monitor,
-            work.budget,
-            RunIdentity("stream", source, work.target),
-            has_ledger=work.has_checkpoint,
-        ),
+        observers=[
+            *make_observers(
+                monitor,
+                work.budget,
+                RunIdentity("stream", source, work.target),
+                has_ledger=work.has_checkpoint,
+            ),
+            *live_page,
+        ],
     )
     raise typer.Exit(session.carry_out())
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from asyncbatch.cli.command import open_reports
+from asyncbatch.cli.command import open_live_page, open_reports
 from asyncbatch.cli.parameters import Paths
 from asyncbatch.cli.values import failure_budget, memory_plan
 from asyncbatch.config.options.control import (
@@ -93,6 +93,7 @@ def validate_files(
         launch = Launch(job)
         launch.prepare()
         report_files = open_reports(output.report, files.stores)
+        live = open_live_page(monitor, "validate")
         launch.start()
     except (UsageError, OSError) as error:
         raise typer.BadParameter(error_reason(error)) from None
@@ -113,8 +114,9 @@ def validate_files(
             "shard": inputs.shard,
         },
     )
+    observers = make_observers(monitor, job.budget, identity, has_ledger=False)
     code = run_job(
         job, Output(output), command="validate", report_files=report_files, grace=stop.grace,
-        launch=launch, observers=make_observers(monitor, job.budget, identity, has_ledger=False),
+        launch=launch, observers=[*observers, *live],
     )  # fmt: skip
     raise typer.Exit(code)

@@ -201,11 +201,11 @@ def test_help_and_version_read_no_file(place):
 TRUSTED = {
     "run": {
         *("call", "jq", "jq_env", "engine", "scheduler", "endpoint", "mode", "allow_origins"),
-        *("files_from", "from_dead_letter", "follow_symlinks", "ping"),
+        *("files_from", "from_dead_letter", "follow_symlinks", "ping", "live"),
     },
-    "validate": {"endpoint", "allow_origins", "files_from", "follow_symlinks", "ping"},
-    "etl": {"set", "engine", "scheduler", "ping"},
-    "stream": {"set", "call", "jq", "jq_env", "ping"},
+    "validate": {"endpoint", "allow_origins", "files_from", "follow_symlinks", "ping", "live"},
+    "etl": {"set", "engine", "scheduler", "ping", "live"},
+    "stream": {"set", "call", "jq", "jq_env", "ping", "live"},
 }
 # The options that write files or tables.
 OUTPUTS = {
@@ -240,6 +240,7 @@ SAMPLES = {
     "duration": "2m", "span": "90s", "size": "64K", "pointer": "/a/b", "path": "a.b",
     "window": "session:3s", "aggregate": "sum:x", "shard": "2/3", "count": "all",
     "http_url": "https://example.com/x", "ping_url": "https://example.com/ping/x",
+    "listen_address": "[::1]:8000",
 }  # fmt: skip
 
 

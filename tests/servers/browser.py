@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -83,9 +84,9 @@ class Browser:
         message: dict[str, Any] = await asyncio.wait_for(self._socket.receive_json(), PATIENCE)
         return message
 
-    async def open(self, path: Path) -> None:
-        """Open a file, and wait until its scripts have run."""
-        await self.ask("Page.navigate", url=path.as_uri())
+    async def open(self, page: Path | str) -> None:
+        """Open a file or a URL, and wait until its scripts have run."""
+        await self.ask("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(one["method"] == "Page.loadEventFired" for one in self.events):
             self.events.append(await self._receive())
 
@@ -96,6 +97,16 @@ class Browser:
         )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    async def wait_for(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with suppress(AssertionError):  # the page may not be there yet, or load again
+                if await self.evaluate(expression):
+                    return
+            assert time.monotonic() < deadline, expression
+            await asyncio.sleep(0.05)
 
     async def press(self, key: str, code: int, text: str = "") -> None:
         """Press a key and let it go."""

@@ -25,9 +25,8 @@ from asyncbatch.cli.render.html_parts import (
 )
 from asyncbatch.cli.render.json import report_object
 from asyncbatch.cli.render.kinds import KINDS
-from asyncbatch.cli.render.samples import FileSample, MessageCounts, TimeSeries, WindowSample
+from asyncbatch.cli.render.samples import MessageCounts, Samples, WindowSample
 from asyncbatch.cli.text import SummaryOptions, status_line
-from asyncbatch.core.batches import BatchPart
 from asyncbatch.core.report import MAX_LISTED_FAILURES, StreamReport
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.core.units import (
@@ -40,10 +39,10 @@ from asyncbatch.core.units import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.cli.render import Outcomes
-    from asyncbatch.cli.stream_output import StreamPart
+    from asyncbatch.core.records import Failure
     from asyncbatch.core.report import AnyReport, Report
 
 HTML_BEGINNING = b"<!DOCTYPE html>\n<!-- A report of asyncbatch "
@@ -61,30 +60,24 @@ class Html:
     """
 
     def __init__(self) -> None:
-        self._series, self._files, self._windows = TimeSeries(), FileSample(), WindowSample()
-        self._messages = MessageCounts()
+        self._samples = Samples()
 
     def update(self, report: AnyReport) -> None:
         """Take a point of the charts over time."""
-        self._series.add(report)
+        self._samples.update(report)
 
     def part(self, found: Outcomes) -> bytes:
         """Take some of the finished files or windows for charts, and return nothing."""
-        if isinstance(found, BatchPart):
-            self._files.add(found)
-            self._messages.add(found)
-        else:
-            part = cast("StreamPart", found)
-            self._windows.add(part.schema, part.windows)
+        self._samples.part(found)
         return b""
 
     def finish(self, report: AnyReport, command: str, exit_code: int) -> Iterator[bytes]:
         """Yield the page."""
-        self._series.end(report)
-        page = _PageFiles.read()
+        self._samples.end(report)
+        page = PageFiles.read("report.js")
         yield HTML_BEGINNING + f"{__version__} -->\n".encode()
         yield page.head(f"asyncbatch {command}: {report.status}").encode()
-        yield "".join(_header(report, command, exit_code)).encode()
+        yield f"{SKIP_LINK}<header>\n{header(report, command, exit_code)}</header>\n".encode()
         yield b"<main>\n"
         for text in self._sections(report):
             yield text.encode()
@@ -96,31 +89,28 @@ class Html:
         yield b"</body>\n</html>\n"
 
     def _sections(self, report: AnyReport) -> Iterator[str]:
-        yield from _counts(report)
-        yield _CHARTS
+        yield counts(report)
+        yield CHARTS
         if isinstance(report, StreamReport):
-            yield from _windows(self._windows)
+            yield from windows(self._samples.windows)
         else:
-            yield from _sources(report)
-            yield from _slowest(report)
-        self._messages.add_groups(report.first_groups)
-        yield from _failures(report, self._messages)
-        yield from _settings(report)
+            yield from sources(report)
+            yield from slowest(report)
+        yield from failures(report, self._samples.messages)
+        yield from settings(report)
 
     def _data(self, report: AnyReport, command: str, exit_code: int) -> bytes:
         """Return the data of the charts, and the report object, as JSON for a script element."""
         data: dict[str, Any] = {
             "report": report_object(report, command, exit_code),
-            "series": self._series.columns,
-            "files": self._files.columns,
-            "windows": self._windows.columns,
+            **self._samples.columns,
         }
         text = msgspec.json.encode(data).decode()
         return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
-class _PageFiles(NamedTuple):
-    """The styles and scripts of the page. The library of charts is uPlot, see page/README.md."""
+class PageFiles(NamedTuple):
+    """The styles and scripts of a page. The library of charts is uPlot, see page/README.md."""
 
     style: str
     licence: str
@@ -128,8 +118,8 @@ class _PageFiles(NamedTuple):
     script: str
 
     @classmethod
-    def read(cls) -> _PageFiles:
-        """Read them from the package."""
+    def read(cls, script: str) -> PageFiles:
+        """Read them from the package. `script` is the file that makes the page work."""
         page = files("asyncbatch.cli.render") / "page"
 
         def text(name: str) -> str:
@@ -139,16 +129,21 @@ class _PageFiles(NamedTuple):
             style=text("uPlot.min.css") + text("report.css"),
             licence=text("uPlot-LICENSE.txt"),
             charts=text("uPlot.iife.min.js"),
-            script=text("report.js"),
+            script=text("components.js") + text(script),
         )
 
-    def head(self, title: str) -> str:
-        """Return the page from its beginning to its first visible element."""
+    @property
+    def policy(self) -> str:
+        """The content security policy: our scripts and styles, and nothing else."""
         scripts = f"{_source(self._charts_with_licence)} {_source(self.script)}"
-        policy = (
+        return (
             f"default-src 'none'; script-src {scripts}; style-src {_source(self.style)}; "
             "base-uri 'none'; form-action 'none'"
         )
+
+    def head(self, title: str, more_policy: str = "") -> str:
+        """Return the page from its beginning to its first visible element."""
+        policy = self.policy + more_policy
         return (
             '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -172,7 +167,8 @@ def _source(text: str) -> str:
     return f"'sha256-{digest}'"
 
 
-_CHARTS = """\
+SKIP_LINK = '<a class="skip" href="#failures">Skip to the failures</a>\n'
+CHARTS = """\
 <section id="charts" aria-labelledby="charts-title">
 <h2 id="charts-title">Charts</h2>
 <noscript><p>Charts need JavaScript; counts and failures are here without it.</p></noscript>
@@ -181,26 +177,44 @@ _CHARTS = """\
 """
 
 
-def _header(report: AnyReport, command: str, exit_code: int) -> Iterator[str]:
+def header(report: AnyReport, command: str, exit_code: int) -> str:
+    """Return the head of a page: the status with its reason, the times, and the notes."""
     word, _, rest = status_line(report, SummaryOptions(exit_code)).partition(" (")
     reason = rest.replace(")", "", 1)  # exit status 1: 3 files failed
+    text = title_line(command, report.status, word)
+    text += f"<p>{escape(reason[:1].upper() + reason[1:])}.</p>\n"
+    text += started_line(report, f"took {format_seconds(report.elapsed_s)}")
+    return text + "".join(notes(report))
+
+
+def title_line(command: str, status: str, word: str) -> str:
+    """Return the heading of a page: the command, and its status in a word."""
+    return (
+        f"<h1><span>asyncbatch {escape(command)}</span> "
+        f'<strong class="status {status}">{escape(word)}</strong></h1>\n'
+    )
+
+
+def started_line(report: AnyReport, duration: str) -> str:
+    """Return the paragraph about the time of a run."""
     started = report.started_at
-    yield '<a class="skip" href="#failures">Skip to the failures</a>\n<header>\n'
-    yield f"<h1><span>asyncbatch {escape(command)}</span> "
-    yield f'<strong class="status {report.status}">{escape(word)}</strong></h1>\n'
-    yield f"<p>{escape(reason[:1].upper() + reason[1:])}.</p>\n"
-    yield f'<p>Started <time datetime="{started.isoformat()}">'
-    yield f"{started.strftime('%Y-%m-%d %H:%M:%S')} UTC</time>, "
-    yield f"took {format_seconds(report.elapsed_s)}.</p>\n"
+    return (
+        f'<p>Started <time datetime="{started.isoformat()}">'
+        f"{started.strftime('%Y-%m-%d %H:%M:%S')} UTC</time>, {duration}.</p>\n"
+    )
+
+
+def notes(report: AnyReport) -> Iterator[str]:
+    """Yield the remarks for the user."""
     for note in [*report.notes, getattr(report, "discarded", None)]:
         if note:
             yield f'<p class="note">{shown(note)}</p>\n'
-    yield "</header>\n"
 
 
-def _counts(report: AnyReport) -> Iterator[str]:
+def counts(report: AnyReport) -> str:
+    """Return the section of counts."""
     rows = _stream_counts(report) if isinstance(report, StreamReport) else _run_counts(report)
-    yield section("counts", "Counts", cards(rows))
+    return section("counts", "Counts", cards(rows))
 
 
 _Count = tuple[str, str, str]  # the name, the value, and a remark about it
@@ -268,7 +282,8 @@ def _stream_counts(report: StreamReport) -> Iterator[_Count]:
     yield "peak memory", format_size(report.peak_memory_bytes), "of all processes"
 
 
-def _sources(report: Report) -> Iterator[str]:
+def sources(report: Report) -> Iterator[str]:
+    """Yield the sections of the sources and the sink, if the report has these."""
     if report.sources:
         heads = [
             ".source", ".type", ".state", "#inputs", "#failed", "#skipped", "#pages", "#requests",
@@ -296,7 +311,8 @@ def _sources(report: Report) -> Iterator[str]:
         yield section("sink", "Sink", definitions(facts))
 
 
-def _slowest(report: Report) -> Iterator[str]:
+def slowest(report: Report) -> Iterator[str]:
+    """Yield the section of the slowest inputs, if there are any."""
     if report.slowest:
         rows = [
             [slow.file, Cell(format_elapsed(slow.elapsed_ms), slow.elapsed_ms)]
@@ -307,7 +323,8 @@ def _slowest(report: Report) -> Iterator[str]:
         yield section("slowest", f"Slowest {name}", text)
 
 
-def _windows(sample: WindowSample) -> Iterator[str]:
+def windows(sample: WindowSample) -> Iterator[str]:
+    """Yield the section of the last windows, if there are any."""
     if not sample.recent:
         return
     from asyncbatch.sinks.windows import window_lines
@@ -335,24 +352,37 @@ def _pairs(values: dict[str, Any]) -> str:
 _MAX_CELL_CHARACTERS = 300
 
 
-def _failures(report: AnyReport, messages: MessageCounts) -> Iterator[str]:
-    """Yield the section of failures: by kind, by message, and each one."""
-    listed = report.failures[:MAX_LISTED_FAILURES]
+def failures(
+    report: AnyReport, messages: MessageCounts, latest: Sequence[Failure] | None = None
+) -> Iterator[str]:
+    """Yield the section of failures: by kind, by message, and each one.
+
+    While the work goes on, the `latest` ones are listed in place of the first.
+    """
     if not report.failure_count:
-        yield section("failures", "Failures", "<p>No input and no record failed.</p>\n")
+        so_far = "" if latest is None else " so far"
+        yield section("failures", "Failures", f"<p>No input and no record failed{so_far}.</p>\n")
         return
+    frequent = messages.frequent
+    if latest is None:
+        listed, caption = report.failures[:MAX_LISTED_FAILURES], "Each failure"
+        grouped = sum(one.count for one in frequent)
+        note = failures_note(report.failure_count, len(listed), grouped)
+    else:
+        frequent = frequent[:_MAX_LIVE_MESSAGES]
+        listed, caption = [*latest], "The latest failures, the newest first"
+        note = f"<p>{format_count(report.failure_count, 'failure')} so far.</p>\n"
     kinds = [
         [kind, count, KINDS[cast("Any", kind)].meaning if kind in KINDS else ""]
         for kind, count in sorted(report.kinds.items())
     ]
     groups = [
         [one.first.kind, one.first.message, one.count, one.files, format_location(one.first)]
-        for one in messages.frequent
+        for one in frequent
     ]
     noun = "file" if isinstance(report, StreamReport) else report.input_noun
-    grouped = sum(one.count for one in messages.frequent)
     parts = [
-        failures_note(report.failure_count, len(listed), grouped),
+        note,
         _FILTER.replace(
             "KINDS", "".join(f"<option>{shown(str(kind))}</option>" for kind, *_ in kinds)
         ),
@@ -365,7 +395,7 @@ def _failures(report: AnyReport, messages: MessageCounts) -> Iterator[str]:
             key="kind",
         ),
         table(
-            "Each failure",
+            caption,
             ["file", "message", ".kind", "#line", "#column", "#record"],
             [
                 [one.file, failure_details(one), one.kind, one.line, one.column, one.record]
@@ -376,6 +406,9 @@ def _failures(report: AnyReport, messages: MessageCounts) -> Iterator[str]:
         ),
     ]
     yield section("failures", "Failures", "".join(parts))
+
+
+_MAX_LIVE_MESSAGES = 50
 
 
 # The script shows the form.
@@ -391,7 +424,8 @@ _FILTER = """\
 """
 
 
-def _settings(report: AnyReport) -> Iterator[str]:
+def settings(report: AnyReport) -> Iterator[str]:
+    """Yield the sections of the settings and of the versions."""
     versions = {
         "asyncbatch": __version__,
         "Python": platform.python_version(),
@@ -399,6 +433,6 @@ def _settings(report: AnyReport) -> Iterator[str]:
         "Usable CPUs": str(usable_cpus()),
     }
     if report.settings:
-        settings = {name.capitalize(): value for name, value in report.settings.items()}
-        yield section("settings", "Settings", definitions(settings))
+        named = {name.capitalize(): value for name, value in report.settings.items()}
+        yield section("settings", "Settings", definitions(named))
     yield section("versions", "Versions", definitions(versions))

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import deque
 from functools import reduce
 from math import gcd
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from msgspec import Struct
 
+from asyncbatch.core.batches import BatchPart
 from asyncbatch.core.report import StreamReport
 from asyncbatch.core.units import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.cli.render import Outcomes
+    from asyncbatch.cli.stream_output import StreamPart
     from asyncbatch.core.ledger_entries import FileStatus
     from asyncbatch.core.records import Failure
     from asyncbatch.core.report import AnyReport
@@ -289,3 +291,41 @@ class WindowSample:
     def recent(self) -> list[tuple[WindowSchema, Window]]:
         """The last windows, the newest first, each with its schema."""
         return [*reversed(self._recent)]
+
+
+class Samples:
+    """All samples of one run or stream: its course over time, its files or windows, its messages.
+
+    Call `update` while the work goes on, `part` for each part, and `end` once.
+    """
+
+    def __init__(self) -> None:
+        self.series, self.files, self.windows = TimeSeries(), FileSample(), WindowSample()
+        self.messages = MessageCounts()
+
+    def update(self, report: AnyReport) -> None:
+        """Take a point of the course over time."""
+        self.series.add(report)
+
+    def part(self, found: Outcomes) -> None:
+        """Take some of the finished files or windows."""
+        if isinstance(found, BatchPart):
+            self.files.add(found)
+            self.messages.add(found)
+        else:
+            part = cast("StreamPart", found)
+            self.windows.add(part.schema, part.windows)
+
+    def end(self, report: AnyReport) -> None:
+        """Take the last point, and the failures that came in no part."""
+        self.series.end(report)
+        self.messages.add_groups(report.first_groups)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The values of the charts, by the names that the scripts of pages know."""
+        return {
+            "series": self.series.columns,
+            "files": self.files.columns,
+            "windows": self.windows.columns,
+        }

@@ -9,6 +9,7 @@ from asyncbatch.config.options.declare import (
     Count,
     Delay,
     Lines,
+    ListenAddress,
     Name,
     Natural,
     Options,
@@ -235,6 +236,21 @@ class MonitorFlags(Options, frozen=True, kw_only=True):
             default="if the run has a ledger or a checkpoint",
         ),
     ] = None
+    live: Annotated[
+        ListenAddress | None,
+        option(
+            "Serve a page that shows the run while it goes on; its URL is printed on stderr. "
+            "ADDRESS is HOST:PORT or :PORT.",
+            metavar="[ADDRESS]",
+            default="a free port of 127.0.0.1",
+            trusted=True,
+            main=True,
+        ),
+    ] = None
+    live_hold: Annotated[
+        bool,
+        option("Keep the page of --live after the end of the run, until Ctrl-C."),
+    ] = False
 
 
 class FailureFlags(Options, frozen=True, kw_only=True):

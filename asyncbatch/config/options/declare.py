@@ -75,5 +75,6 @@ Rate: TypeAlias = Annotated[
 ]
 Time: TypeAlias = Annotated[str | int | float, form("time")]
 Origin: TypeAlias = Annotated[str, Meta(extra={"form": "origin"})]
+ListenAddress: TypeAlias = Annotated[str, Meta(extra={"form": "listen_address"})]
 TargetName: TypeAlias = Annotated[Secret, Meta(extra={"form": "target_name"})]
 SecretText: TypeAlias = Annotated[Secret, Meta(extra={"form": "secret"})]

@@ -180,6 +180,21 @@ def _ping_url(value: Any) -> Secret:
     return secret_path_url(_http_url(value).reveal())
 
 
+LISTEN_ADDRESS = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[0-9A-Za-z._-]+)?:([0-9]{1,5})|([0-9]{1,5})")
+_MAX_PORT = 65535
+
+
+def _listen_address(value: Any) -> str:
+    """Return HOST:PORT. An address without a host is one of this machine's loopback."""
+    text = _require_text(value, 'an address: "127.0.0.1:8000"')
+    match = LISTEN_ADDRESS.fullmatch(text)
+    if match is None or int(match[2] or match[3]) > _MAX_PORT:
+        raise ValueError(
+            f"{quote_value(value)} is not an address: write HOST:PORT, :PORT or [IPV6]:PORT"
+        )
+    return f"{match[1] or '127.0.0.1'}:{int(match[2] or match[3])}"
+
+
 def _target_name(value: Any) -> Secret:
     text = _require_text(value, "the name of a target, in quotes")
     return secret_url(text) if "://" in text else Secret(text, text)
@@ -213,6 +228,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "origin": _origin,
     "http_url": _http_url,
     "ping_url": _ping_url,
+    "listen_address": _listen_address,
     "target_name": _target_name,
     "secret": _secret,
     "count": _count,
