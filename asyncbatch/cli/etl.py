@@ -23,6 +23,7 @@ from asyncbatch.config.options.pipelines import (
     OverrideFlags,
     ReplaceFlags,
 )
+from asyncbatch.config.options.watching import WatchFlags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,6 +70,7 @@ def run_etl(
     sources: EtlFlags,
     replaced: ReplaceFlags,
     check: CheckFlags,
+    watching: WatchFlags,
     processes: WorkerFlags,
     stop: StopFlags,
     cluster: ClusterFlags,
@@ -120,6 +122,17 @@ def run_etl(
     from asyncbatch.errors import UsageError, error_reason
 
     try:
+        watch = None
+        if watching != WatchFlags():
+            from asyncbatch.cli.watching import watch_settings
+
+            watch = watch_settings(
+                watching,
+                {
+                    "--dry-run": sources.dry_run, "--max-records": sources.limit,
+                    "--full-refresh": sources.full_refresh, "--engine dask": dask,
+                },
+            )  # fmt: skip
         job = etl_job(
             pipeline,
             sources,
@@ -129,6 +142,7 @@ def run_etl(
             timeout=failures.timeout,
             budget=budget,
             dask=dask,
+            watch=watch,
         )
         report_files = open_reports(output.report, job.stores)
     except (UsageError, OSError) as error:

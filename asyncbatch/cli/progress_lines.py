@@ -158,11 +158,21 @@ def _has_feeds(stages: StageProgress) -> bool:
 def files_done(snapshot: Snapshot) -> str:
     """Return the number of finished files, and of all files as far as it is known."""
     ended, expected = snapshot.tally.files, snapshot.expected
+    if snapshot.is_watching:
+        return f"watching: {_watched_files(snapshot)}"
     if expected is None:
         return format_count(ended, "file")
     if not expected.is_complete:
         return f"{ended:,} of {max(expected.files, ended):,}+ files"
     return f"{ended:,} of {format_count(expected.files, 'file')}"
+
+
+def _watched_files(snapshot: Snapshot) -> str:
+    """Return the number of files, and the time of the last one."""
+    if snapshot.last_file_at is None:
+        return "no file yet"
+    last = time.strftime("%H:%M:%S", time.localtime(snapshot.last_file_at))
+    return f"{format_count(snapshot.tally.files, 'file')}, last {last}"
 
 
 def bytes_done(snapshot: Snapshot, pace: Pace) -> str | None:
@@ -268,6 +278,7 @@ class PlainProgress:
     ) -> None:
         self._write, self._line, self._clock = write, line or _RunLine(), clock
         self._started_at = self._last = clock()
+        self._shown_file_at: float | None = -1.0  # see `_has_news`
 
     def show(self, snapshot: Any) -> None:
         """Write a progress line if the last one is old enough."""
@@ -275,9 +286,16 @@ class PlainProgress:
         line = self._line(snapshot)  # it sees each snapshot, because rates are recent ones
         elapsed = now - self._started_at
         interval = next(seconds for until, seconds in _INTERVALS if elapsed <= until)
-        if now - self._last >= interval:
+        if now - self._last >= interval and self._has_news(snapshot):
             self._last = now
             self._write(line)
+
+    def _has_news(self, snapshot: Any) -> bool:
+        """Whether a run that waits for files has had one since its last line."""
+        if not getattr(snapshot, "is_watching", False):
+            return True
+        shown, self._shown_file_at = self._shown_file_at, snapshot.last_file_at
+        return bool(snapshot.last_file_at != shown)
 
     def log(self, line: str) -> None:
         """Write a line at once."""

@@ -67,7 +67,8 @@ class Session:
     Call `carry_out` once. `command` is the name of the command in reports. After the first stop
     signal, the work in flight has `grace` seconds to finish. The second ends the process at once.
     `signal_exit` is false if work that a signal has ended keeps its own exit status; None if its
-    failures count more than the signal. The `observers` learn of the begin and, however the
+    failures count more than the signal. If the work `is_endless`, the reports are written again and
+    again. The `observers` learn of the begin and, however the
     session ends, of the end.
     """
 
@@ -82,6 +83,7 @@ class Session:
         grace: float = 8.0,
         signal_exit: bool | None = True,
         observers: Sequence[RunObserver] = (),
+        is_endless: bool = False,
     ) -> None:
         self._work, self._output = work, output
         self._command, self._budget = command, budget
@@ -90,7 +92,7 @@ class Session:
         self._signal_exit = signal_exit
         self._signal: int | None = None
         self._signalled_at = 0.0  # seconds of the loop's clock
-        self._observers = observers
+        self._observers, self._is_endless = observers, is_endless
         self._has_snapshot = False  # whether the report has the counts of the end
 
     def carry_out(self) -> int:
@@ -178,8 +180,12 @@ class Session:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
             self._output.snapshot(self._work.snapshot())
-            for file in self._report_files:
-                file.update(self._work.report)
+            report = self._work.report
+            for file in tuple(self._report_files):
+                file.update(report)
+                if self._is_endless and isinstance(report, Report):
+                    code = exit_codes.of_report(report, self._budget)
+                    await file.rewrite(report, self._command, code)
 
     async def _conclude(self, code: int) -> int:
         report, self._has_snapshot = self._work.report, True
@@ -289,7 +295,7 @@ def run_job(
         shown.next_steps = partial(_next_steps, job, command)
     return Session(
         run, shown, command=command, budget=job.budget, report_files=report_files, grace=grace,
-        observers=observers,
+        observers=observers, is_endless=job.watch is not None,
     ).carry_out()  # fmt: skip
 
 
@@ -301,7 +307,9 @@ def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
     if job.target is None and report.tally.passed and work is not None and work.runs_programs:
         # A summary on stdout is part of the output contract, so records are printed only on demand.
         steps.append("the results are discarded: --to - prints them, --to FILE keeps them")
-    if report.interrupted and job.target is not None and command == "run":
+    if report.interrupted and job.watch is not None:
+        steps.append("the same command continues: finished files are remembered")
+    elif report.interrupted and job.target is not None and command == "run":
         steps.append("--resume continues where the run ended")
     if report.tally.failures and not report.target_lost:
         if job.dead_letter is None:

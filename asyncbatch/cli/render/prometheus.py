@@ -90,6 +90,7 @@ class Metrics:
 
     def __init__(self, name: str, last_success: float | None = None) -> None:
         self._name, self._last_success = name, last_success
+        self._was_running = False  # whether metrics of a run that goes on were written
         Gauges("", name)  # raises the error now, not at the end
 
     def part(self, found: Outcomes) -> bytes:  # noqa: ARG002 - `finish` uses the report
@@ -103,13 +104,24 @@ class Metrics:
         else:
             yield self._run_metrics(report, command, exit_code)
 
-    def _run_metrics(self, report: Report, command: str, exit_code: int) -> bytes:
+    def running_metrics(self, report: Report, command: str) -> bytes:
+        """Return the metrics of a run that goes on, without an end."""
+        self._was_running = True
+        return self._run_metrics(report, command, None)
+
+    def _run_metrics(self, report: Report, command: str, exit_code: int | None) -> bytes:
         tally, gauges = report.tally, Gauges("asyncbatch_run", self._name)
         gauge, started = gauges.set, report.started_at.timestamp()
         gauge("info", "Command and status of the run.", 1, command=command, status=report.status)
-        gauge("exit_code", "Exit status of the run.", exit_code)
+        if self._was_running:
+            gauge("running", "1 while the run watches folders, else 0.", exit_code is None)
+            gauge("updated_timestamp_seconds", "Time at which these metrics were written.",
+                  time.time())  # fmt: skip
         gauge("started_timestamp_seconds", "Time at which the run began.", started)
-        gauge("ended_timestamp_seconds", "Time at which the run ended.", started + report.elapsed_s)
+        if exit_code is not None:
+            ended = started + report.elapsed_s
+            gauge("exit_code", "Exit status of the run.", exit_code)
+            gauge("ended_timestamp_seconds", "Time at which the run ended.", ended)
         set_last_success(gauges, exit_code, self._last_success)
         gauge("duration_seconds", "Duration of the run.", report.elapsed_s)
         gauges.set_each("files", "Inputs, by result.", {
