@@ -233,7 +233,7 @@ class WatchedSearch:
     def _files_at_changed(self, changed: str) -> Iterator[str]:
         """Yield the files that the change of an absolute path concerns."""
         root = next((root for root in self._roots if changed.startswith(root)), None)
-        if root is None:  # a watched folder itself
+        if root is None or changed == root:  # a watched folder itself
             self._changed.lose()
             return
         path = self._roots[root] + changed[len(root) :]
