@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.run import Snapshot
     from asyncbatch.pipeline.stream.run import StreamSnapshot
 
+_MAX_SAMPLES = 1000
 _WINDOW_SECONDS = 10.0  # rates are those of the last seconds, not of the whole run
 # A file takes as long as these bytes, even if it is empty: 4 us, at 1 GB/s.
 _FILE_COST_BYTES = 4096
@@ -85,6 +86,8 @@ class PaceMeter:
             self._samples = samples = deque([samples[-1]])
             self._has_begun = bool(snapshot.in_flight or files)
         samples.append(now)
+        if len(samples) > _MAX_SAMPLES:  # nothing happens, perhaps for days
+            del samples[1]
         # One step may take longer than the window: the last change stays in it.
         while now.elapsed_s - samples[1].elapsed_s > _WINDOW_SECONDS and samples[1][1:] != now[1:]:
             samples.popleft()
@@ -235,7 +238,8 @@ def _stages_line(snapshot: Snapshot, stages: StageProgress, pace: Pace) -> str:
     rest = [record_rates(pace), queue_facts(snapshot, stages), memory_text(snapshot)]
     rest += [cluster_facts(snapshot.crew)] if snapshot.crew else []
     rest += [slow_text(snapshot.slow)] if snapshot.slow else []
-    return "; ".join([", ".join(counts), *sources, *rest])
+    watched = [files_done(snapshot)] if snapshot.is_watching else []
+    return "; ".join([*watched, ", ".join(counts), *sources, *rest])
 
 
 def record_rates(pace: Pace) -> str:

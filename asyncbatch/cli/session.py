@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from asyncbatch.cli.observers import RunObserver
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.cli.service_notices import ServiceNotices
     from asyncbatch.config.job import Job
     from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
@@ -94,6 +95,11 @@ class Session:
         self._signalled_at = 0.0  # seconds of the loop's clock
         self._observers, self._is_endless = observers, is_endless
         self._has_snapshot = False  # whether the report has the counts of the end
+        self._notices: ServiceNotices | None = None
+        if "NOTIFY_SOCKET" in os.environ:
+            from asyncbatch.cli.service_notices import ServiceNotices
+
+            self._notices = ServiceNotices()
 
     def carry_out(self) -> int:
         """Do the work and return the exit status.
@@ -179,6 +185,8 @@ class Session:
     async def _show_progress(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
+            if self._notices is not None:
+                self._notices.tick()
             self._output.snapshot(self._work.snapshot())
             report = self._work.report
             for file in tuple(self._report_files):
@@ -241,6 +249,8 @@ class Session:
             f"Stopping: finishing the work in flight, for at most {self._grace:g} s "
             "(a second signal stops at once)"
         )
+        if self._notices is not None:
+            self._notices.stopping()
         self._work.stop()
         asyncio.get_running_loop().call_later(self._grace, self._abandon, number, work)
 

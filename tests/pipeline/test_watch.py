@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 from contextlib import closing, suppress
@@ -401,6 +402,21 @@ def test_reports_are_rewritten(tmp_path, watch):
     for name in names:
         assert "the run goes on" not in text(tmp_path / name)
     assert json.loads(text(tmp_path / "r.json"))["exit_code"] == 143
+
+
+def test_systemd_is_told(tmp_path, watch, monkeypatch):
+    """That the service is ready, alive and stopping."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+        link.bind(str(tmp_path / "notify"))
+        link.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+        process = watch()
+        assert [link.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        process.terminate()
+        while (notice := link.recv(100)) != b"STOPPING=1":
+            assert notice == b"WATCHDOG=1"
+        process.communicate(timeout=60)
 
 
 def test_budget_ends_a_watch(tmp_path, watch):

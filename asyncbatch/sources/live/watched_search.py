@@ -250,8 +250,10 @@ class WatchedSearch:
             if self._is_wanted(path):
                 yield path
             return
-        follow = self._wanted.follow_symlinks
-        for folder, _, names in os.walk(path, followlinks=follow):
+        if self._wanted.follow_symlinks:  # links may run in a circle, which a scan knows to avoid
+            self._changed.lose()
+            return
+        for folder, _, names in os.walk(path):
             yield from filter(self._is_wanted, (os.path.join(folder, name) for name in names))
 
     def _may_enter(self, path: str) -> bool:
