@@ -303,6 +303,15 @@ def run_job(
         run.report.settings = job_settings(job)
     if command != "validate":
         shown.next_steps = partial(_next_steps, job, command)
+    if job.watch is not None and job.watch.metrics_port is not None:
+        from asyncbatch.cli.render.prometheus import MetricsServer
+
+        try:
+            server = MetricsServer(job.watch.metrics_port, run.report, command)
+        except UsageError as error:
+            to_stderr(f"Error: {error}")
+            return exit_codes.USAGE
+        observers = (*observers, server)
     return Session(
         run, shown, command=command, budget=job.budget, report_files=report_files, grace=grace,
         observers=observers, is_endless=job.watch is not None,

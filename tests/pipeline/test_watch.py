@@ -9,6 +9,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -402,6 +403,23 @@ def test_reports_are_rewritten(tmp_path, watch):
     for name in names:
         assert "the run goes on" not in text(tmp_path / name)
     assert json.loads(text(tmp_path / "r.json"))["exit_code"] == 143
+
+
+def test_metrics_port(tmp_path, watch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = watch("--metrics-port", str(port))
+        refused.communicate(timeout=60)
+        assert refused.returncode == 2
+        assert f"--metrics-port {port}" in refused.log.read_text()
+    process = watch("--metrics-port", str(port))
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    process.wait_for_rows([(1, "a")])
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    assert 'asyncbatch_run_files{name="run",result="succeeded"} 1.0' in lines
+    assert 'asyncbatch_run_running{name="run"} 1.0' in lines
+    assert process.end()[0] == 143
 
 
 def test_systemd_is_told(tmp_path, watch, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from asyncbatch.config.options.declare import Delay, Name, Options, Seconds, option
+from asyncbatch.config.options.declare import Count, Delay, Name, Options, Seconds, option
 
 
 class WatchFlags(Options, frozen=True, kw_only=True):
@@ -59,6 +59,10 @@ class WatchFlags(Options, frozen=True, kw_only=True):
             metavar="DIR",
             writes=True,
         ),
+    ] = None
+    metrics_port: Annotated[
+        Count | None,
+        option("Serve metrics for Prometheus on PORT of this machine (127.0.0.1).", metavar="PORT"),
     ] = None
     delete_done: Annotated[
         bool,
