@@ -29,6 +29,7 @@ from asyncbatch.config.options.pipelines import (
     OverrideFlags,
     ReplaceFlags,
 )
+from asyncbatch.config.options.watching import WatchFlags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,6 +76,7 @@ def run_etl(
     sources: EtlFlags,
     replaced: ReplaceFlags,
     check: CheckFlags,
+    watching: WatchFlags,
     processes: WorkerFlags,
     stop: StopFlags,
     cluster: ClusterFlags,
@@ -127,6 +129,17 @@ def run_etl(
     from asyncbatch.errors import UsageError, error_reason
 
     try:
+        watch = None
+        if watching != WatchFlags():
+            from asyncbatch.cli.watching import watch_settings
+
+            watch = watch_settings(
+                watching,
+                {
+                    "--dry-run": sources.dry_run, "--max-records": sources.limit,
+                    "--full-refresh": sources.full_refresh, "--engine dask": dask,
+                },
+            )  # fmt: skip
         job = etl_job(
             pipeline,
             sources,
@@ -136,6 +149,7 @@ def run_etl(
             timeout=failures.timeout,
             budget=budget,
             dask=dask,
+            watch=watch,
         )
         report_files = open_reports(output.report, job.stores)
         live = [] if sources.dry_run else open_live_page(monitor, "etl")

@@ -61,7 +61,12 @@ if TYPE_CHECKING:
     from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
     from asyncbatch.config.pipeline_file.sinks import SinkTable
     from asyncbatch.config.pipeline_file.sources import EventSourceTable, SourceTable
-    from asyncbatch.core.settings import DaskSettings, FileWorkSettings, LedgerSettings
+    from asyncbatch.core.settings import (
+        DaskSettings,
+        FileWorkSettings,
+        LedgerSettings,
+        WatchSettings,
+    )
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.sources.base import LiveSource
     from asyncbatch.sources.http.settings import HttpSettings
@@ -79,11 +84,12 @@ def etl_job(
     timeout: float | None = None,
     budget: FailureBudget | None = None,
     dask: DaskSettings | None = None,
+    watch: WatchSettings | None = None,
 ) -> Job:
     """Return the job of a pipeline, with all sources or those that `--only` names.
 
     In a dry run the parts of the run carry their rows to the preview, and nothing is written. With
-    `dask`, a cluster does the work. Raises UsageError.
+    `dask`, a cluster does the work. With `watch`, the run waits for more files. Raises UsageError.
     """
     limit, dry_run, workers = options.limit, options.dry_run, processes.workers
     sink = pipeline.sink
@@ -112,6 +118,12 @@ def etl_job(
     sources = tuple(
         make_job_sources(_named_sources(pipeline, sizes), work, asks_ahead=limit is None)
     )
+    if watch is not None:
+        sources = tuple(
+            replace(source, may_be_empty=True) if isinstance(source, FileSource) else source
+            for source in sources
+        )
+        _check_watched(tables)
     files = [source.settings for source in sources if isinstance(source, FileSource)]
     chosen = zip(sources, pipeline.sources, strict=True)
     return Job(
@@ -126,10 +138,20 @@ def etl_job(
         timeout=None if dry_run else timeout,
         limit=limit,
         dask=None if dry_run else dask,
+        watch=watch,
         ledger=None
         if limit is not None
         else _etl_ledger_settings(tables, files[0] if files else work, options),
     )
+
+
+def _check_watched(tables: Sequence[SourceTable]) -> None:
+    """Raise UsageError for a source that cannot be watched."""
+    for table in tables:
+        if isinstance(table, FilesSourceTable) and (table.files_from or table.limit):
+            raise UsageError(
+                "--watch, which waits for files without end, excludes the keys files_from and limit"
+            )
 
 
 def _shared_work(

@@ -32,7 +32,7 @@ def job_settings(job: Job) -> dict[str, str]:
         is_only = len(job.sources) == 1
         settings = replace(settings, target=None, records=settings.records if is_only else None)
     shown = {
-        "inputs": _listed([*_inputs(job)]),
+        "inputs": _listed([*_inputs(job)]) + (", watched until stopped" if job.watch else ""),
         "work": describe(settings),
         "target": "none" if target is None else display_path(redact_address(target.name)),
     }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.run import Snapshot
     from asyncbatch.pipeline.stream.run import StreamSnapshot
 
+_MAX_SAMPLES = 1000
 _WINDOW_SECONDS = 10.0  # rates are those of the last seconds, not of the whole run
 # A file takes as long as these bytes, even if it is empty: 4 us, at 1 GB/s.
 _FILE_COST_BYTES = 4096
@@ -85,6 +86,8 @@ class PaceMeter:
             self._samples = samples = deque([samples[-1]])
             self._has_begun = bool(snapshot.in_flight or files)
         samples.append(now)
+        if len(samples) > _MAX_SAMPLES:  # nothing happens, perhaps for days
+            del samples[1]
         # One step may take longer than the window: the last change stays in it.
         while now.elapsed_s - samples[1].elapsed_s > _WINDOW_SECONDS and samples[1][1:] != now[1:]:
             samples.popleft()
@@ -158,11 +161,21 @@ def _has_feeds(stages: StageProgress) -> bool:
 def files_done(snapshot: Snapshot) -> str:
     """Return the number of finished files, and of all files as far as it is known."""
     ended, expected = snapshot.tally.files, snapshot.expected
+    if snapshot.is_watching:
+        return f"watching: {_watched_files(snapshot)}"
     if expected is None:
         return format_count(ended, "file")
     if not expected.is_complete:
         return f"{ended:,} of {max(expected.files, ended):,}+ files"
     return f"{ended:,} of {format_count(expected.files, 'file')}"
+
+
+def _watched_files(snapshot: Snapshot) -> str:
+    """Return the number of files, and the time of the last one."""
+    if snapshot.last_file_at is None:
+        return "no file yet"
+    last = time.strftime("%H:%M:%S", time.localtime(snapshot.last_file_at))
+    return f"{format_count(snapshot.tally.files, 'file')}, last {last}"
 
 
 def bytes_done(snapshot: Snapshot, pace: Pace) -> str | None:
@@ -225,7 +238,8 @@ def _stages_line(snapshot: Snapshot, stages: StageProgress, pace: Pace) -> str:
     rest = [record_rates(pace), queue_facts(snapshot, stages), memory_text(snapshot)]
     rest += [cluster_facts(snapshot.crew)] if snapshot.crew else []
     rest += [slow_text(snapshot.slow)] if snapshot.slow else []
-    return "; ".join([", ".join(counts), *sources, *rest])
+    watched = [files_done(snapshot)] if snapshot.is_watching else []
+    return "; ".join([*watched, ", ".join(counts), *sources, *rest])
 
 
 def record_rates(pace: Pace) -> str:
@@ -268,6 +282,7 @@ class PlainProgress:
     ) -> None:
         self._write, self._line, self._clock = write, line or _RunLine(), clock
         self._started_at = self._last = clock()
+        self._shown_file_at: float | None = -1.0  # see `_has_news`
 
     def show(self, snapshot: Any) -> None:
         """Write a progress line if the last one is old enough."""
@@ -275,9 +290,16 @@ class PlainProgress:
         line = self._line(snapshot)  # it sees each snapshot, because rates are recent ones
         elapsed = now - self._started_at
         interval = next(seconds for until, seconds in _INTERVALS if elapsed <= until)
-        if now - self._last >= interval:
+        if now - self._last >= interval and self._has_news(snapshot):
             self._last = now
             self._write(line)
+
+    def _has_news(self, snapshot: Any) -> bool:
+        """Whether a run that waits for files has had one since its last line."""
+        if not getattr(snapshot, "is_watching", False):
+            return True
+        shown, self._shown_file_at = self._shown_file_at, snapshot.last_file_at
+        return bool(snapshot.last_file_at != shown)
 
     def log(self, line: str) -> None:
         """Write a line at once."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from contextlib import asynccontextmanager, suppress
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import aiofiles
 import aiofiles.os
+from msgspec.structs import replace
 
 from asyncbatch.cli.render import SamplingRenderer
 from asyncbatch.cli.render.findings import (
@@ -105,6 +108,7 @@ _OF_FILES = {".xml": "test cases of JUnit", ".sarif": "results", ".gitlab.json":
 
 
 _METRICS_SECONDS = 5.0  # between two writes of metrics while a stream runs
+_REWRITE_SHARE = 20  # a report is written again only after twenty times the time that it took
 
 
 class ReportFile:
@@ -120,6 +124,10 @@ class ReportFile:
         self._path = path
         self._renderer = _renderer(path, command)
         self._last_update = -_METRICS_SECONDS
+        self._rewrite_seconds = 0.0  # of the last `rewrite`
+        self._lists_parts = False  # whether the format has an entry for each file
+        self._is_finished = False
+        self._replace_lock = threading.Lock()  # for `rewrite`, whose thread may outlast its task
         self._stream: _LocalStream | _ObjectStream = (
             _ObjectStream(path, stores) if is_store_url(path) else _LocalStream(path)
         )
@@ -162,14 +170,59 @@ class ReportFile:
             file.write(self._renderer.stream_metrics(report, None))
             file.commit()
 
+    async def rewrite(self, report: Report, command: str, exit_code: int) -> None:
+        """Write the report of a run that goes on without an end, if the last write is old enough.
+
+        `exit_code` is the exit status if it ended now. A format that lists files is written at the
+        end only, and so is an object, a pipe or a device. If an error persists, `finish` raises it.
+        """
+        seconds = max(_METRICS_SECONDS, _REWRITE_SHARE * self._rewrite_seconds)
+        began = time.monotonic()
+        if began - self._last_update < seconds or not self._may_be_replaced:
+            return
+        await asyncio.to_thread(self._replace, self._render_now(report, command, exit_code))
+        self._last_update = time.monotonic()
+        self._rewrite_seconds = self._last_update - began
+
+    @property
+    def _may_be_replaced(self) -> bool:
+        is_special = os.path.exists(self._path) and not os.path.isfile(self._path)
+        return not (self._lists_parts or is_special or is_store_url(self._path))
+
+    def _replace(self, data: bytes) -> None:
+        """Replace the file, unless the last report is there already."""
+        unfinished = f"{self._path}.now.{os.getpid()}.tmp"
+        with self._replace_lock, suppress(OSError):
+            if self._is_finished:
+                return
+            try:
+                with open(unfinished, "wb") as file:
+                    file.write(data)
+                os.replace(unfinished, self._path)
+            except OSError:
+                os.unlink(unfinished)
+
+    def _render_now(self, report: Report, command: str, exit_code: int) -> bytes:
+        """Return the document about a run that goes on."""
+        if isinstance(self._renderer, Metrics):
+            return self._renderer.running_metrics(report, command)
+        now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+        notes = [*report.notes, f"the run goes on: this is its state of {now} UTC"]
+        # A renderer finishes once, and this one has the real end before it.
+        renderer = deepcopy(self._renderer)
+        return b"".join(renderer.finish(replace(report, notes=notes), command, exit_code))
+
     async def part(self, found: Outcomes) -> None:
         """Write the outcome of some files, if the format lists files. Raises SinkError."""
         async with self._discard_on_error():
             if data := self._renderer.part(found):
+                self._lists_parts = True
                 await self._stream.write(data)
 
     async def finish(self, report: AnyReport, command: str, exit_code: int) -> None:
         """Write the rest and move the file to its path. Raises SinkError."""
+        with self._replace_lock:  # held by a thread for as long as a small file takes
+            self._is_finished = True
         async with self._discard_on_error():
             for data in self._renderer.finish(report, command, exit_code):
                 await self._stream.write(data)

@@ -161,6 +161,7 @@ def _render_stages(
         record_rates(pace),
         format_seconds(snapshot.elapsed_s),
         left,
+        files_done(snapshot) if snapshot.is_watching else "",
         memory_text(snapshot),
         cluster_facts(snapshot.crew) if snapshot.crew else "",
     ]

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import typer
+from msgspec.structs import replace
 
 from asyncbatch.cli.command import open_live_page, open_reports, refuse_results, take_lock
 from asyncbatch.cli.parameters import Paths
@@ -22,6 +23,7 @@ from asyncbatch.config.options.control import (
 from asyncbatch.config.options.inputs import InputOptions, ReplayOptions
 from asyncbatch.config.options.target import LedgerFlags, TargetFlags
 from asyncbatch.config.options.transforms import CallFlags, DedupeFlags, JqFlags, SchemaFlags
+from asyncbatch.config.options.watching import WatchFlags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +43,7 @@ Examples:
   asyncbatch run exports/ --call clean.py:clean --to cleaned/
   asyncbatch run exports/ --to sqlite:///u.db --table users --key id
   asyncbatch run exports/ --to users.csv --dead-letter bad.jsonl
+  asyncbatch run inbox/ --watch --to sqlite:///u.db --table users --key id
   asyncbatch run --from-dead-letter bad.jsonl --to again.csv --allow-empty
 
 Exit status: 0 all succeeded (or within --max-failures), 1 some input failed, 2 wrong usage or
@@ -60,6 +63,7 @@ def run_files(
     dedupe: DedupeFlags,
     target: TargetFlags,
     ledger: LedgerFlags,
+    watching: WatchFlags,
     batches: BatchFlags,
     processes: WorkerFlags,
     stop: StopFlags,
@@ -101,6 +105,20 @@ def run_files(
         )
     dask = dask_settings(cluster.engine, cluster.scheduler)
     try:
+        watch = None
+        if watching != WatchFlags():
+            from asyncbatch.cli.watching import watch_settings
+
+            watch = watch_settings(
+                watching,
+                {
+                    "--dry-run": dry_run, "--files-from": inputs.files_from,
+                    "--from-dead-letter": replay.from_dead_letter, "--limit": inputs.limit,
+                    "--retry-failed": ledger.retry_failed, "--force": ledger.force,
+                    "--engine dask": dask,
+                },
+            )  # fmt: skip
+            ledger = replace(ledger, resume=True)
         # before any input is read: another run may change it
         if lock.lock is not None and not dry_run:
             from asyncbatch.core.secrets import redact_address
@@ -151,7 +169,7 @@ def run_files(
                 FileSource(
                     inputs_of(inputs, named, retrying),
                     files if dry_run else settings,
-                    inputs.allow_empty,
+                    inputs.allow_empty or watch is not None,
                 ),
             ),
             batches.batch_size,
@@ -167,6 +185,7 @@ def run_files(
             timeout=None if dry_run else failures.timeout,
             most_workers=plan.workers if plan else None,
             dask=None if dry_run else dask,
+            watch=watch,
         )
         launch = Launch(job)
         launch.prepare()

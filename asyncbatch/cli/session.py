@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from asyncbatch.cli.observers import RunObserver
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.cli.service_notices import ServiceNotices
     from asyncbatch.config.job import Job
     from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
@@ -68,7 +69,8 @@ class Session:
     Call `carry_out` once. `command` is the name of the command in reports. After the first stop
     signal, the work in flight has `grace` seconds to finish. The second ends the process at once.
     `signal_exit` is false if work that a signal has ended keeps its own exit status; None if its
-    failures count more than the signal. The `observers` learn of the begin and, however the
+    failures count more than the signal. If the work `is_endless`, the reports are written again and
+    again. The `observers` learn of the begin and, however the
     session ends, of the end.
     """
 
@@ -83,6 +85,7 @@ class Session:
         grace: float = 8.0,
         signal_exit: bool | None = True,
         observers: Sequence[RunObserver] = (),
+        is_endless: bool = False,
     ) -> None:
         self._work, self._output = work, output
         self._command, self._budget = command, budget
@@ -91,9 +94,14 @@ class Session:
         self._signal_exit = signal_exit
         self._signal: int | None = None
         self._signalled_at = 0.0  # seconds of the loop's clock
-        self._observers = observers
+        self._observers, self._is_endless = observers, is_endless
         self._watching = progress_observers(observers)
         self._has_snapshot = False  # whether the report has the counts of the end
+        self._notices: ServiceNotices | None = None
+        if "NOTIFY_SOCKET" in os.environ:
+            from asyncbatch.cli.service_notices import ServiceNotices
+
+            self._notices = ServiceNotices()
 
     def carry_out(self) -> int:
         """Do the work and return the exit status.
@@ -183,12 +191,17 @@ class Session:
     async def _show_progress(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
-            snapshot = self._work.snapshot()
+            if self._notices is not None:
+                self._notices.tick()
+            snapshot, report = self._work.snapshot(), self._work.report
             self._output.snapshot(snapshot)
-            for file in self._report_files:
-                file.update(self._work.report)
+            for file in tuple(self._report_files):
+                file.update(report)
+                if self._is_endless and isinstance(report, Report):
+                    code = exit_codes.of_report(report, self._budget)
+                    await file.rewrite(report, self._command, code)
             for observer in self._watching:
-                observer.update(snapshot, self._work.report)
+                observer.update(snapshot, report)
 
     async def _conclude(self, code: int) -> int:
         report, self._has_snapshot = self._work.report, True
@@ -244,6 +257,8 @@ class Session:
             f"Stopping: finishing the work in flight, for at most {self._grace:g} s "
             "(a second signal stops at once)"
         )
+        if self._notices is not None:
+            self._notices.stopping()
         self._work.stop()
         asyncio.get_running_loop().call_later(self._grace, self._abandon, number, work)
 
@@ -299,9 +314,18 @@ def run_job(
         run.report.settings = job_settings(job)
     if command != "validate":
         shown.next_steps = partial(_next_steps, job, command)
+    if job.watch is not None and job.watch.metrics_port is not None:
+        from asyncbatch.cli.render.prometheus import MetricsServer
+
+        try:
+            server = MetricsServer(job.watch.metrics_port, run.report, command)
+        except UsageError as error:
+            to_stderr(f"Error: {error}")
+            return exit_codes.USAGE
+        observers = (*observers, server)
     return Session(
         run, shown, command=command, budget=job.budget, report_files=report_files, grace=grace,
-        observers=observers,
+        observers=observers, is_endless=job.watch is not None,
     ).carry_out()  # fmt: skip
 
 
@@ -313,7 +337,9 @@ def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
     if job.target is None and report.tally.passed and work is not None and work.runs_programs:
         # A summary on stdout is part of the output contract, so records are printed only on demand.
         steps.append("the results are discarded: --to - prints them, --to FILE keeps them")
-    if report.interrupted and job.target is not None and command == "run":
+    if report.interrupted and job.watch is not None:
+        steps.append("the same command continues: finished files are remembered")
+    elif report.interrupted and job.target is not None and command == "run":
         steps.append("--resume continues where the run ended")
     if report.tally.failures and not report.target_lost:
         if job.dead_letter is None:

@@ -19,7 +19,12 @@ from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.core.settings import DaskSettings, LedgerSettings, StoreSettings
+    from asyncbatch.core.settings import (
+        DaskSettings,
+        LedgerSettings,
+        StoreSettings,
+        WatchSettings,
+    )
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.sinks.base import BatchSink
     from asyncbatch.sinks.target import Target
@@ -153,6 +158,7 @@ class Job(Struct, frozen=True):
     limit: int | None = None  # records read of each source; such a run has no ledger
     # the cluster that does the work; without a scheduler it starts `workers` workers
     dask: DaskSettings | None = None
+    watch: WatchSettings | None = None  # wait for more files; None: the run ends with the present
 
     @property
     def settings(self) -> FileWorkSettings | RecordWorkSettings:
@@ -243,6 +249,29 @@ class Job(Struct, frozen=True):
             raise UsageError(f"timeout is {self.timeout:g}; it must be more than 0 seconds")
         if self.dask is not None:
             self._check_cluster(self.dask)
+        if self.watch is not None:
+            self._check_watch()
+
+    def _check_watch(self) -> None:
+        if self.has_feeds:
+            raise UsageError("--watch waits for files: all sources must be folders")
+        target = self.target
+        if target is not None and not target.keeps_loads:
+            place = "the table appears" if target.is_database else f"{target.name} appears"
+            raise UsageError(
+                f"--watch has no end, and {place} only at the end of a run: write to a folder, or "
+                "to a database in the mode append or upsert"
+            )
+        if target is not None and (target.format, target.compression) != ("keep", "keep"):
+            raise UsageError(
+                "--watch excludes --to-format and --to-compression: the outputs of two files could "
+                "have one name"
+            )
+        if self.ledger is None:
+            raise UsageError(
+                "--watch remembers finished files, and this target cannot: write to a folder or a "
+                "database"
+            )
 
     def _check_cluster(self, dask: DaskSettings) -> None:
         if self.reads_stdin:

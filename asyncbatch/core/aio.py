@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
 ItemT = TypeVar("ItemT")
 
@@ -27,19 +27,19 @@ T = TypeVar("T")
 
 
 async def with_pauses(
-    items: AsyncIterator[T], seconds: float | None
+    items: AsyncIterator[T], seconds: Callable[[], float | None]
 ) -> AsyncGenerator[T | None, None]:
-    """Yield each item, and None whenever `seconds` pass without an item.
+    """Yield each item, and None whenever `seconds()` pass without an item.
 
-    If `seconds` is None, it never yields None. The caller closes `items`: closing this generator
-    does not.
+    While `seconds()` is None, it does not yield None. It is asked before each wait. The caller
+    closes `items`: closing this generator does not.
     """
     pending: asyncio.Future[T | None] | None = None
     try:
         while True:
             if pending is None:
                 pending = asyncio.ensure_future(_next_or_none(items))
-            await asyncio.wait((pending,), timeout=seconds)
+            await asyncio.wait((pending,), timeout=seconds())
             if not pending.done():
                 yield None
                 continue

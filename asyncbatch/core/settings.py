@@ -124,6 +124,18 @@ class ServerSettings(Struct, frozen=True):
     name: str | None = None
 
 
+class WatchSettings(Struct, frozen=True):
+    """How a run waits for more files in its folders, and what becomes of the finished ones."""
+
+    settle: float = 1.0  # seconds without a change after which a file is complete
+    marker: str | None = None  # the ending of the name of the file that says so instead
+    poll: float | None = None  # seconds between two scans; None: the system notifies
+    move_done: str | None = None  # the folder for files whose records were all taken
+    move_failed: str | None = None  # the folder for other files
+    delete_done: bool = False  # delete files whose records were all taken
+    metrics_port: int | None = None  # the port of this machine that serves metrics
+
+
 class LedgerSettings(Struct, frozen=True):
     """The job that a ledger belongs to, and how the run uses the ledger."""
 

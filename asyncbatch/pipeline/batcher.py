@@ -35,7 +35,7 @@ class Batcher:
     number of finished files. Returned files come first; prepared parts come at once. Standard input
     has a batch of its own: after a crash at another file it could not be read again. The iterator
     ends when the chunks have ended and each batch is settled. `pause` is in seconds, after each
-    batch. With `fills` a batch waits until it is full.
+    batch. With `fills` a batch waits until it is full: None is for batches of a fixed `size`.
 
     A file that must be split comes again as splits, which `splits_of` finds ahead; later files wait
     until it is done. If `position_of` returns a position for a path, that path has a batch of its
@@ -51,7 +51,7 @@ class Batcher:
         position_of: Callable[[str], Position | None] | None = None,
         *,
         max_size: int = MAX_SIZE,
-        fills: bool = False,
+        fills: bool | None = None,
     ) -> None:
         # Splits of a file that may be in flight. None: by the number of processors.
         self.max_splits_ahead: int | None = None
@@ -60,7 +60,7 @@ class Batcher:
         self.unsettled = 0  # number of batches that were given out and are not settled
         self._chunks, self._pause = chunks, pause
         self._fixed = size is not None
-        self._fills = fills or self._fixed
+        self._fills = self._fixed if fills is None else fills
         self._max_size = size or max_size
         self._size = size or FIRST_SIZE
         self._ranges: list[tuple[int, tuple[str, ...]]] = []  # a heap of (first number, paths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.target import Target
 
 _WRITE_SECONDS = 2.0  # time for a write in progress after a cancellation
+# A run that watches folders saves the rows of the files that came together within this time, ...
+_SAVE_SECONDS = 0.05
+_SAVE_SHARE = 5  # ... and at most a sixth of the time is spent with saves
 
 
 class Delivery:
@@ -63,6 +67,8 @@ class Delivery:
         self._dead_letters: DeadLetterFile | None = None
         self._ledger_session: LedgerSession | None = None
         self._abort_uploads: Callable[[], None] | None = None
+        self.is_saved = True  # whether all delivered parts are in the target and the ledger
+        self._save_at = 0.0  # the time of the next save of a run that watches folders
         # Held during a write to the target: a task can be cancelled, but not its thread.
         self._write_lock = threading.Lock()
 
@@ -196,6 +202,7 @@ class Delivery:
 
     async def deliver(self, result: BatchPart | SettledInputs) -> AsyncIterator[BatchPart]:
         """Take a result of a worker; yield the finished parts. Raises SinkError, OSError."""
+        self.is_saved = False
         for item in (self.order or self._split_order).pass_on(result):
             for summed in self._sums.pass_on(item):
                 for part in self._whole_files.pass_on(summed):
@@ -252,22 +259,39 @@ class Delivery:
     @property
     def wait_seconds(self) -> float | None:
         """Seconds without a new part after which rows may be late; None: never."""
+        if self._job.watch is not None:
+            return None if self.is_saved else max(0.0, self._save_at - time.monotonic())
         return self._loader.wait_seconds if self._loader else None
 
     @property
     def is_late(self) -> bool:
         """Whether rows have waited long enough, so that `flush` is due."""
+        if self._job.watch is not None:
+            return not self.is_saved and time.monotonic() >= self._save_at
         return self._loader is not None and self._loader.is_late
 
     def flush(self) -> AsyncIterator[BatchPart]:
         """Load all waiting rows; yield the finished parts. Raises SinkError."""
-        return self._written(self._flush)
+        return self._written(self._flush if self._job.watch is None else self._save)
 
     def _flush(self) -> Sequence[BatchPart]:
         if self._loader is None:
             return ()
         with self._write_lock:
             return self._settle(self._loader.flush())
+
+    def _save(self) -> Sequence[BatchPart]:
+        """Load all waiting rows, and write the ledger, so that nothing is left in memory."""
+        began = time.monotonic()
+        finished = self._flush()
+        with self._write_lock:
+            if self._ledger_session is not None:
+                self._ledger_session.checkpoint()
+            if self._dead_letters is not None:
+                self._dead_letters.publish()
+        now = time.monotonic()
+        self.is_saved, self._save_at = True, now + max(_SAVE_SECONDS, _SAVE_SHARE * (now - began))
+        return finished
 
     def abandon(self) -> bool:
         """Stop waiting for uploads to a store; return whether the target is in a store."""

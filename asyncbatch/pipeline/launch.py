@@ -19,9 +19,10 @@ from asyncbatch.workers.process import process_engine
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
-    from asyncbatch.config.job import Job, RecordWorkSettings
+    from asyncbatch.config.job import FileSource, Job, RecordWorkSettings
     from asyncbatch.core.settings import DaskSettings
     from asyncbatch.pipeline.output_guard import OutputGuard
+    from asyncbatch.sources.live.watched_search import WatchedSearch
     from asyncbatch.workers.dask.engine import DaskEngine
     from asyncbatch.workers.engine import Engine, WorkFactory
     from asyncbatch.workers.local import LocalLane
@@ -40,7 +41,7 @@ class Launch:
     """
 
     def __init__(self, job: Job) -> None:
-        self.searches = {number: Search(source.inputs) for number, source in job.file_sources}
+        self.searches = {number: _search(job, source) for number, source in job.file_sources}
         self.guards: dict[int, OutputGuard] = {}  # by the number of their source
         self.workers: list[WorkerHandle] = []
         self._job = job
@@ -54,9 +55,11 @@ class Launch:
         job, searches = self._job, self.searches.values()
         job.check()
         if files := job.output_files():
-            from asyncbatch.pipeline.output_guard import OutputGuard
+            from asyncbatch.pipeline.output_guard import OutputGuard, check_live_outputs
 
             for number, source in job.file_sources:
+                if job.watch is not None:
+                    check_live_outputs(source.inputs.paths, files)
                 ledger = job.ledger.path if job.ledger else None
                 guard = OutputGuard(files, job.target, source.inputs, ledger)
                 self.guards[number] = guard
@@ -90,7 +93,15 @@ class Launch:
         self.workers = [spawn(reads_stdin=reads_stdin) for _ in range(self._worker_count)]
 
 
-def _is_small(searches: Iterable[Search], job: Job) -> bool:
+def _search(job: Job, source: FileSource) -> Search | WatchedSearch:
+    if job.watch is None:
+        return Search(source.inputs)
+    from asyncbatch.sources.live.watched_search import WatchedSearch
+
+    return WatchedSearch(source.inputs, job.watch)
+
+
+def _is_small(searches: Iterable[Search | WatchedSearch], job: Job) -> bool:
     """Whether all files are few and small. An unreadable file counts as small."""
     if not all(search.is_exhausted for search in searches):
         return False

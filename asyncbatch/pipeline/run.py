@@ -47,8 +47,10 @@ if TYPE_CHECKING:
     from asyncbatch.core.progress import LongFile
     from asyncbatch.core.records import Position
     from asyncbatch.core.report import ClusterStatus
+    from asyncbatch.pipeline.finished_files import FinishedFiles
     from asyncbatch.pipeline.launch import Launch
     from asyncbatch.sources.count_ahead import InputCount
+    from asyncbatch.sources.live.watched_search import WatchedSearch
     from asyncbatch.workers.dask.engine import DaskEngine
     from asyncbatch.workers.engine import Engine, Lane, Loss, Work
 
@@ -111,6 +113,8 @@ class Snapshot(Struct, frozen=True):
     expected: InputCount | None = None  # the number of inputs, also of those not yet found
     bytes_in_progress: int = 0  # read of files that are not finished
     slow: tuple[LongFile, ...] = ()  # the files that take long at this moment
+    is_watching: bool = False  # whether the run waits for more files, without an end
+    last_file_at: float | None = None  # if it does: the time of the last outcome, since 1970
 
     @property
     def bytes_read(self) -> int:
@@ -163,6 +167,8 @@ class Run:
         self._split_files: dict[tuple[int, int], SplitFile] = {}
         self._batches = 0
         self._stopped = False
+        self._finished_files: FinishedFiles | None = None  # of a run that watches folders
+        self._last_file_at: float | None = None  # in such a run, the time of the last outcome
 
     async def deliver(self, take: Callable[[BatchPart], Awaitable[None]]) -> None:
         """Run the job, and hand each part to `take`. Raises the exceptions of `parts`."""
@@ -205,6 +211,8 @@ class Run:
             self._scheduler.expected,
             sum(file.bytes for file in files),
             self._file_timer.find_long(files, time.monotonic()),
+            self._job.watch is not None,
+            self._last_file_at,
         )
 
     async def parts(self) -> AsyncGenerator[BatchPart, None]:
@@ -215,6 +223,11 @@ class Run:
         of the target ends the run early; the report has the reason.
         """
         launch = await self._scheduler.get_launch()
+        if self._job.watch is not None:
+            from asyncbatch.pipeline.finished_files import FinishedFiles
+
+            watched = cast("dict[int, WatchedSearch]", launch.searches)
+            self._finished_files = FinishedFiles(self._job.watch, watched, self._say)
         ordered = self._delivery.order is not None
         async with (
             make_engine(
@@ -258,7 +271,7 @@ class Run:
                 aclosing(
                     bounded_map(lanes, batches, self._note_result, len(engine.lanes))
                 ) as results,
-                aclosing(with_pauses(results, delivery.wait_seconds)) as timely,
+                aclosing(with_pauses(results, lambda: delivery.wait_seconds)) as timely,
             ):
                 async for result in timely:
                     if result is not None:
@@ -267,8 +280,10 @@ class Run:
                     if delivery.is_late:
                         async for found in delivery.flush():
                             yield self._add_to_report(found)
+                    await self._put_away_saved()
             async for found in delivery.flush():
                 yield self._add_to_report(found)
+            await self._put_away_saved()
             ended = True
         except SinkError as error:
             self._lose_target(error)
@@ -385,8 +400,17 @@ class Run:
             yield BatchPart(alone, part)
             yield SettledInputs(alone, 1)
 
+    async def _put_away_saved(self) -> None:
+        """Move or delete the files of watched folders whose outcome is saved."""
+        finished = self._finished_files
+        if finished is not None and finished.has_files and self._delivery.is_saved:
+            await asyncio.to_thread(finished.clear)
+
     def _add_to_report(self, batch_part: BatchPart) -> BatchPart:
         self.report.add(batch_part)
+        if self._finished_files is not None:
+            self._finished_files.add(batch_part)
+            self._last_file_at = time.time()
         self._check_budget(final=False)
         return batch_part
 

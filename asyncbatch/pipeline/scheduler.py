@@ -114,8 +114,11 @@ class Scheduler:
         """The number of inputs as far as it is known; None if it is not the end of the run."""
         if self._launch is None or self._job.limit is not None:
             return None
+        counts = [search.expected for search in self._launch.searches.values()]
+        if None in counts:
+            return None
         feeds = InputCount(self._feed_count, None if self._feeds else 0)
-        return sum((search.expected for search in self._launch.searches.values()), feeds)
+        return sum(filter(None, counts), feeds)
 
     @property
     def _feed_count(self) -> int:
@@ -209,11 +212,18 @@ class Scheduler:
             partial(self._splits_of, source),
             self._position_of,
             max_size=MAX_SIZE if self._job.dask is None else DASK_MAX_SIZE,
-            # A list may arrive slowly: its first paths must not wait for the rest.
-            fills=self._job.dask is not None and source.inputs.files_from is None,
+            fills=self._fills(source),
         )
         self._batchers.append(batcher)
         return batcher
+
+    def _fills(self, source: FileSource) -> bool | None:
+        """Whether batches wait until they are full; None: if their size is fixed."""
+        if self._job.watch is not None:  # the next file may come tomorrow
+            return False
+        # A list may arrive slowly: its first paths must not wait for the rest.
+        is_waiting = self._job.dask is not None and source.inputs.files_from is None
+        return is_waiting or None
 
     def set_max_splits_ahead(self, count: int) -> None:
         """Set the number of splits of a file that may be in flight."""

@@ -142,6 +142,10 @@ class DeadLetterFile:
         if lines:
             self._file.write(b"".join(line for _, line in sorted(lines, key=itemgetter(0))))
 
+    def publish(self) -> None:
+        """Put the file in its place before its end, if it is local. Raises SinkError."""
+        self._file.publish()
+
     def finish(self) -> None:
         """Put the file in its place, also after an interrupted run. Raises SinkError."""
         self._file.commit()

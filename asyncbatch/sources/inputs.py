@@ -279,14 +279,14 @@ def _expand_argument(argument: str, wanted: Filter) -> Iterator[str]:
         root = static_root(argument)
         for path in expand(argument, hidden=wanted.hidden):
             if not wanted.excludes(path.removeprefix(f"{root}/")) and not (
-                wanted.gitignore and _is_ignored_below(root, path)
+                wanted.gitignore and is_ignored_below(root, path)
             ):
                 yield from _files_at(path, wanted)
     else:
         yield from _files_at(argument, wanted)
 
 
-def _is_ignored_below(root: str, path: str) -> bool:
+def is_ignored_below(root: str, path: str) -> bool:
     """Whether git ignores a path, or a folder above it and below `root`."""
     rules, folder = _rules_of(root), root
     names = os.path.relpath(path, root).split("/")

@@ -107,6 +107,19 @@ class AtomicFile:
         except OSError as error:
             raise self.sink_error(error) from None
 
+    def publish(self) -> None:
+        """Rename the file over its target before it is complete; what is written later is added.
+
+        Raises SinkError.
+        """
+        if self.is_special or self.temp_path == self.final_path:
+            return
+        try:
+            os.replace(self.temp_path, self.final_path)
+        except OSError as error:
+            raise self.sink_error(error) from None
+        self.temp_path = self.final_path
+
     def commit(self) -> None:
         """Rename the complete file over its target. Raises SinkError."""
         try:
@@ -126,7 +139,8 @@ class AtomicFile:
         """Leave the target as it was, and remove the temporary file."""
         with suppress(OSError):  # a buffer that could not be written fails again when it is flushed
             self.stream.close()
-        if not self.is_special and not self._keeps_unfinished:
+        is_published = self.temp_path == self.final_path
+        if not (self.is_special or self._keeps_unfinished or is_published):
             with suppress(OSError):  # a disk that has become read-only keeps the file
                 os.unlink(self.temp_path)
 

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from tests.cli.pages import below, blocks, command_path, cron, shell
-from tests.commands import PATIENCE, ROOT
+from tests.commands import PATIENCE, ROOT, CommandProcess, environment
 from tests.commands import run_command_text as run_command
+from tests.processes import wait_until
 
 PAGE = (ROOT / "docs" / "automation.md").read_text()
 UNITS = {
@@ -72,13 +73,18 @@ def unit(name):
     return parser
 
 
-def start(name, root, *more):
-    """Run the command of a unit, with its variables and its absolute paths below `root`."""
+def command_of(name, root):
+    """Return the command of a unit and its variables, with its absolute paths below `root`."""
     service = unit(name)["Service"]
     program, *words = shlex.split(below(root, service["ExecStart"]))
     assert program == "/usr/local/bin/asyncbatch"
     variable, _, value = service["Environment"].partition("=")
-    env = {variable: f"{root}{value}", "HOME": "/nonexistent"}
+    return words, {variable: f"{root}{value}", "HOME": "/nonexistent"}
+
+
+def start(name, root, *more):
+    """Run the command of a unit to its end."""
+    words, env = command_of(name, root)
     return run_command(*words, *more, cwd=root, env=env)
 
 
@@ -115,8 +121,9 @@ def test_rejected_records_are_kept_by_their_day(root, path):
 def test_units_parse_and_name_each_other():
     names = {name.rpartition(".")[0] for name in UNITS}
     assert len(UNITS) == len(blocks(PAGE, "ini"))
-    assert names == {"asyncbatch-exports", "asyncbatch-windows", "asyncbatch-alert@"}
-    for name in ("asyncbatch-exports.service", "asyncbatch-windows.service"):
+    services = {"asyncbatch-exports", "asyncbatch-windows", "asyncbatch-inbox"}
+    assert names == {*services, "asyncbatch-alert@"}
+    for name in (f"{service}.service" for service in services):
         assert unit(name)["Unit"]["OnFailure"] == "asyncbatch-alert@%n.service"
         assert int(unit(name)["Service"]["TimeoutStopSec"]) > 8  # of --grace
 
@@ -158,6 +165,24 @@ def test_the_service_of_the_stream_counts_and_resumes(root):
         ran = start("asyncbatch-windows.service", root, "--max-events", str(number))
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
         assert rows(state / "windows.db", "SELECT sum(count) FROM windows") == [(count,)]
+
+
+def test_the_service_of_the_inbox_loads_what_arrives(root):
+    inbox, state = root / "srv" / "inbox", root / "var" / "lib" / "asyncbatch"
+    inbox.mkdir()
+    words, env = command_of("asyncbatch-inbox.service", root)
+    with CommandProcess(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd=root, env=environment(**env),
+    ) as service:  # fmt: skip
+        (inbox / "bad.json").write_text("[")
+        wait_until((state / "failed" / "bad.json").exists, running=service)
+        assert len((state / "rejected.jsonl").read_text().splitlines()) == 1
+        service.terminate()
+        output, _ = service.communicate(timeout=PATIENCE)
+    assert unit("asyncbatch-inbox.service")["Service"]["SuccessExitStatus"] == "143"
+    assert service.returncode == 143
+    assert b"bad.json" in output
 
 
 def test_the_cron_job_of_kubernetes(root):

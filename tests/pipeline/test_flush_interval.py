@@ -158,7 +158,7 @@ async def test_pauses():
     said = []
 
     async def listen():
-        async with aclosing(with_pauses(items(), 0.001)) as timely:
+        async with aclosing(with_pauses(items(), lambda: 0.001)) as timely:
             async for item in timely:
                 said.append(item)
                 if said[-3:] == [None] * 3:
@@ -176,7 +176,7 @@ async def test_closing_leaves_the_items_at_rest():
         await asyncio.Event().wait()
 
     source = items()
-    timely = with_pauses(source, 0.001)
+    timely = with_pauses(source, lambda: 0.001)
     assert [await anext(timely), await anext(timely)] == [1, None]
     await timely.aclose()
     await source.aclose()  # this would fail if a task still waited for it

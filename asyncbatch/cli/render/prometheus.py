@@ -12,9 +12,9 @@ from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from prometheus_client import Gauge
+    from prometheus_client import Gauge, Metric
 
     from asyncbatch.cli.render import Outcomes
     from asyncbatch.core.report import AnyReport, Report
@@ -46,6 +46,11 @@ class Gauges:
         gauge = self._gauge(metric, help_, "result")
         for result, value in values.items():
             gauge.labels(self._name, result).set(value)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return all gauges as the library has them."""
+        collected: Iterable[Metric] = self._registry.collect()
+        return collected
 
     def text(self) -> bytes:
         """Return all gauges as text."""
@@ -90,6 +95,7 @@ class Metrics:
 
     def __init__(self, name: str, last_success: float | None = None) -> None:
         self._name, self._last_success = name, last_success
+        self._was_running = False  # whether metrics of a run that goes on were written
         Gauges("", name)  # raises the error now, not at the end
 
     def part(self, found: Outcomes) -> bytes:  # noqa: ARG002 - `finish` uses the report
@@ -101,15 +107,27 @@ class Metrics:
         if isinstance(report, StreamReport):
             yield self.stream_metrics(report, exit_code)
         else:
-            yield self._run_metrics(report, command, exit_code)
+            yield self.run_gauges(report, command, exit_code).text()
 
-    def _run_metrics(self, report: Report, command: str, exit_code: int) -> bytes:
+    def running_metrics(self, report: Report, command: str) -> bytes:
+        """Return the metrics of a run that goes on, without an end."""
+        self._was_running = True
+        return self.run_gauges(report, command, None).text()
+
+    def run_gauges(self, report: Report, command: str, exit_code: int | None) -> Gauges:
+        """Return the metrics of a run; `exit_code` is None while it goes on."""
         tally, gauges = report.tally, Gauges("asyncbatch_run", self._name)
         gauge, started = gauges.set, report.started_at.timestamp()
         gauge("info", "Command and status of the run.", 1, command=command, status=report.status)
-        gauge("exit_code", "Exit status of the run.", exit_code)
+        if self._was_running or exit_code is None:
+            gauge("running", "1 while the run watches folders, else 0.", exit_code is None)
+            gauge("updated_timestamp_seconds", "Time at which these metrics were written.",
+                  time.time())  # fmt: skip
         gauge("started_timestamp_seconds", "Time at which the run began.", started)
-        gauge("ended_timestamp_seconds", "Time at which the run ended.", started + report.elapsed_s)
+        if exit_code is not None:
+            ended = started + report.elapsed_s
+            gauge("exit_code", "Exit status of the run.", exit_code)
+            gauge("ended_timestamp_seconds", "Time at which the run ended.", ended)
         set_last_success(gauges, exit_code, self._last_success)
         gauge("duration_seconds", "Duration of the run.", report.elapsed_s)
         gauges.set_each("files", "Inputs, by result.", {
@@ -123,7 +141,7 @@ class Metrics:
         gauge("read_bytes", "Bytes read from all inputs.", tally.bytes)
         gauge("retries", "Number of retries.", tally.retries)
         gauge("peak_memory_bytes", "Peak memory of all processes.", report.peak_memory_bytes)
-        return gauges.text()
+        return gauges
 
     def stream_metrics(self, report: StreamReport, exit_code: int | None) -> bytes:
         """Return the metrics of a stream; `exit_code` is None while it runs."""
@@ -150,3 +168,32 @@ class Metrics:
         gauge("memory_bytes", "Memory of all processes.", report.memory.current)
         gauge("peak_memory_bytes", "Peak memory of all processes.", report.memory.peak)
         return gauges.text()
+
+
+class MetricsServer:
+    """An observer that serves the metrics of a run that goes on, on this machine only.
+
+    A daemon thread answers. Raises UsageError if the library is missing or the port is taken.
+    """
+
+    def __init__(self, port: int, report: Report, command: str) -> None:
+        self._metrics, self._report, self._command = Metrics(command), report, command
+        from prometheus_client import CollectorRegistry, start_http_server
+
+        registry = CollectorRegistry()
+        registry.register(self)
+        try:
+            self._server, _ = start_http_server(port, "127.0.0.1", registry)
+        except (OSError, OverflowError) as error:
+            raise UsageError(f"--metrics-port {port}: {error}") from None
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics of this moment."""
+        return self._metrics.run_gauges(self._report, self._command, None).collect()
+
+    def begin(self) -> None:
+        """Do nothing: the server answers already."""
+
+    def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:  # noqa: ARG002 - as observers have it
+        """Answer no more."""
+        self._server.server_close()

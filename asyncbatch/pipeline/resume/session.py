@@ -68,6 +68,9 @@ class LedgerSession:
         if self._ledger is not None:
             self._ledger.close()
 
+    def checkpoint(self) -> None:
+        """Write the entries of all finished parts now. Raises SinkError."""
+
     def before_finish(self) -> None:
         """Write all entries before the target is finished. Raises SinkError."""
 
@@ -128,9 +131,12 @@ class FileLedgerSession(LedgerSession):
         assert isinstance(self.journal, FileJournal)
         self.journal.add(batch_part)
 
-    def before_finish(self) -> None:
+    def checkpoint(self) -> None:
         assert isinstance(self.journal, FileJournal)
         self.journal.checkpoint()
+
+    def before_finish(self) -> None:
+        self.checkpoint()
 
     def close(self) -> None:
         super().close()

@@ -23,6 +23,11 @@ from asyncbatch.errors import UsageError
 from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.base import ARCHIVE_ADVICE, LiveChunk
 from asyncbatch.sources.inputs import walk
+from asyncbatch.sources.live.completion import (
+    SETTLE_SECONDS,
+    UNFINISHED_SUFFIXES,
+    FileCompletion,
+)
 from asyncbatch.sources.live.file import DIGEST_BYTES, FileMark, FileReader, position_of_mark
 from asyncbatch.sources.live.seen import ContentMark, FoundFile, SeenContent, SeenFiles, SeenState
 from asyncbatch.sources.live.watch import POLL_SECONDS, FolderWatch
@@ -35,20 +40,6 @@ if TYPE_CHECKING:
     from asyncbatch.sources.selection import Selection
 
 _FILES_AT_ONCE = 10_000  # files that one scan of a folder queues, at most
-_SETTLE_SECONDS = 1.0  # a file without changes for this time is complete
-# A file whose last write is older than this is complete at once, even if clocks differ.
-_OLD_SECONDS = 10.0
-# Endings of the names of files that are still being written.
-_UNFINISHED_SUFFIXES = (
-    "~",
-    ".tmp",
-    ".temp",
-    ".part",
-    ".partial",
-    ".filepart",
-    ".crdownload",
-    ".swp",
-)
 
 
 class FolderPosition(Struct, frozen=True, omit_defaults=True):
@@ -77,20 +68,17 @@ class FolderReader:
         *,
         follow: bool,
         from_end: bool = False,
-        settle: float = _SETTLE_SECONDS,
+        settle: float = SETTLE_SECONDS,
     ) -> None:
         self.folder, self._prefix = folder, os.path.join(folder, "")
         self._wanted = Filter(selection)
-        self._is_following, self._settle = follow, settle
+        self._is_following, self._completion = follow, FileCompletion(settle)
         self._seen = SeenFiles()
         self._found: deque[FoundFile] = deque()
         self._needs_scan, self._skips_present = True, from_end
         self._scanned = 0  # the latest ctime that the last scan saw
         self._current: tuple[FoundFile, FileReader] | None = None
         self._begins = False
-        # By inode, the files that may be incomplete: their size, the time of the last write, and
-        # the time since when both are unchanged.
-        self._growing: dict[int, tuple[int, int, float]] = {}
         # By inode, the files that did not exist when they were to be opened: perhaps renamed.
         self._missing: dict[int, str] = {}
         self._losses: deque[Failure] = deque()
@@ -124,7 +112,7 @@ class FolderReader:
     @property
     def is_waiting(self) -> bool:
         """Whether a file may be incomplete, so that the next scan should be soon."""
-        return bool(self._growing)
+        return self._completion.is_waiting
 
     @property
     def position(self) -> Any:
@@ -273,7 +261,7 @@ class FolderReader:
         """Queue the next files; report files that have grown since they were read."""
         began = time.monotonic()
         self._needs_scan = False
-        growing, self._growing = self._growing, {}
+        self._completion.begin_scan()
         latest = 0
         inodes: set[int] = set()
         fresh: list[FoundFile] = []
@@ -286,7 +274,7 @@ class FolderReader:
                     inodes.add(file.inode)
                 if self._seen.has(file) or self._has_grown(file, path):
                     continue
-                if self._is_complete(file, growing):
+                if not self._is_following or self._completion.is_complete(file, path):
                     yield path, file
                 else:
                     fresh.append(file)
@@ -310,27 +298,6 @@ class FolderReader:
         self._missing.clear()
         self.scan_seconds = time.monotonic() - began
 
-    def _is_complete(self, file: FoundFile, growing: dict[int, tuple[int, int, float]]) -> bool:
-        """Whether a file is no longer being written, judged by its times.
-
-        A rename sets the ctime but not the mtime: a renamed file is complete.
-        """
-        written = file.key[0]
-        if (
-            not self._is_following
-            or file.changed > written
-            or time.time() - written / 1e9 > _OLD_SECONDS
-        ):
-            return True
-        now = time.monotonic()
-        size, at, since = growing.get(file.inode, (-1, 0, now))
-        if (size, at) != (file.size, written):
-            since = now
-        if now - since >= self._settle:
-            return True
-        self._growing[file.inode] = file.size, written, since
-        return False
-
     def _has_grown(self, file: FoundFile, path: str) -> bool:
         """Whether a file is known and was read before; report bytes added since as lost."""
         try:
@@ -351,7 +318,7 @@ class FolderReader:
     def _present_files(self) -> Iterator[tuple[str, FoundFile]]:
         for path in walk(self.folder, self._wanted):
             if (
-                not path.endswith(_UNFINISHED_SUFFIXES)
+                not path.endswith(UNFINISHED_SUFFIXES)
                 and (file := self._stat_file(path)) is not None
             ):
                 yield path, file

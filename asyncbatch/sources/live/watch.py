@@ -10,20 +10,76 @@ from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from asyncbatch.core.aio import Wakeup
 
 POLL_SECONDS = 1.0  # between two checks without notifications: network file systems send none
 _STEP_MILLISECONDS = 20  # changes that follow each other within this time are reported together
 _DEBOUNCE_MILLISECONDS = 100  # the longest delay of a report since the first change
+_RESTART_SECONDS = 1.0  # after an error of the notifications
+_MAX_PATHS = 20_000  # changed paths that wait to be taken
+# The kernel drops notifications beyond 16,384 (fs.inotify.max_queued_events), and the library does
+# not report it. After a report of this size, notifications may be lost.
+_MANY_PATHS = 1000
+
+
+class ChangedPaths:
+    """The paths that have changed since the last `take`, in bounded memory.
+
+    `may_miss_some` is true if other paths may have changed, too: the folders must be scanned. Any
+    thread may use it.
+    """
+
+    def __init__(self) -> None:
+        self.may_miss_some = False
+        self._paths: dict[str, None] = {}
+        self._lock = threading.Lock()
+
+    def add(self, paths: Iterable[str]) -> None:
+        """Add paths in their order."""
+        with self._lock:
+            before = len(self._paths)
+            self._paths.update(dict.fromkeys(paths))
+            if len(self._paths) - before >= _MANY_PATHS:
+                self.may_miss_some = True
+            if len(self._paths) > _MAX_PATHS:
+                self._paths.clear()
+
+    def lose(self) -> None:
+        """Note that changes may be missing."""
+        self.may_miss_some = True
+
+    def take(self) -> list[str]:
+        """Return the paths, and forget them."""
+        with self._lock:
+            paths, self._paths = list(self._paths), {}
+        return paths
+
+
+class _StopSignal:
+    """The event that stops the library; its first question shows that the folders are watched."""
+
+    def __init__(self, watching: Callable[[], None]) -> None:
+        self._watching: Callable[[], None] | None = watching
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        if self._watching is not None:
+            watching, self._watching = self._watching, None
+            watching()
+        return self._is_set
 
 
 class FolderWatch:
     """Sets `wakeup` when a path below the folders changes for which `matches(path)` is true.
 
-    A daemon thread waits for the notifications. NFS and FUSE send none: always wait with a timeout.
-    Raises UsageError if watchfiles is not installed.
+    With `changed`, it notes these paths there, and the moments since when paths may be missing. A
+    daemon thread waits for the notifications. NFS and FUSE send none: always wait with a timeout.
+    Raises UsageError if watchfiles is not installed; `option` needs it.
     """
 
     def __init__(
@@ -33,17 +89,21 @@ class FolderWatch:
         matches: Callable[[str], bool],
         *,
         recursive: bool = False,
+        changed: ChangedPaths | None = None,
+        option: str = "--follow",
     ) -> None:
         try:
             import watchfiles
         except ImportError:
             raise UsageError(
-                f"--follow needs the watchfiles package: {install_command('watch')}"
+                f"{option} needs the watchfiles package: {install_command('watch')}"
             ) from None
+        self.is_working = False  # whether notifications come
         self._folders, self._recursive = folders, recursive
-        self._wakeup, self._matches = wakeup, matches
+        self._wakeup, self._matches, self._changed = wakeup, matches, changed
         self._watch = watchfiles.watch
-        self._stop_event = threading.Event()
+        self._stop_signal = _StopSignal(lambda: None)
+        self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -53,25 +113,44 @@ class FolderWatch:
             self._thread = threading.Thread(target=self._run, args=(loop,), daemon=True)
             self._thread.start()
 
+    def restart(self) -> None:
+        """Watch the folders that are at the paths now."""
+        self._stop_signal.set()
+
     def close(self) -> None:
         """Stop the thread and wait for its end."""
-        self._stop_event.set()
+        self._closed.set()
+        self._stop_signal.set()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            changes = self._watch(
-                *self._folders,
-                watch_filter=lambda _, path: self._matches(path),
-                step=_STEP_MILLISECONDS,
-                debounce=_DEBOUNCE_MILLISECONDS,
-                stop_event=self._stop_event,
-                raise_interrupt=False,
-                recursive=self._recursive,
-                ignore_permission_denied=True,
-            )
-            for _ in changes:
-                loop.call_soon_threadsafe(self._wakeup.set)
-        except Exception:  # noqa: BLE001 - the notifications are optional: the poll still works
-            return
+        while not self._closed.is_set():
+            self._stop_signal = _StopSignal(lambda: self._note_watching(loop))
+            if self._closed.is_set():  # `close` has set the signal before
+                return
+            try:
+                for changes in self._watch(
+                    *self._folders,
+                    watch_filter=lambda _, path: self._matches(path),
+                    step=_STEP_MILLISECONDS,
+                    debounce=_DEBOUNCE_MILLISECONDS,
+                    stop_event=self._stop_signal,
+                    raise_interrupt=False,
+                    recursive=self._recursive,
+                    ignore_permission_denied=True,
+                ):
+                    if self._changed is not None:
+                        self._changed.add(path for _, path in changes)
+                    loop.call_soon_threadsafe(self._wakeup.set)
+            except Exception:  # noqa: BLE001 - the notifications are optional: the poll still works
+                self.is_working = False
+                if self._closed.wait(_RESTART_SECONDS):
+                    return
+
+    def _note_watching(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Note that from now on, changes are reported; those before may be missing."""
+        self.is_working = True
+        if self._changed is not None:
+            self._changed.lose()
+            loop.call_soon_threadsafe(self._wakeup.set)

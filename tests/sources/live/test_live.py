@@ -133,7 +133,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    for module in ("follower", "folder"):
+    for module in ("follower", "folder", "completion"):
         monkeypatch.setattr(f"asyncbatch.sources.live.{module}.time", clock)
     return clock
 

@@ -1,0 +1,494 @@
+"""Tests of `asyncbatch run DIR --watch`: files that are there, files that land, until stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import urllib.request
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.commands import CommandProcess, environment
+from tests.processes import cpu_seconds, wait_until, wait_until_still
+
+# No worker process: one less to start in each test. The work is the same.
+QUICK = ("--workers", "0", "--no-progress")
+TABLE = ("--to", "sqlite:///t.db", "--table", "t", "--key", "id")
+ROWS = "SELECT id, v FROM t ORDER BY id"
+
+
+class Watcher(CommandProcess):
+    """A running `asyncbatch` that watches folders in `folder`."""
+
+    def __init__(self, folder: Path, *arguments: str | Path, **env: str) -> None:
+        self.folder = folder
+        self.log = folder / "watch.log"
+        with self.log.open("wb") as log:
+            super().__init__(
+                list(map(str, arguments)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=log, env=environment(**env), cwd=folder,
+            )  # fmt: skip
+
+    def wait_for(self, *lines: str) -> None:
+        """Wait until stderr has these texts."""
+        wait_until(lambda: all(line in self.log.read_text() for line in lines), running=self)
+
+    def wait_for_rows(self, expected: list[tuple[object, ...]], query: str = ROWS) -> None:
+        """Wait until the table has exactly these rows."""
+        wait_until(lambda: rows(self.folder, query) == expected, running=self)
+
+    def end(self) -> tuple[int, str]:
+        """Stop it as systemd does; return the exit status and stdout."""
+        self.terminate()
+        output, _ = self.communicate(timeout=60)
+        return self.returncode, output.decode()
+
+
+def rows(folder: Path, query: str) -> list[tuple[object, ...]]:
+    """Return the result of a query, nothing while there is no table."""
+    path = folder / "t.db"
+    if not path.exists():
+        return []
+    # The table may not be there yet, or locked.
+    with (
+        closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database,
+        suppress(sqlite3.OperationalError),
+    ):
+        return list(database.execute(query))
+    return []
+
+
+@pytest.fixture
+def watch(tmp_path):
+    """Start `asyncbatch run in --watch` into the table `t`, or with other arguments."""
+    started = []
+    (tmp_path / "in").mkdir()
+
+    def _watch(*arguments, to=TABLE, command=None):
+        command = command or ("run", "in", "--watch", *to)
+        process = Watcher(tmp_path, *command, *QUICK, *arguments)
+        started.append(process)
+        return process
+
+    yield _watch
+    for process in started:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def names(folder: Path) -> list[str]:
+    """Return the paths of all files below a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def text(path: Path) -> str:
+    """Return the text of a file, nothing while there is none."""
+    return path.read_text() if path.exists() else ""
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder has no entry."""
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
+
+
+def put(path: Path, *values: object) -> None:
+    """Write records to a file as producers should: elsewhere, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.parent.parent / f"{path.name}.new"
+    lines = "".join(f"{json.dumps(value)}\n" for value in values)
+    unfinished.write_text(lines if path.suffix == ".jsonl" else json.dumps(values))
+    written = unfinished.stat().st_mtime_ns - 10_000_000  # a tick of the clock of files is 4 ms
+    os.utime(unfinished, ns=(written, written))
+    unfinished.rename(path)
+
+
+def test_files_that_are_there_and_files_that_land(tmp_path, watch):
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    put(tmp_path / "in" / "sub" / "b.json", {"id": 2, "v": "b"}, {"id": 3, "v": "b"})
+    first = watch("-v")
+    first.wait_for_rows([(1, "a"), (2, "b"), (3, "b")])
+    put(tmp_path / "in" / "c.json", {"id": 4, "v": "c"})
+    first.wait_for_rows([(1, "a"), (2, "b"), (3, "b"), (4, "c")])
+    put(tmp_path / "in" / "new" / "deep" / "d.json", {"id": 5, "v": "d"})
+    put(tmp_path / "in" / "bad.json", {"id": 6, "v": "e"})
+    (tmp_path / "in" / "broken.json").write_text('{"id": 7, ')
+    first.wait_for("in/new/deep/d.json", "in/bad.json", "in/broken.json")
+    first.wait_for_rows([(1, "a"), (2, "b"), (3, "b"), (4, "c"), (5, "d"), (6, "e")])
+    code, summary = first.end()
+    assert code == 143
+    assert "Interrupted after 6 files" in summary
+    assert "5 succeeded, 1 failed" in summary
+
+    second = watch("-o", "json", "-v")
+    second.wait_for("skipped   in/a.json", "failed    in/broken.json")
+    put(tmp_path / "in" / "e.json", {"id": 8, "v": "f"})
+    second.wait_for_rows([*((n + 1, v) for n, v in enumerate("abbcde")), (8, "f")])
+    code, output = second.end()
+    files = json.loads(output)["files"]
+    assert (code, files["skipped"], files["succeeded"], files["failed"]) == (143, 5, 1, 1)
+
+
+def test_interrupt_finishes_the_work_in_flight(tmp_path, watch):
+    """It waits for a slow record, commits it, and exits with the status of the signal."""
+    (tmp_path / "slow.py").write_text(
+        "import os, time\ndef slow(record):\n    open('begun', 'w').close()\n"
+        "    while not os.path.exists('go'): time.sleep(0.01)\n    return record\n"
+    )
+    process = watch("--call", "slow.py:slow", "--grace", "60")
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    wait_until((tmp_path / "begun").exists, running=process)
+    process.send_signal(signal.SIGINT)
+    process.wait_for("Stopping: finishing the work in flight")
+    (tmp_path / "go").touch()
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert rows(tmp_path, ROWS) == [(1, "a")]
+
+
+def test_changed_file_is_taken_again(tmp_path, watch):
+    process = watch()
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "old"})
+    process.wait_for_rows([(1, "old")])
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "newer"}, {"id": 2, "v": "newer"})
+    process.wait_for_rows([(1, "newer"), (2, "newer")])
+    assert process.end()[0] == 143
+
+
+def test_changed_file_does_not_double_rows_without_a_key(tmp_path, watch):
+    """The ledger of this run knows its rows: it is refused, as by --resume."""
+    process = watch("-v", to=(*TABLE[:4],))
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "old"})
+    process.wait_for_rows([(1, "old")])
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "newer"})
+    process.wait_for("failed    in/a.json")
+    code, summary = process.end()
+    assert "it has changed since its rows were added" in summary
+    assert (code, rows(tmp_path, ROWS)) == (143, [(1, "old")])
+
+
+def test_check_without_target(tmp_path, watch):
+    """It remembers checked files in the ledger of checks."""
+    put(tmp_path / "in" / "a.json", 1, 2)
+    process = watch("-v", "--ledger", "l.ledger", to=())
+    process.wait_for("success   in/a.json  2 records")
+    put(tmp_path / "in" / "b.json", 1)
+    process.wait_for("success   in/b.json  1 record")
+    process.end()
+    again = watch("-v", "--ledger", "l.ledger", to=())
+    again.wait_for("skipped   in/a.json", "skipped   in/b.json")
+    again.end()
+
+
+def test_folder_target(tmp_path, watch):
+    """Each output is there at once, and the ledger knows it."""
+    process = watch(to=("--to", "out/", "--jq", ".v"))
+    put(tmp_path / "in" / "x" / "a.json", {"v": 1})
+    wait_until((tmp_path / "out" / "in" / "x" / "a.json").exists, running=process)
+    put(tmp_path / "in" / "b.json", {"v": 2})
+    wait_until((tmp_path / "out" / "in" / "b.json").exists, running=process)
+    process.kill()  # not even a signal that it could handle: it had time to write the ledger
+    process.communicate()
+    assert json.loads((tmp_path / "out" / "in" / "x" / "a.json").read_text()) == [1]
+
+
+def test_half_written_file_is_not_taken(tmp_path, watch):
+    """A file written in place waits for --settle; its rename, and another file, do not."""
+    process = watch("-v", "--settle", "1h")
+    growing = tmp_path / "in" / "a.json"
+    growing.write_text('[{"id": 1, "v": "a"}, ')
+    put(tmp_path / "in" / "b.json", {"id": 2, "v": "b"})
+    process.wait_for_rows([(2, "b")])
+    with growing.open("a") as file:
+        file.write('{"id": 3, "v": "a"}]')
+    put(tmp_path / "in" / "c.json", {"id": 4, "v": "c"})
+    process.wait_for_rows([(2, "b"), (4, "c")])
+    growing.rename(tmp_path / "in" / "d.json")
+    process.wait_for_rows([(1, "a"), (2, "b"), (3, "a"), (4, "c")])
+    assert process.end()[0] == 143
+    assert "a.json" not in process.log.read_text()
+
+
+def test_file_that_settles(tmp_path, watch):
+    process = watch("--settle", "0.1s")
+    (tmp_path / "in" / "a.json").write_text('[{"id": 1, "v": "a"}]')
+    process.wait_for_rows([(1, "a")])
+    with (tmp_path / "in" / "b.json.part").open("w") as file:  # never taken by this name
+        file.write('[{"id": 2, "v": "b"}]')
+    (tmp_path / "in" / "b.json.part").rename(tmp_path / "in" / "b.json")
+    process.wait_for_rows([(1, "a"), (2, "b")])
+
+
+def test_marker(tmp_path, watch):
+    """A file counts once its marker is there, and a new version once its marker is new."""
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    put(tmp_path / "in" / "b.json", {"id": 2, "v": "b"})
+    (tmp_path / "in" / "b.json.done").touch()
+    process = watch("--marker", ".done", "--delete-done", "--pattern", "*")
+    process.wait_for_rows([(2, "b")])
+    (tmp_path / "in" / "a.json.done").touch()
+    process.wait_for_rows([(1, "a"), (2, "b")])
+    put(tmp_path / "in" / "c.json", {"id": 3, "v": "old"})
+    (tmp_path / "in" / "c.json.done").touch()
+    process.wait_for_rows([(1, "a"), (2, "b"), (3, "old")])
+    wait_until(lambda: not names(tmp_path / "in"), running=process)  # the markers, too
+
+
+def test_finished_files_are_moved(tmp_path, watch):
+    """Those whose records were all taken, and the others, each below the path that it had."""
+    put(tmp_path / "in" / "x" / "a.json", {"id": 1, "v": "a"})
+    (tmp_path / "in" / "bad.json").write_text("[")
+    put(tmp_path / "in" / "partial.json", {"id": 2, "v": "p"}, {"v": "no key"})
+    done, failed = tmp_path / "in" / "done", tmp_path / "failed"
+    moves = ("--move-done", "in/done", "--move-failed", "failed")
+    process = watch(*moves, "--dead-letter", "bad.jsonl")
+    wait_until(lambda: names(failed) == ["bad.json", "partial.json"], running=process)
+    wait_until(lambda: names(done) == ["x/a.json"], running=process)
+    assert rows(tmp_path, ROWS) == [(1, "a"), (2, "p")]
+    letters = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    assert sorted(letter["file"] for letter in letters) == ["in/bad.json", "in/partial.json"]
+    put(tmp_path / "in" / "x" / "a.json", {"id": 3, "v": "again"})
+    wait_until(lambda: names(done) == ["x/a-2.json", "x/a.json"], running=process)
+    assert rows(tmp_path, ROWS) == [(1, "a"), (2, "p"), (3, "again")]
+    assert json.loads((done / "x" / "a-2.json").read_text()) == [{"id": 3, "v": "again"}]
+    assert process.end()[0] == 143
+    assert names(tmp_path / "in") == ["done/x/a-2.json", "done/x/a.json"]
+
+
+def test_files_of_an_earlier_run_are_moved(tmp_path, watch, run):
+    """A run that was killed between its commit and the move leaves them to the next one."""
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    assert run("in", *TABLE).code == 0
+    process = watch("--move-done", "done")
+    wait_until(lambda: names(tmp_path / "done") == ["a.json"], running=process)
+    assert rows(tmp_path, ROWS) == [(1, "a")]
+
+
+def test_files_stay_until_their_rows_are_committed(tmp_path, watch):
+    """A lock on the database holds the commit up, and so the deletion."""
+    process = watch("--delete-done")
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    wait_until(lambda: not names(tmp_path / "in"), running=process)
+    with closing(sqlite3.connect(tmp_path / "t.db", isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        put(tmp_path / "in" / "b.json", {"id": 2, "v": "b"})
+        wait_until_still(lambda: cpu_seconds(process.pid))
+        assert names(tmp_path / "in") == ["b.json"]
+        database.execute("ROLLBACK")
+    process.wait_for_rows([(1, "a"), (2, "b")])
+    wait_until(lambda: not names(tmp_path / "in"), running=process)
+
+
+def test_file_that_is_replaced_while_it_is_read(tmp_path, watch):
+    """Its new version is neither moved unread nor forgotten."""
+    (tmp_path / "slow.py").write_text(
+        "import os, time\ndef slow(record):\n    open('begun', 'w').close()\n"
+        "    while not os.path.exists('go'): time.sleep(0.01)\n    return record\n"
+    )
+    process = watch("--call", "slow.py:slow", "--move-done", "done")
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "old"})
+    wait_until((tmp_path / "begun").exists, running=process)
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "newer"}, {"id": 2, "v": "newer"})
+    (tmp_path / "go").touch()
+    process.wait_for_rows([(1, "newer"), (2, "newer")])
+    wait_until(lambda: names(tmp_path / "done") == ["a.json"], running=process)
+    assert len(json.loads((tmp_path / "done" / "a.json").read_text())) == 2
+
+
+def test_burst_that_overflows_the_notifications(tmp_path, watch):
+    """The process stands still while 10,000 files come, so the kernel drops notifications."""
+    process = watch("--ledger", "l.ledger", "--delete-done", to=())
+    put(tmp_path / "in" / "first.json", 1)
+    wait_until(lambda: is_empty(tmp_path / "in"), running=process)
+    process.send_signal(signal.SIGSTOP)
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    for number in range(10_000):
+        (staging / f"{number}.json").write_text("1")
+        (staging / f"{number}.json").rename(tmp_path / "in" / f"{number}.json")
+        if number % 2:  # more notifications
+            (tmp_path / "in" / f"{number}.json").chmod(0o600)
+    process.send_signal(signal.SIGCONT)
+    wait_until(lambda: is_empty(tmp_path / "in"), running=process)
+    assert "Interrupted after 10,001 files" in process.end()[1]
+    with closing(sqlite3.connect(tmp_path / "l.ledger")) as ledger:
+        assert list(ledger.execute("SELECT count(*) FROM asyncbatch_ledger")) == [(10_001,)]
+
+
+def test_folders_that_come_and_go(tmp_path, watch):
+    """Also the watched folder itself, and a file whose name is not UTF-8."""
+    process = watch("-v")
+    put(tmp_path / "in" / "a" / "b" / "1.json", {"id": 1, "v": "a"})
+    process.wait_for_rows([(1, "a")])
+    shutil.rmtree(tmp_path / "in" / "a")
+    put(tmp_path / "in" / "a" / "b" / "2.json", {"id": 2, "v": "b"})
+    process.wait_for_rows([(1, "a"), (2, "b")])
+    put(tmp_path / "elsewhere" / "c" / "3.json", {"id": 3, "v": "c"})
+    (tmp_path / "elsewhere").rename(tmp_path / "in" / "moved")
+    process.wait_for_rows([(1, "a"), (2, "b"), (3, "c")])
+    (tmp_path / "in").rename(tmp_path / "gone")
+    put(tmp_path / "in" / "4.json", {"id": 4, "v": "d"})
+    process.wait_for_rows([(1, "a"), (2, "b"), (3, "c"), (4, "d")])
+    put(tmp_path / "in" / os.fsdecode(b"\xff.json"), {"id": 5, "v": "e"})
+    process.wait_for_rows([(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")])
+    put(tmp_path / "in" / "6.json", {"id": 6, "v": "f"})
+    process.wait_for("in/6.json")
+
+
+def test_selection_is_that_of_a_run(tmp_path, watch):
+    """Patterns, excluded and hidden folders, .gitignore and shards, for files that land."""
+    (tmp_path / "in" / ".gitignore").write_text("ignored/\n")
+    selected = ("--pattern", "a/*.json", "--pattern", "*.jsonl", "--exclude", "tmp", "--gitignore")
+    process = watch("-v", *selected)
+    put(tmp_path / "in" / "a" / "1.json", {"id": 1, "v": "taken"})
+    process.wait_for_rows([(1, "taken")])
+    for name in (
+        "2.json",
+        "a/tmp/x.jsonl",
+        "tmp/x.jsonl",
+        ".h/x.jsonl",
+        "ignored/x.jsonl",
+        "a.txt",
+    ):
+        put(tmp_path / "in" / name, {"id": 2, "v": "not taken"})
+    os.symlink(tmp_path, tmp_path / "in" / "linked", target_is_directory=True)
+    put(tmp_path / "in" / "b" / "3.jsonl", {"id": 3, "v": "taken"})
+    process.wait_for_rows([(1, "taken"), (3, "taken")])
+    assert process.end()[0] == 143
+    assert rows(tmp_path, ROWS) == [(1, "taken"), (3, "taken")]
+
+
+def test_poll(tmp_path, watch):
+    process = watch("--poll", "0.05s")
+    put(tmp_path / "in" / "x" / "a.json", {"id": 1, "v": "a"})
+    process.wait_for_rows([(1, "a")])
+    put(tmp_path / "in" / "x" / "a.json", {"id": 1, "v": "changed"})
+    process.wait_for_rows([(1, "changed")])
+    assert process.end()[0] == 143
+
+
+def test_without_the_library_it_says_what_to_install(tmp_path, run):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "watchfiles.py").write_text("raise ImportError\n")
+    env = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    refused = run("in", "--watch", env=env)
+    assert (refused.code, "--watch needs the watchfiles package" in refused.stderr) == (2, True)
+    assert "pip install 'asyncbatch[watch]'" in " ".join(refused.stderr.split())
+
+
+def test_reports_are_rewritten(tmp_path, watch):
+    names = ("r.prom", "r.json", "r.html", "r.md")
+    process = watch(*(word for name in names for word in ("--report", name)))
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    counted = 'asyncbatch_run_files{name="r",result="succeeded"} 1.0'
+    wait_until(lambda: counted in text(tmp_path / "r.prom"), running=process)
+    assert 'asyncbatch_run_running{name="r"} 1.0' in text(tmp_path / "r.prom")
+    assert "exit_code" not in text(tmp_path / "r.prom")
+    wait_until(lambda: '"succeeded":1' in text(tmp_path / "r.json"), running=process)
+    assert "the run goes on" in json.loads(text(tmp_path / "r.json"))["notes"][0]
+    wait_until(lambda: "the run goes on" in text(tmp_path / "r.html"), running=process)
+    assert process.end()[0] == 143
+    metrics = text(tmp_path / "r.prom")
+    assert 'asyncbatch_run_running{name="r"} 0.0' in metrics
+    assert 'asyncbatch_run_exit_code{name="r"} 143.0' in metrics
+    for name in names:
+        assert "the run goes on" not in text(tmp_path / name)
+    assert json.loads(text(tmp_path / "r.json"))["exit_code"] == 143
+
+
+def test_metrics_port(tmp_path, watch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = watch("--metrics-port", str(port))
+        refused.communicate(timeout=60)
+        assert refused.returncode == 2
+        assert f"--metrics-port {port}" in refused.log.read_text()
+    process = watch("--metrics-port", str(port))
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    process.wait_for_rows([(1, "a")])
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    assert 'asyncbatch_run_files{name="run",result="succeeded"} 1.0' in lines
+    assert 'asyncbatch_run_running{name="run"} 1.0' in lines
+    assert process.end()[0] == 143
+
+
+def test_systemd_is_told(tmp_path, watch, monkeypatch):
+    """That the service is ready, alive and stopping."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+        link.bind(str(tmp_path / "notify"))
+        link.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+        process = watch()
+        assert [link.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        process.terminate()
+        while (notice := link.recv(100)) != b"STOPPING=1":
+            assert notice == b"WATCHDOG=1"
+        process.communicate(timeout=60)
+
+
+def test_budget_ends_a_watch(tmp_path, watch):
+    process = watch("--max-failures", "1")
+    for number in range(2):
+        (tmp_path / "in" / f"{number}.json").write_text("[")
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+
+
+def test_pipeline_file(tmp_path, watch):
+    (tmp_path / "p.toml").write_text(
+        'name = "p"\nsource = [{ type = "files", paths = ["in"] }, '
+        '{ type = "files", paths = ["other"] }]\n'
+        'transform = [{ type = "jq", expr = ".v |= ascii_upcase" }]\n'
+        'sink = { to = "sqlite:///t.db", table = "t", key = ["id"] }\n'
+    )
+    (tmp_path / "other").mkdir()
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    process = watch("--move-done", "done", command=("etl", "p.toml", "--watch"))
+    process.wait_for_rows([(1, "A")])
+    put(tmp_path / "other" / "b.json", {"id": 2, "v": "b"})
+    put(tmp_path / "in" / "c.json", {"id": 3, "v": "c"})
+    process.wait_for_rows([(1, "A"), (2, "B"), (3, "C")])
+    wait_until(lambda: len(names(tmp_path / "done")) == 3, running=process)
+    assert process.end()[0] == 143
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("in", "--to", "o.jsonl"), "appears only at the end of a run"),
+        (("in", "--to", "-"), "does not keep its records"),
+        (("in", *("--to", "sqlite:///t.db", "--table", "t", "--mode", "replace")), "has no end"),
+        (("in/a.json",), "in/a.json is a file: name its folder"),
+        (("s3://bucket/in",), "--watch needs folders of this machine"),
+        (("missing",), "--watch cannot read missing"),
+        (("in", "in/sub"), "in/sub is inside in"),
+        (("in", "--files-from", "list"), "excludes --files-from"),
+        (("in", "--dry-run"), "excludes --dry-run"),
+        (("in", "--to", "out/", "--to-format", "jsonl"), "excludes --to-format"),
+        (("in", "--report", "in/r.json"), "would be read as input"),
+        (("in", "--move-done", "d", "--delete-done"), "choose one"),
+    ],
+)
+def test_contradictions(tmp_path, run, files, arguments, message):
+    files({"in/a.json": "1", "in/sub/b.json": "1"})
+    outcome = run(*arguments, "--watch")
+    assert outcome.code == 2
+    assert message in " ".join(outcome.stderr.split())
+
+
+def test_options_that_need_a_watch(run, files):
+    files({"in/a.json": "1"})
+    for option in (("--settle", "3s"), ("--marker", ".done"), ("--poll", "1s"), ("--delete-done",)):
+        outcome = run("in", *option)
+        assert (outcome.code, f"{option[0]} needs --watch" in outcome.stderr) == (2, True)
