@@ -202,9 +202,13 @@ TRUSTED = {
     "run": {
         *("call", "jq", "jq_env", "engine", "scheduler", "endpoint", "mode", "allow_origins"),
         *("files_from", "from_dead_letter", "follow_symlinks", "ping", "live"),
+        *("move_done", "move_failed", "delete_done", "metrics_port"),
     },
     "validate": {"endpoint", "allow_origins", "files_from", "follow_symlinks", "ping", "live"},
-    "etl": {"set", "engine", "scheduler", "ping", "live"},
+    "etl": {
+        *("set", "engine", "scheduler", "ping", "live"),
+        *("move_done", "move_failed", "delete_done", "metrics_port"),
+    },
     "stream": {"set", "call", "jq", "jq_env", "ping", "live"},
 }
 # The options that write files or tables.

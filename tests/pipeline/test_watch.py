@@ -310,13 +310,13 @@ def test_burst_that_overflows_the_notifications(tmp_path, watch):
     put(tmp_path / "in" / "first.json", 1)
     wait_until(lambda: is_empty(tmp_path / "in"), running=process)
     process.send_signal(signal.SIGSTOP)
-    staging = tmp_path / "staging"
-    staging.mkdir()
+    (tmp_path / "staging").mkdir()
     for number in range(10_000):
-        (staging / f"{number}.json").write_text("1")
-        (staging / f"{number}.json").rename(tmp_path / "in" / f"{number}.json")
-        if number % 2:  # more notifications
-            (tmp_path / "in" / f"{number}.json").chmod(0o600)
+        unfinished, name = f"{tmp_path}/staging/{number}", f"{tmp_path}/in/{number}.json"
+        with open(unfinished, "wb") as file:
+            file.write(b"1")
+        os.rename(unfinished, name)
+        os.chmod(name, 0o600)  # more notifications
     process.send_signal(signal.SIGCONT)
     wait_until(lambda: is_empty(tmp_path / "in"), running=process)
     assert "Interrupted after 10,001 files" in process.end()[1]

@@ -49,7 +49,7 @@ class WatchFlags(Options, frozen=True, kw_only=True):
         option(
             "Move each file below DIR once all its records are written.",
             metavar="DIR",
-            writes=True,
+            trusted=True,
         ),
     ] = None
     move_failed: Annotated[
@@ -57,12 +57,16 @@ class WatchFlags(Options, frozen=True, kw_only=True):
         option(
             "Move each file below DIR that failed, or of which a record was rejected.",
             metavar="DIR",
-            writes=True,
+            trusted=True,
         ),
     ] = None
     metrics_port: Annotated[
         Count | None,
-        option("Serve metrics for Prometheus on PORT of this machine (127.0.0.1).", metavar="PORT"),
+        option(
+            "Serve metrics for Prometheus on PORT of this machine (127.0.0.1).",
+            metavar="PORT",
+            trusted=True,
+        ),
     ] = None
     delete_done: Annotated[
         bool,
