@@ -7,7 +7,6 @@ column.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from itertools import chain, compress, repeat
 from operator import contains, itemgetter
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,6 +41,9 @@ _JSON_TEXTS: tuple[Kind, ...] = ("numeric", "json", "mixed")
 _WIDE: tuple[Kind, ...] = ("number", "numeric", "mixed")  # some rows may have a narrower kind
 _NUMBERS = {"integer", "real", "number"}
 _INT64 = 2**63
+# Rows that become columns at a time: their values stay in the cache of the processor.
+_CHUNK_ROWS = 256
+_MAX_SHORT = 4  # one of this number of rows may lack fields, to be added with those that do not
 EXACT = 2**53  # integers from -EXACT to EXACT are exact as doubles
 
 
@@ -125,35 +127,90 @@ def make_block(rows: Sequence[dict[str, Json]]) -> ColumnBlock:
     appearance. Neither order depends on how rows are divided into blocks. Raises SinkError for more
     than `MAX_FIELDS` fields.
     """
-    names = list(dict.fromkeys(chain.from_iterable(rows)))
-    if len(names) > MAX_FIELDS:
-        raise SinkError(
-            f"a table cannot hold these records: more than {MAX_FIELDS:,} different fields, such "
-            f"as {names[-1]!r}; if the keys are data, make one record of each"
-        )
-    present: dict[str, bytes] = {}
-    columns = {name: _column(rows, name, present) for name in names}
-    if any(column[0] is None for column in columns.values()):
-        names = _by_first_value(rows, columns)
-    kinds, values = [], []
-    for name in names:
-        kind, column = _typed(columns[name])
-        kinds.append(kind)
-        values.append(column)
-    return ColumnBlock(names, kinds, values, len(rows), _incomplete(names, present))
+    fields: dict[str, _Field] = {}
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        chunk = rows[start : start + _CHUNK_ROWS]
+        if not _add_uniform(fields, chunk):
+            _add_any(fields, chunk, start)
+            if len(fields) > MAX_FIELDS:
+                raise SinkError(
+                    f"a table cannot hold these records: more than {MAX_FIELDS:,} different fields,"
+                    f" such as {next(reversed(fields))!r}; if the keys are data, make one record of"
+                    " each"
+                )
+    names = list(fields)
+    if any(field.values[0] is None for field in fields.values()):
+        names = _by_first_value(rows, {name: field.values for name, field in fields.items()})
+    typed = [_typed(fields[name].values, fields[name].types) for name in names]
+    kinds, values = [kind for kind, _ in typed], [column for _, column in typed]
+    present = {name: bytes(fields[name].present) for name in names if fields[name].present}
+    return ColumnBlock(names, kinds, values, len(rows), present)
+
+
+class _Field(msgspec.Struct, gc=False):
+    """The values of a field in the rows so far, their types, and which rows have the field."""
+
+    values: list[Any]
+    types: set[type]
+    present: bytearray  # empty if all rows have it
+
+    def add(self, column: Collection[Any], present: bytes | bytearray = b"") -> None:
+        """Add the values of more rows; `present` is empty if all of them have the field."""
+        if present and not self.present:
+            self.present += b"\1" * len(self.values)
+        if present or self.present:
+            self.present += present or b"\1" * len(column)
+        self.values += column
+        self.types.update(map(type, column))
+
+
+def _add_uniform(fields: Mapping[str, _Field], rows: Sequence[dict[str, Json]]) -> bool:
+    """Add rows that have these fields, most of them all; or change nothing and return False.
+
+    Row by row, which is twice as fast as field by field: the values of a row are neighbours.
+    """
+    count = len(fields)
+    short = [place for place, row in enumerate(rows) if len(row) != count]
+    if count < 2 or len(short) > len(rows) // _MAX_SHORT:
+        return False
+    present: dict[str, bytearray] = {}
+    if short:
+        rows, blank = list(rows), dict.fromkeys(fields)
+        for place in short:
+            row = rows[place]
+            for name in blank.keys() - row:
+                present.setdefault(name, bytearray(b"\1" * len(rows)))[place] = 0
+            rows[place] = blank | row
+            if len(rows[place]) != count:
+                return False
+    try:
+        columns = list(zip(*map(itemgetter(*fields), rows), strict=True))
+    except KeyError:
+        return False
+    for (name, field), column in zip(fields.items(), columns, strict=True):
+        field.add(column, present.get(name, b""))
+    return True
+
+
+def _add_any(fields: dict[str, _Field], rows: Sequence[dict[str, Json]], before: int) -> None:
+    """Add rows of any fields to those of the `before` rows."""
+    there = dict.fromkeys(chain.from_iterable(rows))
+    for name in there:
+        if name not in fields:
+            fields[name] = _Field([None] * before, set(), bytearray(before))
+    for name, field in fields.items():
+        if name not in there:
+            field.add([None] * len(rows), bytes(len(rows)))
+            continue
+        try:
+            field.add(list(map(itemgetter(name), rows)))
+        except KeyError:
+            field.add([row.get(name) for row in rows], bytes(map(contains, rows, repeat(name))))
 
 
 def _incomplete(names: Iterable[str], present: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return `present` in the order of `names`, without the fields that all rows have."""
     return {name: present[name] for name in names if name in present and 0 in present[name]}
-
-
-def _column(rows: Sequence[dict[str, Json]], name: str, present: dict[str, bytes]) -> list[Any]:
-    """Return the values of a field, with None for each row without it; note these rows."""
-    with suppress(KeyError):  # fast: most fields are in all rows, or missing in one of the first
-        return list(map(itemgetter(name), rows))
-    present[name] = bytes(map(contains, rows, repeat(name)))
-    return [row.get(name) for row in rows]
 
 
 def _by_first_value(rows: Sequence[dict[str, Json]], columns: dict[str, list[Any]]) -> list[str]:
@@ -227,9 +284,12 @@ def _as_kind(values: list[Any], kind: Kind, joined: Kind) -> list[Any]:
     return [None if value is None else encode(value).decode() for value in values]
 
 
-def _typed(column: list[Any]) -> tuple[Kind, list[Any]]:
-    """Return the kind of a column of JSON values, and its values as a block holds them."""
-    types = set(map(type, column))
+def _typed(column: list[Any], found: Iterable[type] | None = None) -> tuple[Kind, list[Any]]:
+    """Return the kind of a column of JSON values, and its values as a block holds them.
+
+    `found` has the types of the values, if they are known.
+    """
+    types = set(map(type, column) if found is None else found)
     types.discard(type(None))
     if len(types) <= 1 and (kind := _PLAIN.get(next(iter(types), None))):
         return kind, column
@@ -286,6 +346,8 @@ def plain_texts(values: list[Any], kind: Kind) -> list[str | None]:
 def without_negative_zero(kind: Kind, values: list[Any]) -> list[Any]:
     """Return the values of a field with 0.0 in place of -0.0."""
     if kind in ("real", "number"):
+        if 0.0 not in values:  # fast; -0.0 is equal to it
+            return values
         return [0.0 if type(value) is float and value == 0 else value for value in values]
     if kind in ("numeric", "mixed"):
         return ["0.0" if value == "-0.0" else value for value in values]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from itertools import chain, pairwise
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -111,6 +111,32 @@ def test_the_order_of_columns_does_not_depend_on_blocks(rows, cuts):
         names.update(dict.fromkeys(name for name, kind in pairs if kind != "null"))
     whole = make_block(rows)
     assert list(names) == [n for n, k in zip(whole.names, whole.kinds, strict=True) if k != "null"]
+
+
+@given(ROWS | PLAIN_ROWS, st.integers(1, 4))
+def test_rows_become_columns_in_any_chunks(rows, size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(block_module, "_CHUNK_ROWS", size)
+        block = make_block(rows)
+    assert block == make_block(rows)
+    assert set(block.names) == set(chain.from_iterable(rows))
+    for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
+        assert (kind, values) == column(*(row.get(name) for row in rows))
+        there = bytes(name in row for row in rows)
+        assert block.present.get(name, bytes([1] * len(rows))) == there
+
+
+def test_a_row_with_other_fields_or_without_one_among_many():
+    rows: list[dict[str, Any]]
+    rows = [{"a": number, "b": str(number), "c": None} for number in range(600)]
+    del rows[10]["b"], rows[300]["a"], rows[599]["c"]
+    rows[20] = {"a": 20, "b": "20", "d": 1.5}
+    block = make_block(rows)
+    assert block.names == ["a", "b", "d", "c"]
+    assert block.kinds == ["integer", "text", "real", "null"]
+    assert block.values == [[row.get(name) for row in rows] for name in block.names]
+    there = {name: bytes(name in row for row in rows) for name in block.names}
+    assert block.present == there
 
 
 def test_no_rows_and_no_fields():

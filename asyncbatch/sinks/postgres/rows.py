@@ -43,7 +43,7 @@ class PostgresLoad:
     ) -> None:
         self._connection, self._table = connection, table
         self.replaces = self.is_staged = False
-        self._key, self._overrides = key, overrides
+        self._key, self._overrides, self._count = key, overrides, block.count
         self._replaced = [name for name in types if name in replaced and name not in key]
         there = [place for place, name in enumerate(block.names) if name in types]
         # The columns that are fields of the block.
@@ -115,7 +115,9 @@ class PostgresLoad:
             for _ in range(start, stop):
                 self._connection.execute(f"INSERT INTO {self._table.sql} DEFAULT VALUES")
             return
-        parts = [values[start:stop] for values in self._values]
+        parts = self._values
+        if stop - start < self._count:
+            parts = [values[start:stop] for values in parts]
         if self._key:
             parts = self._latest(parts)
         rows = zip(*parts, strict=True)

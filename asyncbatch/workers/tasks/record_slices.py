@@ -21,7 +21,7 @@ from asyncbatch.formats.positions import (
 from asyncbatch.transforms.base import MissingName, RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.core.records import InvalidRecord
     from asyncbatch.formats.lines import ValidLines
@@ -83,6 +83,10 @@ class RecordSlice(ABC):
         """Return the line of record number `at` of these (from 0), if that costs nothing."""
         return None
 
+    def lines(self, places: Sequence[int]) -> Iterable[int | None]:
+        """Return the lines of records, as `line` does."""
+        return map(self.line, places)
+
     def position(self, at: int, byte: int) -> TextPosition | None:  # noqa: ARG002 - a default for subclasses
         """Return the place in the file of a byte of a record's text, if it is known."""
         return None
@@ -115,6 +119,12 @@ class LineSlice(RecordSlice):
 
     def line(self, at: int) -> int:
         return self._lines.line + at
+
+    def lines(self, places: Sequence[int]) -> Iterable[int]:
+        first = self._lines.line
+        if isinstance(places, range):  # fast: all records of a slice
+            return range(first + places.start, first + places.stop)
+        return map(first.__add__, places)
 
     def position(self, at: int, byte: int) -> TextPosition:
         lines = self._lines

@@ -253,8 +253,8 @@ class Recorder:
         found = file.contents
         found.rows += rows
         if self._names_origins:
-            found.records += [record_slice.first + place for place in places]
-            found.lines += map(record_slice.line, places)
+            found.records += map(record_slice.first.__add__, places)
+            found.lines += record_slice.lines(places)
             if self._keeps_originals:
                 texts = record_slice.texts()
                 found.original_texts += [bytes(texts[place]) for place in places]
