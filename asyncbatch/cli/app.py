@@ -18,6 +18,8 @@ from asyncbatch.cli.command import (
 COMMANDS = {
     "run": "Process many JSON files at once, and report each failure.",
     "validate": "Check JSON documents against a JSON Schema.",
+    "profile": "Show the fields of records: types, values, formats, and files that differ.",
+    "schema": "Infer a JSON Schema from files, and compare schemas.",
     "etl": "Run a pipeline file: load APIs and files into a target.",
     "stream": "Count and sum events in time windows.",
     "init": "Write an example of a pipeline file, to edit.",
@@ -67,6 +69,10 @@ def _load(name: str) -> Any:  # noqa: PLR0911 - one case a command
             from asyncbatch.cli.validate import EPILOG, validate_files
 
             return _make(name, validate_files, ReportingCommand, EPILOG)
+        case "profile":
+            from asyncbatch.cli.profile import EPILOG, profile_files
+
+            return _make(name, profile_files, ReportingCommand, EPILOG)
         case "etl":
             from asyncbatch.cli.etl import EPILOG, run_etl
 
@@ -83,6 +89,8 @@ def _load(name: str) -> Any:  # noqa: PLR0911 - one case a command
             from asyncbatch.cli.merge_reports import EPILOG, merge_reports
 
             return _make(name, merge_reports, SectionedCommand, EPILOG)
+        case "schema":
+            from asyncbatch.cli.schema import schema as group
         case "config":
             from asyncbatch.cli.config import config as group
         case "ledger":

@@ -19,7 +19,12 @@ from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.core.settings import DaskSettings, LedgerSettings, StoreSettings
+    from asyncbatch.core.settings import (
+        DaskSettings,
+        LedgerSettings,
+        ProfileSettings,
+        StoreSettings,
+    )
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.sinks.base import BatchSink
     from asyncbatch.sinks.target import Target
@@ -52,6 +57,7 @@ class RecordWorkSettings(Struct, frozen=True):
     tracebacks: bool = False
     patience: float = DEFAULT_PATIENCE  # seconds that rows wait to be loaded together
     newest: CursorField | None = None  # the cursor field of an incremental source
+    profile: ProfileSettings | None = None  # the records are profiled, not transformed
 
     @property
     def reads_text(self) -> bool:
