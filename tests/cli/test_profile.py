@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from typing import Any
 
 import jsonschema_rs
 import pytest
@@ -38,7 +39,7 @@ def lines(records) -> str:
     return "".join(json.dumps(one) + "\n" for one in records)
 
 
-def by_path(found: Outcome) -> dict[str, dict]:
+def by_path(found: Outcome) -> dict[str, Any]:
     return {row["path"]: row for row in found.json["profile"]["fields"]}
 
 
@@ -59,7 +60,7 @@ def test_profile_equals_plain_loops(files, command, workers):
     assert (found.code, found.json["records"]["read"]) == (0, 3000)
     rows = by_path(found)
     for name in ("id", "name", "mail", "day", "amount"):
-        values = [one[name] for one in RECORDS if one[name] is not None]
+        values: list[Any] = [one[name] for one in RECORDS if one[name] is not None]
         row = rows[name]
         assert (row["min"], row["max"]) == (min(values), max(values))
         assert row.get("null_share", 0.0) == pytest.approx(1 - len(values) / 3000, abs=1e-4)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -285,12 +287,13 @@ def _columns(objects: Sequence[dict[str, Json]]) -> Iterable[tuple[str, Sequence
     """Return the values of each name of some objects."""
     if len(objects) == 1:
         return [(name, (value,)) for name, value in objects[0].items()]
+    if len(set(map(len, objects))) == 1:
+        # As many names, and all those of the first: the same names.
+        with suppress(KeyError):
+            return [(name, list(map(itemgetter(name), objects))) for name in objects[0]]
     by_shape: dict[tuple[str, ...], list[dict[str, Json]]] = defaultdict(list)
     for one in objects:
         by_shape[tuple(one)].append(one)
-    if len(by_shape) == 1:
-        ((shape, _),) = by_shape.items()
-        return zip(shape, _slices(shape, objects), strict=True)
     columns: dict[str, list[Json]] = defaultdict(list)
     for shape, group in by_shape.items():
         if len(group) == 1:

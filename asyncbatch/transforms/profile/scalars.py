@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from heapq import nlargest, nsmallest
 from operator import itemgetter
@@ -13,7 +14,7 @@ from msgspec import Struct, field
 from asyncbatch.transforms.profile.text_formats import TESTS, format_shares, formats_of_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from asyncbatch.core.settings import Detail
 
@@ -183,9 +184,7 @@ class Scalars(Struct, gc=False):
         if not self.repeats:
             has_repeats = any(one > 1 for one in counts.values()) if counts else False
             self.repeats = (
-                has_repeats
-                or len(set(hashes)) < len(hashes)
-                or not near.keys().isdisjoint(self.hashes)
+                has_repeats or len(set(hashes)) < len(hashes) or any(map(self._has_hash, near))
             )
         samples = {one: _shortened(near[one]) for one in nsmallest(MAX_SAMPLES, near)}
         self._keep_hashes(near, samples)
@@ -204,8 +203,14 @@ class Scalars(Struct, gc=False):
         self.lowest, self.highest = min(self.lowest, low), max(self.highest, high)
         self.shortest, self.longest = min(self.shortest, shortest), max(self.longest, longest)
 
-    def _keep_hashes(self, hashes: Iterable[int], samples: Mapping[int, Any]) -> None:
+    def _has_hash(self, one: int) -> bool:
+        place = bisect_left(self.hashes, one)
+        return place < len(self.hashes) and self.hashes[place] == one
+
+    def _keep_hashes(self, hashes: Collection[int], samples: Mapping[int, Any]) -> None:
         """Keep the smallest hashes, and the values of the smallest of these."""
+        if not hashes:
+            return
         known = set(self.hashes)
         size = len(known)
         known.update(hashes)

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from asyncbatch.transforms.profile.profile import Shape
     from asyncbatch.workers.tasks.record_slices import RecordSlice
 
-# Values of this many bytes of JSON are profiled together: a column of many values costs less.
-_COLUMN_BYTES = 2 * 1024 * 1024
+# Values of this many bytes of JSON are profiled together: a column of many values costs less, until
+# the values leave the processor's cache. Without statistics of values, a column costs little.
+_COLUMN_BYTES = {"full": 512 * 1024, "formats": 128 * 1024, "types": 128 * 1024}
 
 
 class RecordBuffer:
@@ -42,7 +43,7 @@ class RecordBuffer:
         """Add records of `size` bytes."""
         (self._elements if in_array else self._documents).extend(records)
         self._bytes += size
-        if self._bytes > _COLUMN_BYTES:
+        if self._bytes > _COLUMN_BYTES[self._profile.settings.detail]:
             self._fold()
 
     def move_to(self, other: RecordBuffer) -> None:
@@ -66,10 +67,6 @@ class RecordBuffer:
         found, self._profile = self._profile, self._profile.successor()
         return found
 
-    def successor(self) -> Profile:
-        """Return an empty profile that knows the maps of the profile in here."""
-        return self._profile.successor()
-
     def _fold(self) -> None:
         self._profile.add_records(self._documents, in_array=False)
         self._profile.add_records(self._elements, in_array=True)
@@ -84,7 +81,7 @@ class ProfileTask(TransformTask):
 
     def __init__(self, settings: RecordWorkSettings) -> None:
         super().__init__(settings)
-        profile = settings.profile or ProfileSettings()
+        self._profile_settings = profile = settings.profile or ProfileSettings()
         self._has_pointer = settings.records is not None
         self._counts_shapes = profile.detail == "full"
         self._finished = RecordBuffer(Profile(profile))
@@ -109,7 +106,7 @@ class ProfileTask(TransformTask):
         yield from super()._transform_split(path, split)
 
     def _new_buffer(self) -> RecordBuffer:
-        return RecordBuffer(self._finished.successor())
+        return RecordBuffer(Profile(self._profile_settings))
 
     def _finish(self, path: str) -> None:
         """Count the records of a file or split. The first split stands for its file."""
