@@ -109,6 +109,8 @@ class InferOutput(MergingOutput):
         self.close()
         if not report.interrupted and not report.over_budget and self.profile:
             await self._write(await asyncio.to_thread(self._schema))
+        elif self._file is not None:  # after a signal the process ends at once
+            await asyncio.to_thread(self._file.discard)
         await super().finish(report, budget, command, exit_code)
 
     def _schema(self) -> bytes:

@@ -171,6 +171,14 @@ def test_large_files_in_splits(files, command):
     assert [one["files"] for one in found.json["profile"]["file_shapes"]] == [1]
 
 
+def test_a_run_that_fails_early_keeps_the_old_schema(files, command):
+    folder = files({"1.json": "{", "2.json": "{}", "s.json": "true"})
+    found = command("schema", "infer", "1.json", "2.json", "--fail-fast", "--to", "s.json")
+    assert found.code == 1
+    assert (folder / "s.json").read_text() == "true"
+    assert sorted(path.name for path in folder.iterdir()) == ["1.json", "2.json", "s.json"]
+
+
 def test_wrong_usage(files, command):
     files({"a.json": "{}", "s.json": '{"type": 1}', "r.json": '{"$ref": "#/properties/a"}'})
     for arguments in (
