@@ -21,6 +21,7 @@ from asyncbatch.transforms.profile.fields import Field
 from asyncbatch.transforms.profile.infer import infer_schema
 from asyncbatch.transforms.profile.profile import Profile
 from asyncbatch.transforms.profile.scalars import Scalars
+from asyncbatch.transforms.profile.text_formats import SCHEMA_FORMATS, TESTS
 from asyncbatch.transforms.profile.widen import widen_schema
 from tests.transforms.test_schema import SCHEMAS
 
@@ -176,3 +177,26 @@ def test_an_update_of_a_schema_breaks_nothing(old, new):
     before = infer_schema(profiled(old))
     assert restrictions(before, before) == []
     assert restrictions(before, widen_schema(deepcopy(before), profiled(new))) == []
+
+
+LABEL = r"[a-z0-9]([a-z0-9-]{0,3}[a-z0-9])?"
+LIKE = {
+    "date": r"20[0-9]{2}-[01][0-9]-[0-3][0-9]",
+    "date-time": r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9](\.[0-9]{1,9})?"
+    r"(Z|[+-][0-2][0-9]:[0-6][0-9])",
+    "uuid": r"[0-9a-fA-F]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "email": rf"[a-z.+_-]{{1,6}}@({LABEL}\.){{1,3}}[a-z]{{2,4}}",
+    "ipv4": r"[0-9]{1,3}(\.[0-9]{1,3}){3}",
+    "uri": rf"https?://{LABEL}(\.{LABEL}){{0,2}}(:[0-9]{{1,5}})?(/[a-z%0-9?#&=]{{0,6}}){{0,2}}",
+}
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMA_FORMATS))
+def test_formats_are_those_of_json_schema(name):
+    check = jsonschema_rs.validator_for({"format": name}, validate_formats=True)
+
+    @given(st.from_regex(LIKE[name], fullmatch=True))
+    def agrees(text):
+        assert not TESTS[name](text) or check.is_valid(text)
+
+    agrees()
