@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import jsonschema_rs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asyncbatch.core.settings import ProfileSettings
@@ -196,6 +196,7 @@ def test_formats_are_those_of_json_schema(name):
     check = jsonschema_rs.validator_for({"format": name}, validate_formats=True)
 
     @given(st.from_regex(LIKE[name], fullmatch=True))
+    @example("a@xn--c.org")
     def agrees(text):
         assert not TESTS[name](text) or check.is_valid(text)
 

@@ -14,11 +14,11 @@ _CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
 _ZONE = r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 _TIME_PART = re.compile(rf"T{_CLOCK}{_ZONE}")
 _LOCAL_PART = re.compile(rf"[T ](?:{_CLOCK}|[0-9]{{2}}:[0-9]{{2}})")
-# Narrower than RFC 5321: no quoted names, no addresses of hosts.
+# Narrower than RFC 5321: no quoted names, no addresses of hosts, no encoded names (xn--).
 _ATOM = r"[A-Za-z0-9_+-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = re.compile(
-    rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.){{1,8}}[A-Za-z]{{2,24}}"
+    rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:(?!..--){_LABEL}\.){{1,8}}[A-Za-z]{{2,24}}"
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
