@@ -13,12 +13,14 @@ from asyncbatch.cli.flags import flags
 from asyncbatch.cli.generate import EventFlags
 from asyncbatch.cli.history import HistoryFlags, PastRunFlags
 from asyncbatch.cli.merge_reports import MergeFlags
+from asyncbatch.cli.profile import profile_files
 from asyncbatch.cli.render.kinds import KINDS
 from asyncbatch.cli.run import run_files
 from asyncbatch.cli.stream import stream_events
 from asyncbatch.cli.validate import validate_files
 from asyncbatch.config.options.control import ConfigFlags
 from asyncbatch.config.options.declare import Options
+from asyncbatch.config.options.profiles import DiffFlags, InferFlags
 from asyncbatch.config.options.streams import SimulatorOptions
 from tests.commands import ROOT
 
@@ -55,11 +57,14 @@ def groups() -> Iterator[tuple[str, type[Options]]]:
     """Yield each command and group of options, as its function takes them."""
     functions = {
         "run": run_files, "validate": validate_files, "etl": run_etl, "stream": stream_events,
+        "profile": profile_files,
     }  # fmt: skip
     for name, function in functions.items():
         for kind in get_type_hints(function).values():
             if isinstance(kind, type) and issubclass(kind, Options):
                 yield name, kind
+    yield "schema infer", InferFlags
+    yield "schema diff", DiffFlags
     yield "generate events", EventFlags
     yield "generate events", SimulatorOptions
     yield "merge-reports", MergeFlags

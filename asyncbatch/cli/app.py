@@ -19,6 +19,8 @@ from asyncbatch.cli.command import (
 COMMANDS = {
     "run": "Process many JSON files at once, and report each failure.",
     "validate": "Check JSON documents against a JSON Schema.",
+    "profile": "Show the fields of records: types, values, formats, and files that differ.",
+    "schema": "Infer a JSON Schema from files, and compare schemas.",
     "etl": "Run a pipeline file: load APIs and files into a target.",
     "stream": "Count and sum events in time windows.",
     "init": "Write an example of a pipeline file, to edit.",
@@ -70,6 +72,10 @@ def load_command(name: str) -> Any:  # noqa: PLR0911 - one case a command
             from asyncbatch.cli.validate import EPILOG, validate_files
 
             return _make(name, validate_files, ReportingCommand, EPILOG)
+        case "profile":
+            from asyncbatch.cli.profile import EPILOG, profile_files
+
+            return _make(name, profile_files, ReportingCommand, EPILOG)
         case "etl":
             from asyncbatch.cli.etl import EPILOG, run_etl
 
@@ -90,6 +96,8 @@ def load_command(name: str) -> Any:  # noqa: PLR0911 - one case a command
             from asyncbatch.cli.man import EPILOG, print_manual
 
             return _make(name, print_manual, SectionedCommand, EPILOG)
+        case "schema":
+            from asyncbatch.cli.schema import schema as group
         case "config":
             from asyncbatch.cli.config import config as group
         case "ledger":

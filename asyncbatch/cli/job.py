@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.options.inputs import InputOptions
     from asyncbatch.config.options.transforms import CallFlags, JqFlags
-    from asyncbatch.core.settings import FileWorkSettings
+    from asyncbatch.core.settings import FileWorkSettings, ProfileSettings
     from asyncbatch.sinks.target import Target
     from asyncbatch.transforms.schema import SchemaSource
 
@@ -42,6 +42,7 @@ def record_settings(
     replay: ReplayOptions = ReplayOptions(),  # noqa: B008 - as above
     letters: bool = False,
     tracebacks: bool = False,
+    profile: ProfileSettings | None = None,
 ) -> RecordWorkSettings:
     """Return the settings for the work on records. Raises UsageError."""
     for flag in flags(SchemaFlags):
@@ -62,6 +63,7 @@ def record_settings(
         replay=replay.from_dead_letter,
         call_concurrency=call.call_concurrency,
         tracebacks=tracebacks,
+        profile=profile,
     )
     if settings.whole and settings.records is not None:
         raise UsageError(

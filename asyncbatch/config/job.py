@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import (
         DaskSettings,
         LedgerSettings,
+        ProfileSettings,
         StoreSettings,
         WatchSettings,
     )
@@ -57,6 +58,7 @@ class RecordWorkSettings(Struct, frozen=True):
     tracebacks: bool = False
     patience: float = DEFAULT_PATIENCE  # seconds that rows wait to be loaded together
     newest: CursorField | None = None  # the cursor field of an incremental source
+    profile: ProfileSettings | None = None  # the records are profiled, not transformed
 
     @property
     def reads_text(self) -> bool:

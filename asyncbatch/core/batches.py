@@ -201,6 +201,8 @@ class Part(Struct, gc=False):
     missing: MissingNames | None = None  # of its rejections
     # the states of the written outputs that only the worker knows
     outputs: dict[int, Extent] = field(default_factory=dict)
+    # the result of a task that summarises records; the main process merges these
+    summary: object | None = None
 
     def __len__(self) -> int:
         return len(self.records)

@@ -108,6 +108,17 @@ class FileWorkSettings(Struct, frozen=True):
     portion: WorkLimit = WorkLimit()
 
 
+# The statistics of values. full: all of them; formats: formats and counts; types: only counts.
+Detail = Literal["full", "formats", "types"]
+
+
+class ProfileSettings(Struct, frozen=True):
+    """The settings of a profile of records."""
+
+    max_fields: int = 5000  # beyond, objects with many fields become maps
+    detail: Detail = "full"
+
+
 class DaskSettings(Struct, frozen=True):
     """The settings of a Dask cluster that processes the batches."""
 

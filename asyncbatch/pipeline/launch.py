@@ -231,6 +231,10 @@ def make_task(
 
         works = (source.record_work for source in job.sources)
         return partial(SourcesTask, tuple(prepare(work) for work in works if work is not None))
+    if job.record_work is not None and job.record_work.profile is not None:
+        from asyncbatch.workers.tasks.profile import ProfileTask
+
+        return partial(ProfileTask, prepare(job.record_work))
     if job.record_work is not None:
         from asyncbatch.workers.tasks.transform import TransformTask
 

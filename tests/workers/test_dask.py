@@ -14,7 +14,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from tests.commands import COMMAND, PATIENCE, CommandProcess, environment
+from tests.commands import COMMAND, PATIENCE, CommandProcess, environment, run_command_text
 from tests.conftest import python
 from tests.processes import wait_until
 from tests.servers.api import ApiServer
@@ -140,6 +140,16 @@ def test_a_cluster_gives_what_this_machine_gives(cluster, run, inputs, job):
     assert told["dask"]["threads"] == 3
     assert "Dask: 2 workers, 3 threads; dashboard http://127.0.0.1:" in outcome.stderr
     assert "distributed" not in outcome.stderr
+
+
+def test_a_cluster_profiles_as_this_machine_does(cluster, inputs):
+    found = []
+    for engine in (("-w", "2"), ("--engine", "dask", "--scheduler", cluster.address)):
+        ended = run_command_text("profile", "in", "-o", "json", *engine, cwd=inputs)
+        report = json.loads(ended.stdout)
+        found.append((ended.returncode, report["records"], report["profile"]))
+    assert found[0] == found[1]
+    assert found[0][2]["fields"]
 
 
 def test_huge_files_are_cut_and_streamed_in_the_cluster(cluster, run, files):

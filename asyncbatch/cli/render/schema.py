@@ -165,6 +165,7 @@ class RunFields(_Fields, kw_only=True):
     error: str | UnsetType | None = UNSET
     dry_run: bool | UnsetType = UNSET
     batches: _Count | UnsetType = UNSET
+    profile: Any = UNSET  # of `asyncbatch profile`
 
     @property
     def target_lost(self) -> bool:

@@ -1,0 +1,323 @@
+"""The tree of fields: the statistics of the values at each path."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import suppress
+from itertools import chain
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+
+from asyncbatch.transforms.profile.scalars import Scalars
+from asyncbatch.transforms.profile.text_formats import KEY_FORMATS, formats_of_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from asyncbatch.core.records import Json
+    from asyncbatch.core.settings import Detail
+
+MAX_NAMES = 1000  # of the fields of an object; with more, it is a map
+MAX_DEPTH = 64  # levels that are followed
+_MIN_KEYS = 3  # of a map whose keys have a format
+_MANY_KEYS = 32  # of a map whose keys have none
+_SPARSE = 0.2  # the share of keys that an object of a map has, at most
+_KEYS_PER_MAP = 8  # different keys for each object, of a map that occurs only a few times
+
+
+class Field(Struct, gc=False):
+    """The statistics of the values at one path, and of the values in them.
+
+    The sub-fields of an object are in `names`; if the object is a map, all its values are in
+    `map_values`, and its keys in `map_keys`.
+    """
+
+    nulls: int = 0
+    trues: int = 0
+    falses: int = 0
+    integers: Scalars | None = None
+    numbers: Scalars | None = None  # with a fraction or an exponent
+    strings: Scalars | None = None
+    arrays: int = 0
+    fewest: int = 0  # the items of the shortest array
+    most: int = 0
+    items: Field | None = None
+    objects: int = 0
+    names: dict[str, Field] = field(default_factory=dict)
+    map_keys: Scalars | None = None
+    map_values: Field | None = None
+    is_cut: bool = False  # whether the values in its arrays and objects are not followed
+
+    def add(self, values: Sequence[Json], detail: Detail = "full", depth: int = 0) -> None:
+        """Add values at this path, which is `depth` levels deep, with statistics in `detail`."""
+        kinds = set(map(type, values))
+        if len(kinds) == 1:
+            self._add_kind(kinds.pop(), values, detail, depth)
+            return
+        for kind in kinds:
+            same = [value for value in values if type(value) is kind]
+            self._add_kind(kind, same, detail, depth)
+
+    def _add_kind(self, kind: type, values: Sequence[Any], detail: Detail, depth: int) -> None:
+        if kind is str:
+            if self.strings is None:
+                self.strings = Scalars()
+            self.strings.add(values, detail)
+        elif kind is dict:
+            self._add_objects(values, detail, depth)
+        elif kind is list:
+            self._add_arrays(values, detail, depth)
+        elif kind is int:
+            if self.integers is None:
+                self.integers = Scalars()
+            self.integers.add(values, detail)
+        elif kind is float:
+            if self.numbers is None:
+                self.numbers = Scalars()
+            self.numbers.add(values, detail)
+        elif kind is bool:
+            self.trues += (trues := sum(values))
+            self.falses += len(values) - trues
+        else:
+            self.nulls += len(values)
+
+    def _add_arrays(self, arrays: Sequence[list[Json]], detail: Detail, depth: int) -> None:
+        lengths = list(map(len, arrays))
+        self._extend_lengths(min(lengths), max(lengths))
+        self.arrays += len(arrays)
+        if self._is_end(depth):
+            return
+        if items := list(chain.from_iterable(arrays)) if len(arrays) > 1 else arrays[0]:
+            if self.items is None:
+                self.items = Field()
+            self.items.add(items, detail, depth + 1)
+
+    def _extend_lengths(self, fewest: int, most: int) -> None:
+        self.fewest = min(self.fewest, fewest) if self.arrays else fewest
+        self.most = max(self.most, most)
+
+    def _add_objects(self, objects: Sequence[dict[str, Json]], detail: Detail, depth: int) -> None:
+        self.objects += len(objects)
+        if self._is_end(depth):
+            return
+        if self.map_values is not None:
+            keys = list(chain.from_iterable(objects))
+            if keys and self.map_keys is not None:
+                self.map_keys.add(keys, detail)
+                found = list(chain.from_iterable(map(dict.values, objects)))
+                self.map_values.add(found, detail, depth + 1)
+            return
+        names = self.names
+        for name, column in _columns(objects):
+            one = names.get(name)
+            if one is None:
+                one = names[name] = Field()
+            one.add(column, detail, depth + 1)
+        if len(names) > MAX_NAMES:
+            self.make_map(detail)
+
+    def _is_end(self, depth: int) -> bool:
+        """Whether values at this depth are not followed."""
+        if depth >= MAX_DEPTH:
+            self.is_cut = True
+        return self.is_cut
+
+    def merge(self, other: Field) -> None:
+        """Add the statistics of other values at this path. It takes parts of `other`."""
+        self.nulls += other.nulls
+        self.trues += other.trues
+        self.falses += other.falses
+        self.integers = _merged(self.integers, other.integers)
+        self.numbers = _merged(self.numbers, other.numbers)
+        self.strings = _merged(self.strings, other.strings)
+        if other.arrays:
+            self._extend_lengths(other.fewest, other.most)
+            self.arrays += other.arrays
+        self.objects += other.objects
+        if self.is_cut or other.is_cut:
+            self.cut()
+            return
+        self.items = _merged(self.items, other.items)
+        if self.map_values is None and other.map_values is not None:
+            self.make_map()
+        elif self.map_values is not None and other.map_values is None:
+            other.make_map()
+        if self.map_values is not None:
+            self.map_keys = _merged(self.map_keys, other.map_keys)
+            self.map_values = _merged(self.map_values, other.map_values)
+            return
+        names = self.names
+        for name, theirs in other.names.items():
+            mine = names.get(name)
+            if mine is None:
+                names[name] = theirs
+            else:
+                mine.merge(theirs)
+        if len(names) > MAX_NAMES:
+            self.make_map()
+
+    def make_map(self, detail: Detail = "full") -> None:
+        """Take the names of the fields for data: merge these to the values of a map."""
+        if self.map_values is not None:
+            return
+        names, self.names = self.names, {}
+        self.map_keys, self.map_values = Scalars(), Field()
+        self.map_keys.add_counts({name: one.count for name, one in names.items()}, detail)
+        for one in names.values():
+            self.map_values.merge(one)
+
+    def cut(self) -> None:
+        """Forget the values in arrays and objects, and do not follow these any more."""
+        self.is_cut = True
+        self.items = self.map_keys = self.map_values = None
+        self.names = {}
+
+    def maps(self) -> Field | None:
+        """Return a field without values, with the same maps here and below; None without any.
+
+        What is known to be a map needs no names: values of more parts are added faster.
+        """
+        found = Field()
+        if self.map_values is not None:
+            found.map_keys = Scalars()
+            found.map_values = self.map_values.maps() or Field()
+        found.names = {
+            name: below for name, one in self.names.items() if (below := one.maps()) is not None
+        }
+        found.items = None if self.items is None else self.items.maps()
+        return found if found.map_values or found.names or found.items else None
+
+    @property
+    def count(self) -> int:
+        """The number of values."""
+        scalars = sum(one.count for one in self.scalars())
+        return self.nulls + self.trues + self.falses + self.arrays + self.objects + scalars
+
+    @property
+    def booleans(self) -> int:
+        """The number of booleans."""
+        return self.trues + self.falses
+
+    def scalars(self) -> list[Scalars]:
+        """Return the statistics of strings and numbers."""
+        return [one for one in (self.integers, self.numbers, self.strings) if one is not None]
+
+    def types(self) -> dict[str, int]:
+        """Return the number of values of each JSON type, the most frequent first."""
+        found = {
+            "null": self.nulls,
+            "boolean": self.booleans,
+            "integer": self.integers.count if self.integers else 0,
+            "number": self.numbers.count if self.numbers else 0,
+            "string": self.strings.count if self.strings else 0,
+            "array": self.arrays,
+            "object": self.objects,
+        }
+        ranked = sorted(found.items(), key=lambda one: -one[1])
+        return {name: count for name, count in ranked if count}
+
+    def children(self) -> Iterator[Field]:
+        """Yield the fields one level below."""
+        yield from self.names.values()
+        for one in (self.items, self.map_values):
+            if one is not None:
+                yield one
+
+    def size(self) -> int:
+        """Return the number of fields, with those below."""
+        return 1 + sum(one.size() for one in self.children())
+
+    def looks_like_map(self) -> bool:
+        """Whether the names of the fields are data, as far as it can be told."""
+        names = self.names
+        if len(names) < _MIN_KEYS:
+            return False
+        if formats_of_all(names, KEY_FORMATS):
+            return True
+        if (
+            len(names) < _MANY_KEYS
+            or len({tuple(sorted(one.types())) for one in names.values()}) > 1
+        ):
+            return False
+        present = sum(one.count for one in names.values()) / (self.objects * len(names))
+        return present <= _SPARSE or self.objects * _KEYS_PER_MAP <= len(names)
+
+    def find_maps(self) -> None:
+        """Make maps of the objects that look like maps, here and below."""
+        for one in self.children():
+            one.find_maps()
+        if self.looks_like_map():
+            self.make_map()
+
+    def shrink(self, limit: int) -> bool:
+        """Make at most `limit` fields of this one and those below; return whether there were more.
+
+        The object with most fields becomes a map, again and again. Where none is left, the deepest
+        fields are not followed any more.
+        """
+        size = self.size()
+        if size <= limit:
+            return False
+        while size > limit:
+            widest = max(self._all(), key=lambda one: len(one.names))
+            if len(widest.names) > 1:
+                widest.make_map()
+            else:
+                self._cut_deepest()
+            size = self.size()
+        return True
+
+    def _all(self) -> Iterator[Field]:
+        yield self
+        for one in self.children():
+            yield from one._all()
+
+    def _cut_deepest(self) -> None:
+        """Cut the fields above the deepest ones."""
+        level = [self]
+        while below := [inner for one in level for inner in one.children()]:
+            level, above = below, level
+        for one in above:
+            one.cut()
+
+
+def _columns(objects: Sequence[dict[str, Json]]) -> Iterable[tuple[str, Sequence[Json]]]:
+    """Return the values of each name of some objects."""
+    if len(objects) == 1:
+        return [(name, (value,)) for name, value in objects[0].items()]
+    if len(set(map(len, objects))) == 1:
+        # As many names, and all those of the first: the same names.
+        with suppress(KeyError):
+            return [(name, list(map(itemgetter(name), objects))) for name in objects[0]]
+    by_shape: dict[tuple[str, ...], list[dict[str, Json]]] = defaultdict(list)
+    for one in objects:
+        by_shape[tuple(one)].append(one)
+    columns: dict[str, list[Json]] = defaultdict(list)
+    for shape, group in by_shape.items():
+        if len(group) == 1:
+            for name, value in group[0].items():
+                columns[name].append(value)
+        else:
+            for name, column in zip(shape, _slices(shape, group), strict=True):
+                columns[name] += column
+    return columns.items()
+
+
+def _slices(shape: tuple[str, ...], objects: Sequence[dict[str, Json]]) -> Iterable[list[Json]]:
+    """Return the values of each name of objects of one shape.
+
+    As slices of one list: this takes half the time of a loop over the names or the objects.
+    """
+    values = list(chain.from_iterable(map(dict.values, objects)))
+    step = len(shape)
+    return (values[start::step] for start in range(step))
+
+
+def _merged(mine: Any, theirs: Any) -> Any:
+    """Return the statistics of both, or of the one that there is."""
+    if mine is None or theirs is None:
+        return mine if theirs is None else theirs
+    mine.merge(theirs)
+    return mine

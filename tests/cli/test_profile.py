@@ -1,0 +1,196 @@
+"""Tests of `asyncbatch profile` and `asyncbatch schema`, against plain loops and jsonschema."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from tests.commands import run_command_text
+from tests.conftest import SAMPLE_DATA, Outcome
+
+RECORDS = [
+    {
+        "id": number, "name": f"name {number % 7}", "mail": f"m{number}@example.org",
+        "day": f"2024-03-{number % 28 + 1:02}", "amount": number / 8 if number % 3 else None,
+        "tags": ["a", "b"][: number % 3], "ok": number % 2 == 0,
+        "address": {"city": "Oslo", "zip": f"{number % 50:05}"},
+    }
+    for number in range(3000)
+]  # fmt: skip
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Return a function that runs `asyncbatch` in the folder of the test."""
+
+    def _command(*arguments, **options):
+        finished = run_command_text(*arguments, cwd=tmp_path, **options)
+        return Outcome(finished.returncode, finished.stdout, finished.stderr)
+
+    return _command
+
+
+def lines(records) -> str:
+    return "".join(json.dumps(one) + "\n" for one in records)
+
+
+def by_path(found: Outcome) -> dict[str, Any]:
+    return {row["path"]: row for row in found.json["profile"]["fields"]}
+
+
+def check(schema, value) -> bool:
+    return jsonschema_rs.validator_for(schema, validate_formats=True).is_valid(value)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_profile_equals_plain_loops(files, command, workers):
+    files(
+        {
+            f"in/{part}.{end}": lines(some) if end == "jsonl" else json.dumps(some)
+            for part, end in enumerate(["jsonl", "json", "json"])
+            if (some := RECORDS[part * 1000 : part * 1000 + 1000])
+        }
+    )
+    found = command("profile", "in", "-o", "json", "-w", workers)
+    assert (found.code, found.json["records"]["read"]) == (0, 3000)
+    rows = by_path(found)
+    for name in ("id", "name", "mail", "day", "amount"):
+        values: list[Any] = [one[name] for one in RECORDS if one[name] is not None]
+        row = rows[name]
+        assert (row["min"], row["max"]) == (min(values), max(values))
+        assert row.get("null_share", 0.0) == pytest.approx(1 - len(values) / 3000, abs=1e-4)
+        if row["distinct_is_exact"]:
+            assert row["distinct"] == len(set(values))
+        else:
+            assert row["distinct"] == pytest.approx(len(set(values)), rel=0.15)
+    assert rows["ok"]["top"] == [{"value": True, "count": 1500}, {"value": False, "count": 1500}]
+    counts = Counter(one["name"] for one in RECORDS)
+    assert {one["value"]: one["count"] for one in rows["name"]["top"]}.items() <= counts.items()
+    assert rows["mail"]["formats"] == {"email": 1.0}
+    assert rows["day"]["formats"] == {"date": 1.0}
+    assert (rows["tags"]["min_items"], rows["tags"]["max_items"]) == (0, 2)
+    assert rows["address.zip"]["unique"] is False
+    assert found.json["profile"]["keys"] == ["id", "mail"]
+
+
+def test_profile_of_mixed_files_names_failures_and_those_that_differ(files, command):
+    good = {f"{number:02}.json": json.dumps({"id": number, "v": "x"}) for number in range(40)}
+    odd = {"odd.json": '{"id": 1, "legacy": 2}', "list.json": "[1, 2]", "bad.json": "{"}
+    files(good | odd)
+    found = command("profile", ".", "-o", "json")
+    assert found.code == 1
+    assert [one["file"] for one in found.json["failures"]] == ["./bad.json"]
+    differing = {one["file"]: one["reasons"] for one in found.json["profile"]["different_files"]}
+    assert differing["./odd.json"] == [
+        "lacks v, which 95% have", "has legacy, which 2% have",
+    ]  # fmt: skip
+    assert differing["./list.json"] == ["is array of integers, where 98% are object"]
+    text = command("profile", ".")
+    assert "Files that differ from the rest" in text.stdout
+    assert "bad.json:1:2" in text.stdout
+
+
+def test_redacted_profile_has_no_values(files, command):
+    files({"a.jsonl": lines([{"name": f"Zora{n}", "pin": 77123 + n} for n in range(300)])})
+    for form in ("text", "json"):
+        found = command("profile", "a.jsonl", "--redact", "-o", form)
+        assert "xxxx" in found.stdout
+        assert "Zora" not in found.stdout
+        assert "7712" not in found.stdout
+
+
+def test_maps_are_recognised(files, command):
+    days = {f"2024-01-{day:02}": {"count": day} for day in range(1, 29)}
+    files({"a.json": json.dumps({"days": days, "names": {f"k{n}": n for n in range(1500)}})})
+    rows = by_path(command("profile", "a.json", "-o", "json"))
+    assert rows["days"]["is_map"]
+    assert rows["days"]["keys"] == 28
+    assert rows["days.*.count"]["count"] == 28
+    assert rows["names.*"]["count"] == 1500
+    schema = command("schema", "infer", "a.json").json
+    assert schema["properties"]["days"]["additionalProperties"]["required"] == ["count"]
+    assert schema["properties"]["names"] == {
+        "type": "object", "additionalProperties": {"type": "integer"},
+    }  # fmt: skip
+
+
+def test_terminal_text_is_escaped(files, command):
+    files({"a.json": json.dumps([{"a\x1b[31m": "b\x1b]0;x\x07"}] * 2)})
+    assert "\x1b" not in command("profile", "a.json").stdout
+
+
+@pytest.mark.parametrize("options", [(), ("--strict",), ("--unit", "file")])
+def test_inputs_satisfy_the_inferred_schema(files, command, options):
+    names = {
+        "a.json": json.dumps(RECORDS[:50]), "b.jsonl": lines(RECORDS[50:90]),
+        "c.json": "[]", "d.json": '{"id": "x", "more": [null, 1.5]}', "e.json": "[[1], 2]",
+    }  # fmt: skip
+    folder = files({f"in/{name}": text for name, text in names.items()})
+    (folder / "in" / "f.json.gz").write_bytes(gzip.compress(b"[]"))
+    (folder / "in" / "g.json.gz").write_bytes(gzip.compress(json.dumps(RECORDS[:3]).encode()))
+    assert command("schema", "infer", "in", *options, "--to", "s.json").code == 0
+    checker = ("validate", "in") if "file" in options else ("run", "in")
+    checked = command(*checker, "--schema", "s.json", "--check-formats", "-o", "json")
+    assert (checked.code, checked.json["failures"]) == (0, [])
+    assert not check(json.loads((folder / "s.json").read_text()), {"id": None})
+
+
+def test_update_widens_and_diff_tells(files, command):
+    folder = files({"1.json": '[{"a": 1, "b": "x"}]', "2.json": '[{"a": null}]'})
+    assert command("schema", "infer", "1.json", "--to", "old.json").code == 0
+    new = command("schema", "infer", "2.json", "--update", "old.json")
+    (folder / "new.json").write_text(new.stdout)
+    assert new.json["properties"]["a"] == {"type": ["integer", "null"]}
+    assert new.json["required"] == ["a"]
+    assert "b" in new.json["properties"]
+    same = command("schema", "diff", "old.json", "new.json")
+    assert (same.code, same.stdout.splitlines()[-1]) == (0, "0 changes that break")
+    assert "allows  a: type: integer -> integer|null" in same.stdout
+    back = command("schema", "diff", "new.json", "old.json", "-o", "json")
+    assert back.code == 1
+    assert {"path": "b", "rule": "required", "before": "optional", "after": "required"} in (
+        back.json["breaking"]
+    )
+    assert command("schema", "diff", "old.json", "new.json", "--compatible", "forward").code == 1
+
+
+def test_large_files_in_splits(files, command):
+    """Records of a file that several workers read count once, and so does the file."""
+    files({"big.jsonl": lines({"n": number, "t": "x" * 300} for number in range(120_000))})
+    found = command("profile", "big.jsonl", "-o", "json", "-w", "2")
+    rows = by_path(found)
+    assert rows["n"]["count"] == 120_000
+    assert (rows["n"]["min"], rows["n"]["max"]) == (0, 119_999)
+    assert rows["n"]["distinct"] == pytest.approx(120_000, rel=0.15)
+    assert found.json["profile"]["shapes"][0]["records"] == 120_000
+    assert [one["files"] for one in found.json["profile"]["file_shapes"]] == [1]
+
+
+def test_a_run_that_fails_early_keeps_the_old_schema(files, command):
+    folder = files({"1.json": "{", "2.json": "{}", "s.json": "true"})
+    found = command("schema", "infer", "1.json", "2.json", "--fail-fast", "--to", "s.json")
+    assert found.code == 1
+    assert (folder / "s.json").read_text() == "true"
+    assert sorted(path.name for path in folder.iterdir()) == ["1.json", "2.json", "s.json"]
+
+
+def test_wrong_usage(files, command):
+    files({"a.json": "{}", "s.json": '{"type": 1}', "r.json": '{"$ref": "#/properties/a"}'})
+    for arguments in (
+        ("profile", "a.json", "-o", "junit"), ("schema", "infer", "a.json", "-o", "json"),
+        ("schema", "infer", "a.json", "--update", "s.json"), ("profile", "missing.txt*"),
+        ("schema", "infer", "a.json", "--update", "r.json"),
+        ("schema", "diff", "s.json", "a.json"), ("schema", "infer", "a.json", "--to", "no/s.json"),
+    ):  # fmt: skip
+        assert command(*arguments).code == 2, arguments
+
+
+def test_sample_data(command):
+    found = command("profile", str(SAMPLE_DATA / "users"))
+    assert "Candidate keys: address.zip, created, email, id" in found.stdout
+    assert found.stdout.splitlines()[0] == "36 records, 10 fields"

@@ -1,0 +1,203 @@
+"""Profiles of records: statistics against plain loops, merging, bounds, schemas."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections import Counter
+from copy import deepcopy
+from itertools import pairwise
+
+import jsonschema_rs
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from asyncbatch.core.settings import ProfileSettings
+from asyncbatch.formats.decoder import allow_deep_nesting
+from asyncbatch.transforms.profile import fields, scalars
+from asyncbatch.transforms.profile.compare import restrictions
+from asyncbatch.transforms.profile.fields import Field
+from asyncbatch.transforms.profile.infer import infer_schema
+from asyncbatch.transforms.profile.profile import Profile
+from asyncbatch.transforms.profile.scalars import Scalars
+from asyncbatch.transforms.profile.text_formats import SCHEMA_FORMATS, TESTS
+from asyncbatch.transforms.profile.widen import widen_schema
+from tests.transforms.test_schema import SCHEMAS
+
+allow_deep_nesting()  # hypothesis warns if the recursion limit changes during a test
+
+NAMES = st.sampled_from(["a", "b", "c d", "2024-01-01", "2024-01-02", "2024-01-03", ""])
+TEXTS = st.text("ab", max_size=2) | st.sampled_from(
+    ["2024-02-29", "2024-02-30", "2024-01-01T10:00:00Z", "a@b.org", "10.0.0.1", "https://a.b/c"]
+)
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-3, 3) | st.just(10**30) | st.sampled_from([0.5, 1.0])
+)
+VALUES = st.recursive(
+    SCALARS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=10,
+)
+RECORDS = st.lists(VALUES, max_size=8)
+
+
+def profiled(values) -> Field:
+    """Return the statistics of values, without changing these."""
+    found = Field()
+    if values:
+        found.add(values)
+    return found
+
+
+def is_valid(schema, value) -> bool:
+    return jsonschema_rs.validator_for(schema, validate_formats=True).is_valid(value)
+
+
+def plain(one: Field) -> object:
+    """Return statistics as plain values that can be compared."""
+    return json.loads(json.dumps(one, default=_plain, sort_keys=True))
+
+
+def _plain(value):
+    if isinstance(value, Scalars):
+        return {
+            "count": value.count, "distinct": value.distinct, "unique": value.is_unique,
+            "extremes": value.extremes(), "kept": value.kept(), "frequent": value.frequent(1000),
+            "formats": sorted(value.formats_of_all()) if type(value.kept()[0]) is str else None,
+        }  # fmt: skip
+    return {name: getattr(value, name) for name in value.__struct_fields__}
+
+
+@given(RECORDS, st.lists(st.integers(0, 8), max_size=4))
+def test_merged_parts_are_the_whole(values, cuts):
+    ends = [0, *sorted(min(cut, len(values)) for cut in cuts), len(values)]
+    parts = [profiled(values[a:b]) for a, b in pairwise(ends)]
+    merged = Field()
+    for part in parts[::-1]:  # in another order
+        merged.merge(pickle.loads(pickle.dumps(part)))
+    assert plain(merged) == plain(profiled(values))
+
+
+@given(
+    st.lists(st.integers(-50, 50) | st.text("abc", max_size=3), max_size=60),
+    st.lists(st.integers(0, 60), max_size=4),
+)
+def test_merged_sketches_are_the_whole(values, cuts):
+    """Beyond the limits too, except for the counts of frequent values."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scalars, "MAX_COUNTED", 4)
+        patch.setattr(scalars, "MAX_HASHES", 8)
+        patch.setattr(scalars, "MAX_SAMPLES", 3)
+        patch.setattr(scalars, "MAX_CHARACTERS", 2)
+        ends = [0, *sorted(min(cut, len(values)) for cut in cuts), len(values)]
+        merged, whole = Field(), profiled(values)
+        for a, b in pairwise(ends):
+            merged.merge(profiled(values[a:b]))
+        for one, other in zip(merged.scalars(), whole.scalars(), strict=True):
+            kind = type(one.extremes()[0])
+            given = [value for value in values if type(value) is kind]
+            for name in ("count", "distinct", "hashes", "samples", "lowest", "highest", "formats"):
+                assert getattr(one, name) == getattr(other, name)
+            assert one.is_unique or len(set(given)) < len(given) or not one.is_complete
+            if one.is_complete:
+                assert dict(one.frequent(99)) == Counter(given)
+
+
+@given(st.lists(st.dictionaries(NAMES, SCALARS, max_size=3), min_size=1, max_size=8))
+def test_statistics_equal_those_of_plain_loops(records):
+    found = profiled(records)
+    for name, one in found.names.items():
+        values = [record[name] for record in records if name in record]
+        assert one.count == len(values)
+        assert one.nulls == sum(value is None for value in values)
+        assert one.trues == sum(value is True for value in values)
+        for kind, stats in ((int, one.integers), (float, one.numbers)):
+            numbers = [value for value in values if type(value) is kind]
+            assert (stats is None) == (not numbers)
+            if stats is not None:
+                assert stats.extremes() == (min(numbers), max(numbers))
+                assert dict(stats.frequent(99)) == Counter(numbers)
+                assert stats.distinct == len(set(numbers))
+                assert stats.is_unique == (len(set(numbers)) == len(numbers))
+
+
+@given(RECORDS, st.booleans())
+def test_each_value_satisfies_the_inferred_schema(values, strict):
+    schema = infer_schema(profiled(values), strict=strict)
+    for value in values:
+        assert is_valid(schema, value)
+
+
+@given(RECORDS, RECORDS, st.booleans())
+def test_an_updated_schema_has_the_old_and_the_new_values(old, new, strict):
+    before = infer_schema(profiled(old), strict=strict)
+    updated = widen_schema(deepcopy(before), profiled(new), strict=strict)
+    for value in (*old, *new):
+        assert is_valid(updated, value)
+    again = widen_schema(deepcopy(updated), profiled(new), strict=strict)
+    assert again == updated
+
+
+@given(SCHEMAS, RECORDS, RECORDS)
+def test_an_update_only_widens_any_schema(schema, values, others):
+    updated = widen_schema(deepcopy(schema), profiled(values))
+    for value in values:
+        assert is_valid(updated, value)
+    for other in others:
+        assert is_valid(updated, other) or not is_valid(schema, other)
+
+
+@given(
+    st.lists(st.dictionaries(st.text("abcd", max_size=2), VALUES), max_size=5), st.integers(1, 9)
+)
+def test_a_profile_is_bounded_and_its_schema_is_still_right(records, limit):
+    profile = Profile(ProfileSettings(limit))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fields, "MAX_DEPTH", 3)
+        patch.setattr(fields, "MAX_NAMES", 6)
+        for record in records:
+            profile.add_records([record], in_array=False)
+    found = profile.records()
+    assert found.size() <= limit
+    schema = infer_schema(found)
+    for record in records:
+        assert is_valid(schema, record)
+
+
+@given(SCHEMAS, SCHEMAS, RECORDS)
+def test_schemas_without_restrictions_allow_the_same(old, new, values):
+    if not restrictions(old, new, exact=True):
+        for value in values:
+            assert is_valid(new, value) or not is_valid(old, value)
+
+
+@given(RECORDS, RECORDS)
+def test_an_update_of_a_schema_breaks_nothing(old, new):
+    before = infer_schema(profiled(old))
+    assert restrictions(before, before) == []
+    assert restrictions(before, widen_schema(deepcopy(before), profiled(new))) == []
+
+
+LABEL = r"[a-z0-9]([a-z0-9-]{0,3}[a-z0-9])?"
+LIKE = {
+    "date": r"20[0-9]{2}-[01][0-9]-[0-3][0-9]",
+    "date-time": r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9](\.[0-9]{1,9})?"
+    r"(Z|[+-][0-2][0-9]:[0-6][0-9])",
+    "uuid": r"[0-9a-fA-F]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "email": rf"[a-z.+_-]{{1,6}}@({LABEL}\.){{1,3}}[a-z]{{2,4}}",
+    "ipv4": r"[0-9]{1,3}(\.[0-9]{1,3}){3}",
+    "uri": rf"https?://{LABEL}(\.{LABEL}){{0,2}}(:[0-9]{{1,5}})?(/[a-z%0-9?#&=]{{0,6}}){{0,2}}",
+}
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMA_FORMATS))
+def test_formats_are_those_of_json_schema(name):
+    check = jsonschema_rs.validator_for({"format": name}, validate_formats=True)
+
+    @given(st.from_regex(LIKE[name], fullmatch=True))
+    @example("a@xn--c.org")
+    def agrees(text):
+        assert not TESTS[name](text) or check.is_valid(text)
+
+    agrees()
