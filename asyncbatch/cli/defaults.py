@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from asyncbatch.cli import exit_codes
 from asyncbatch.cli.terminal import to_stderr
+from asyncbatch.cli.usage import NotBegunError
 from asyncbatch.config.config_search import FILE_NAME, find_config
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def open_config(
         return read_config(path, is_found=not named), profile
     except PipelineFileError as error:
         to_stderr(f"Error: {error}")
-        raise typer.Exit(exit_codes.USAGE) from None
+        raise NotBegunError(str(error)) from None
 
 
 def command_settings(
@@ -116,7 +116,7 @@ def command_settings(
         return file.settings(command, option_table(command, flags), profile, trusted, outputs)
     except PipelineFileError as error:
         to_stderr(f"Error: {error}")
-        raise typer.Exit(exit_codes.USAGE) from None
+        raise NotBegunError(str(error)) from None
 
 
 def option_table(command: str, flags: Mapping[str, Flag]) -> type[Options]:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec.structs import asdict
 
-from asyncbatch.cli.command import NotBegunError, open_reports, print_note, refuse_results
+from asyncbatch.cli.command import open_reports, print_note, refuse_results
+from asyncbatch.cli.usage import NotBegunError
 from asyncbatch.cli.values import dask_settings, failure_budget, replacing_flags
 from asyncbatch.config.options.control import (
     ClusterFlags,
@@ -125,6 +126,7 @@ def run_etl(
             sources,
             processes,
             reports=output.report,
+            log_file=monitor.log_file,
             tracebacks=output.verbose,
             timeout=failures.timeout,
             budget=budget,

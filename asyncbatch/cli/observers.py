@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.core.paths import is_object_url, redact_url
@@ -24,16 +24,20 @@ _MAX_NAMED_INPUTS = 3  # in the name of a job
 _MAX_ERROR_CHARACTERS = 500
 
 
-class RunObserver(Protocol):
-    """An observer of one run. It never changes the exit code."""
+class RunObserver:
+    """An observer of one run. It never changes the exit code, and its methods must not block."""
 
     def begin(self) -> None:
-        """Learn that the run begins. Must not block."""
-        ...
+        """Learn that the run begins."""
+
+    def part(self, found: Any) -> None:
+        """Learn of the outcome of some inputs."""
+
+    def snapshot(self, snapshot: Any) -> None:
+        """Learn of the progress, several times a second."""
 
     def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:
         """Learn how the run ended, within `wait_s` seconds: then the process ends."""
-        ...
 
 
 class RunIdentity(NamedTuple):
@@ -80,14 +84,14 @@ def _redacted(address: str) -> str:
     return redact_url(address) if is_object_url(address) else address
 
 
-class HistoryRecorder:
-    """Adds the run to the history when it ends. A failure to do so is a note on stderr."""
+class HistoryRecorder(RunObserver):
+    """Adds the run to the history when it ends. A failure to do so is a note on stderr.
+
+    A run that is killed leaves no line.
+    """
 
     def __init__(self, identity: RunIdentity) -> None:
         self._identity = identity
-
-    def begin(self) -> None:
-        """Do nothing: a run that is killed leaves no line."""
 
     def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:
         """Add the run. Another run that is writing is waited for `wait_s` seconds."""
@@ -115,6 +119,7 @@ def _past_run(identity: RunIdentity, report: AnyReport, exit_code: int) -> PastR
         "elapsed_s": round(report.elapsed_s, 3),  # as in reports
         "rejected": report.tally.rejected,
         "failures": report.failure_count,
+        "run_id": report.run_id,
     }
     if not isinstance(report, Report):
         return PastRun(**shared, records=report.read, written=report.tally.windows)

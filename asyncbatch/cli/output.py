@@ -16,7 +16,15 @@ from asyncbatch.cli.render.github import Github
 from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
-from asyncbatch.cli.terminal import is_terminal, set_color, stdout, to_stderr, wants_style
+from asyncbatch.cli.terminal import (
+    find_log,
+    is_terminal,
+    set_color,
+    stderr_is_log,
+    stdout,
+    wants_style,
+    write_stderr,
+)
 from asyncbatch.cli.text import SummaryOptions, budget_line
 from asyncbatch.config.options.control import RunOutputFlags
 from asyncbatch.core.records import Failure, FileResult
@@ -86,7 +94,8 @@ class Output:
         # Returns what the user may do after a run.
         self.next_steps: Callable[[AnyReport], Sequence[str]] = lambda _: ()
         self._stdout_is_taken = stdout_is_taken
-        self._progress = self._make_progress() if options.progress and not self.quiet else None
+        shows_progress = options.progress and not self.quiet and not stderr_is_log()
+        self._progress = self._make_progress() if shows_progress else None
 
     @property
     def failure_limit(self) -> float:
@@ -110,7 +119,7 @@ class Output:
             from asyncbatch.cli.rich import LiveProgress
 
             return LiveProgress()
-        return PlainProgress(to_stderr)
+        return PlainProgress(write_stderr)
 
     async def part(self, found: Any) -> None:
         """Print the outcome of some files in the chosen format."""
@@ -118,7 +127,7 @@ class Output:
             await events_to_stdout(self._renderer.part(found))
         if self._verbose:
             for line in self._verbose_lines(found):
-                self.log(line)
+                self.log(line, "detail")
 
     def _verbose_lines(self, found: Any) -> Iterable[str]:
         return map(verbose_line, found.outcomes())
@@ -128,14 +137,19 @@ class Output:
         if self._progress:
             self._progress.show(snapshot)
 
-    def log(self, line: str) -> None:
-        """Write a line to stderr, unless `quiet` is set."""
-        if self.quiet:
-            return
+    def log(self, line: str, event: str = "note") -> None:
+        """Write a line to stderr, unless `quiet` is set; to the log, if any, as an event."""
+        if (log := find_log()) is not None:
+            log.note(line, event)
+        if not self.quiet and not stderr_is_log():
+            self._show(line)
+
+    def _show(self, line: str) -> None:
+        """Write a line to stderr, above the progress."""
         if self._progress:
             self._progress.log(line)
         else:
-            to_stderr(line)
+            write_stderr(line)
 
     def log_overdue(self, grace: float) -> None:
         """Write that the work was not done `grace` seconds after a stop signal."""
@@ -154,9 +168,9 @@ class Output:
         self.close()
         if self.form != "text" and report.over_budget:
             self.log(budget_line(report, budget) or "")
-        if self.quiet:
+        if self.quiet and not stderr_is_log():
             for line in self._quiet_lines(report):
-                to_stderr(line)
+                write_stderr(line)
         if self._renderer is not None:
             for data in self._renderer.finish(report, command, exit_code):
                 await events_to_stdout(data)
@@ -179,6 +193,8 @@ class Output:
                 await stream.writelines(Markdown().finish(report, command, exit_code))
 
     async def _finish_text(self, report: AnyReport, options: SummaryOptions) -> None:
+        if self._stdout_is_taken and stderr_is_log():
+            return  # the end of the log has these figures
         stream = sys.stderr if self._stdout_is_taken else stdout()
         if isinstance(report, Report) and wants_style(stream.fileno()):
             from asyncbatch.cli.rich import summary_text

@@ -163,6 +163,7 @@ def run_files(
             ordered=not target.unordered,
             dead_letter=None if dry_run else retries.dead_letter,
             reports=output.report,
+            log_file=monitor.log_file,
             ledger=None if dry_run else _ledger_settings(settings, ledger, inputs.root),
             timeout=None if dry_run else failures.timeout,
             most_workers=plan.workers if plan else None,

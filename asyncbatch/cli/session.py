@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.core.report import MAX_SLOWEST_FILES, Report
+from asyncbatch.cli.terminal import find_log, to_stderr
+from asyncbatch.core.report import MAX_SLOWEST_FILES, Report, process_run_id
 from asyncbatch.errors import (
     AsyncbatchError,
     SinkError,
@@ -90,7 +90,12 @@ class Session:
         self._signal_exit = signal_exit
         self._signal: int | None = None
         self._signalled_at = 0.0  # seconds of the loop's clock
-        self._observers = observers
+        work.report.run_id = process_run_id()
+        self._observers = list(observers)
+        if (log := find_log()) is not None:
+            from asyncbatch.cli.run_log import RunLog
+
+            self._observers.append(RunLog(log, work.report, command))
         self._has_snapshot = False  # whether the report has the counts of the end
 
     def carry_out(self) -> int:
@@ -172,12 +177,17 @@ class Session:
         for file in tuple(self._report_files):
             with self._drop_if_unwritable(file):
                 await file.part(part)
+        for observer in self._observers:
+            observer.part(part)
         await self._output.part(part)
 
     async def _show_progress(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
-            self._output.snapshot(self._work.snapshot())
+            snapshot = self._work.snapshot()
+            self._output.snapshot(snapshot)
+            for observer in self._observers:
+                observer.snapshot(snapshot)
             for file in self._report_files:
                 file.update(self._work.report)
 
@@ -228,12 +238,13 @@ class Session:
             # timeout(1) signals the process, and at once its group: that is one request.
             if number != signal.SIGINT and now - self._signalled_at < _REPEAT_SECONDS:
                 return
-            self._output.log("Stopped at once: the work in flight is given up")
+            self._output.log("Stopped at once: the work in flight is given up", "signal")
             self._leave(exit_codes.of_signal(self._signal), _HASTY_SECONDS)
         self._signal, self._signalled_at = number, now
         self._output.log(
             f"Stopping: finishing the work in flight, for at most {self._grace:g} s "
-            "(a second signal stops at once)"
+            "(a second signal stops at once)",
+            "signal",
         )
         self._work.stop()
         asyncio.get_running_loop().call_later(self._grace, self._abandon, number, work)
@@ -281,7 +292,7 @@ def run_job(
     run = Run(job, failure_limit=listed, say=shown.log, count_after=shown.count_after, **options)
     run.report.notes += notes
     run.report.slowest_limit = max(MAX_SLOWEST_FILES, shown.slowest or 0)
-    if any(file.shows_settings for file in report_files):
+    if find_log() is not None or any(file.shows_settings for file in report_files):
         from asyncbatch.cli.job_settings import job_settings
 
         run.report.settings = job_settings(job)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncbatch.cli.command import open_reports, take_lock
-from asyncbatch.cli.terminal import to_stderr
+from asyncbatch.cli.terminal import find_log, to_stderr
 from asyncbatch.config.options.control import ConfigFlags, LockFlags, MonitorFlags, StopFlags
 from asyncbatch.config.options.pipelines import CheckFlags, OverrideFlags
 from asyncbatch.config.options.streams import (
@@ -116,6 +116,7 @@ def stream_events(
     from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.config.settings import stream_settings
     from asyncbatch.errors import LockHeldError, UsageError, error_reason
+    from asyncbatch.pipeline.output_guard import check_live_outputs
     from asyncbatch.windows.spec import parse_window
 
     is_file = any(one.endswith(".toml") for one in source)
@@ -143,7 +144,8 @@ def stream_events(
             "call_concurrency": call.call_concurrency,
             "lists_failures": output.output == "jsonl"
             or any(file.lists_events for file in report_files),
-            "reports_settings": any(file.shows_settings for file in report_files),
+            "reports_settings": find_log() is not None
+            or any(file.shows_settings for file in report_files),
         }
         if is_file:
             work = _file_work(context, source, overrides, check, options)
@@ -159,6 +161,7 @@ def stream_events(
                 tracebacks=output.verbose,
             )
             _check_sources(source)
+            check_live_outputs(source, {"--log-file": monitor.log_file})
             live = _live_options(source, reading)
             work = StreamWork(
                 settings,

@@ -8,7 +8,14 @@ from msgspec import Raw
 
 from asyncbatch.cli.output import Output, to_stdout, verbose_line
 from asyncbatch.cli.progress_lines import PlainProgress, stream_line
-from asyncbatch.cli.terminal import is_terminal, stdout, to_stderr
+from asyncbatch.cli.terminal import (
+    find_log,
+    is_terminal,
+    stderr_is_log,
+    stdout,
+    to_stderr,
+    write_stderr,
+)
 from asyncbatch.cli.text import loss_line
 from asyncbatch.core.report import StreamReport
 from asyncbatch.core.units import format_count, printable
@@ -69,7 +76,7 @@ class StreamOutput(Output):
 
             self._live = LiveWindows(self._stream)
             return self._live
-        return PlainProgress(to_stderr, stream_line)
+        return PlainProgress(write_stderr, stream_line)
 
     async def part(self, found: StreamPart) -> None:
         """Print windows and failures in the chosen format."""
@@ -94,15 +101,15 @@ class StreamOutput(Output):
     def _log_losses(self) -> None:
         losses = self._stream.tally.losses
         for failure in losses[self._logged_losses :]:
-            self._alert(loss_line(failure))
+            self._alert(loss_line(failure), "lost")
         self._logged_losses = len(losses)
 
-    def _alert(self, line: str) -> None:
+    def _alert(self, line: str, event: str = "note") -> None:
         """Write an important line, also in quiet mode."""
-        if self._progress:
-            self._progress.log(line)
-        else:
-            to_stderr(line)
+        if (log := find_log()) is not None:
+            log.note(line, event)
+        if not stderr_is_log():
+            self._show(line)
 
     def log_overdue(self, grace: float) -> None:
         self._alert(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from asyncbatch.core.units import printable_lines
+
+if TYPE_CHECKING:
+    from asyncbatch.cli.run_log import LogFile
 
 _STDOUT, _STDERR = 1, 2
 
@@ -74,7 +77,30 @@ def wants_style(descriptor: int) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or is_terminal(descriptor)
 
 
+def find_log() -> LogFile | None:
+    """Return the log for machines, if this process has one."""
+    # Not imported: most runs have no log, and `logging` takes longer to load than a short run.
+    module = sys.modules.get("asyncbatch.cli.run_log")
+    log: LogFile | None = None if module is None else module.open_log()
+    return log
+
+
+def stderr_is_log() -> bool:
+    """Whether stderr takes only lines of the log."""
+    log = find_log()
+    return log is not None and log.is_on_stderr
+
+
 def to_stderr(text: str) -> None:
+    """Write text for people to stderr, as `write_stderr`, and to the log if there is one."""
+    log = find_log()
+    if log is not None:
+        log.note(text)
+    if log is None or not log.is_on_stderr:
+        write_stderr(text)
+
+
+def write_stderr(text: str) -> None:
     """Write text to stderr and flush it. Its control characters are escaped, except line ends."""
     sys.stderr.write(printable_lines(text) + "\n")
     sys.stderr.flush()

@@ -87,6 +87,7 @@ def validate_files(
             budget=failure_budget(failures.max_failures, fail_fast=failures.fail_fast),
             dead_letter=retries.dead_letter,
             reports=output.report,
+            log_file=monitor.log_file,
             timeout=failures.timeout,
             most_workers=plan.workers if plan else None,
         )

@@ -118,6 +118,7 @@ def _shared(report: AnyReport, command: str, exit_code: int) -> dict[str, Any]:
     listed = report.failures[:MAX_LISTED_FAILURES]
     return {
         "command": command,
+        "run_id": report.run_id or UNSET,
         "status": report.status,
         "started_at": report.started_at.astimezone(UTC).strftime(INSTANT_FORMAT),
         "elapsed_s": round(report.elapsed_s, 3),

@@ -235,6 +235,22 @@ class MonitorFlags(Options, frozen=True, kw_only=True):
             default="if the run has a ledger or a checkpoint",
         ),
     ] = None
+    log_file: Annotated[
+        Name | None,
+        option(
+            "Append a log for machines to FILE: settings, failures, retries, progress, the end.",
+            metavar="FILE",
+            writes=True,
+        ),
+    ] = None
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        option(
+            "Write the log as lines of text or of JSON. Without --log-file, write it to stderr in "
+            "place of progress and notes.",
+            default="text, if there is a --log-file",
+        ),
+    ] = None
 
 
 class FailureFlags(Options, frozen=True, kw_only=True):
