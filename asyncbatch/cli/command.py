@@ -103,7 +103,23 @@ class SectionedCommand(TyperCommand):
             if self.name in COMMANDS:
                 ctx.default_map = FileDefaults(ctx, args)
             parsed: list[str] = super().parse_args(ctx, args)
+        self._refuse_idle_options(ctx)
         return parsed
+
+    def _refuse_idle_options(self, ctx: Any) -> None:
+        """Raise BadParameter for an option that has no meaning without another one.
+
+        A configuration file or a variable may set it for those commands that have the other.
+        """
+        flags = getattr(self.callback, "flags", {})
+        is_file = any(word.endswith(".toml") for word in ctx.params.get("source") or ())
+        for name, flag in flags.items():
+            # With a pipeline file, the other may be there.
+            if flag.needs is None or is_file or ctx.params.get(flag.needs):
+                continue
+            origin = ctx.get_parameter_source(name)
+            if origin is not None and origin.name == "COMMANDLINE":
+                raise typer.BadParameter(f"{flag.names[0]} needs {flags[flag.needs].names[0]}")
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; first print the notes about its options."""

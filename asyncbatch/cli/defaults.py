@@ -85,6 +85,11 @@ def open_config(
     Raises BadParameter; Exit for mistakes in the file.
     """
     if no_config:
+        for option, value in (("--config", config), ("--profile", profile)):
+            if value:
+                raise typer.BadParameter(
+                    f"{option} and --no-config contradict each other: give only one of them"
+                )
         return None, None
     named = config or os.environ.get(FILE_VARIABLE)
     profile = profile or os.environ.get(PROFILE_VARIABLE) or None

@@ -89,8 +89,6 @@ def run_etl(
         return
     if sources.dry_run:
         refuse_results(output)
-    if lock.lock_wait is not None and lock.lock is None:
-        raise typer.BadParameter("--lock-wait needs --lock")
     if sources.resume and sources.full_refresh:
         raise typer.BadParameter(
             "--resume skips inputs that are done, --full-refresh reads all again: choose one"
@@ -174,7 +172,7 @@ def _run(
         names = [source.name for source in job.sources]
         shown: Output = PreviewOutput(_destination(pipeline), names, job.limit or 0, output)
     else:
-        shown = Output(output, stdout_is_taken=to_stdout)
+        shown = Output(output, stdout_is_taken=to_stdout, reads_stdin=job.reads_stdin)
     notes = []
     if job.limit is not None and job.target is not None and not sources.dry_run:
         notes = limit_notes(job.target)

@@ -17,6 +17,7 @@ from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
 from asyncbatch.cli.terminal import (
+    columns_of,
     find_log,
     is_terminal,
     set_color,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
 
+_STDERR = 2
 _RENDERER_TYPES: dict[OutputFormat, Callable[[], Renderer]] = {
     "json": JsonReport,
     "jsonl": JsonLines,
@@ -65,6 +67,10 @@ class ProgressDisplay(Protocol):
         """Write a line without disturbing the progress."""
         ...
 
+    def suspend(self) -> None:
+        """Leave the terminal to others, until the next snapshot that may be shown."""
+        ...
+
     def close(self) -> None:
         """End the display."""
         ...
@@ -75,7 +81,8 @@ class Output:
 
     Owned by the Session, which calls `part` for each part and `finish` once. With `quiet`, only
     failures are printed, on stderr; a machine format on stdout stays, because the user asked for
-    it. If records go to stdout (`stdout_is_taken`), the summary goes to stderr.
+    it. If records go to stdout (`stdout_is_taken`), the summary goes to stderr. `reads_stdin`: the
+    input is standard input.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Output:
         options: OutputFlags,
         *,
         stdout_is_taken: bool = False,
+        reads_stdin: bool = False,
     ) -> None:
         set_color(options.color)
         self.form = form = options.output
@@ -94,6 +102,8 @@ class Output:
         # Returns what the user may do after a run.
         self.next_steps: Callable[[AnyReport], Sequence[str]] = lambda _: ()
         self._stdout_is_taken = stdout_is_taken
+        # What the user types is input: it is echoed, and would break a display.
+        self._user_types = reads_stdin and sys.stdin.isatty()
         shows_progress = options.progress and not self.quiet and not stderr_is_log()
         self._progress = self._make_progress() if shows_progress else None
 
@@ -115,7 +125,7 @@ class Output:
     def _make_progress(self) -> ProgressDisplay:
         # Result lines on the same screen would break a display that redraws itself.
         streams_here = self.streams_results and os.isatty(stdout().fileno())
-        if is_terminal(sys.stderr.fileno()) and not streams_here:
+        if is_terminal(sys.stderr.fileno()) and not streams_here and not self._user_types:
             from asyncbatch.cli.rich import LiveProgress
 
             return LiveProgress()
@@ -155,6 +165,11 @@ class Output:
         """Write that the work was not done `grace` seconds after a stop signal."""
         self.log(f"Stopped after {grace:g} s, before the work in flight was done")
 
+    def suspend(self) -> None:
+        """Leave the terminal to others: this process is about to stop."""
+        if self._progress:
+            self._progress.suspend()
+
     def close(self) -> None:
         """End the progress display."""
         if self._progress:
@@ -177,13 +192,14 @@ class Output:
             await self._append_step_summary(report, command, exit_code)
         elif not self.quiet:
             options = SummaryOptions(
-                exit_code, budget, self.show_failures, self.slowest, self.next_steps(report)
-            )
+                exit_code, budget, self.show_failures, self.slowest, self.next_steps(report),
+                columns_of(_STDERR if self._stdout_is_taken else stdout().fileno()),
+            )  # fmt: skip
             await self._finish_text(report, options)
 
     def _quiet_lines(self, report: AnyReport) -> Iterable[str]:
         """Return the lines that are printed in spite of `quiet`."""
-        return plain.failure_lines(report, self.show_failures)
+        return plain.failure_lines(report, self.show_failures, columns_of(_STDERR))
 
     async def _append_step_summary(self, report: AnyReport, command: str, exit_code: int) -> None:
         """Append the report to the summary page of a GitHub job, if there is one."""

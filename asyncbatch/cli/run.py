@@ -92,8 +92,6 @@ def run_files(
         raise typer.BadParameter(
             f"--to - and --output {output.output} both write to standard output: choose one"
         )
-    if lock.lock_wait is not None and lock.lock is None:
-        raise typer.BadParameter("--lock-wait needs --lock")
     if inputs.shard is not None and replay.from_dead_letter is not None:
         raise typer.BadParameter(
             "--shard divides files, and a --from-dead-letter file holds the records of many "
@@ -190,7 +188,7 @@ def run_files(
     )
     observers = make_observers(monitor, job.budget, identity, has_ledger=job.ledger is not None)
     make_output, work = (Output, None) if not dry_run else _plan_types()
-    shown = make_output(output, stdout_is_taken=target.to == "-")
+    shown = make_output(output, stdout_is_taken=target.to == "-", reads_stdin=job.reads_stdin)
     _warn_about_unit(schema.schema, settings, named, shown)
     code = run_job(
         job, shown, command="run", report_files=report_files, grace=stop.grace, launch=launch,

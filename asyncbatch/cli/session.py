@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncbatch.cli import exit_codes
+from asyncbatch.cli.next_steps import key_steps
 from asyncbatch.cli.terminal import find_log, to_stderr
 from asyncbatch.core.report import MAX_SLOWEST_FILES, Report, process_run_id
 from asyncbatch.errors import (
@@ -145,6 +146,8 @@ class Session:
         for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 loop.add_signal_handler(number, self._on_signal, number, work)
+        if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
+            loop.add_signal_handler(signal.SIGTSTP, self._stop_process)
         for observer in self._observers:  # from now on, a signal leads to an end
             observer.begin()
         is_overdue = False
@@ -232,6 +235,11 @@ class Session:
             self._report_error = self._report_error or error
             self._report_files.remove(file)
 
+    def _stop_process(self) -> None:
+        """Stop this process until it is continued: Ctrl-Z. The terminal is for others then."""
+        self._output.suspend()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
     def _on_signal(self, number: int, work: asyncio.Task[None]) -> None:
         now = asyncio.get_running_loop().time()
         if self._signal is not None:
@@ -314,6 +322,8 @@ def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
         steps.append("the results are discarded: --to - prints them, --to FILE keeps them")
     if report.interrupted and job.target is not None and command == "run":
         steps.append("--resume continues where the run ended")
+    if (target := job.target) is not None and target.is_database and not target.key:
+        steps += key_steps(report, command)
     if report.tally.failures and not report.target_lost:
         if job.dead_letter is None:
             steps.append("--dead-letter FILE keeps what failed, so that it can be run again")

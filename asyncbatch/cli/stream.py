@@ -122,8 +122,6 @@ def stream_events(
     is_file = any(one.endswith(".toml") for one in source)
     if not is_file and (overrides.set or check.check):
         raise typer.BadParameter("--set and --check need a pipeline file: FILE.toml")
-    if lock.lock_wait is not None and lock.lock is None:
-        raise typer.BadParameter("--lock-wait needs --lock")
     try:
         if lock.lock is not None and not check.check:
             outputs = (target.to, failures.late, failures.dead_letter, control.checkpoint)
@@ -160,7 +158,7 @@ def stream_events(
                 letters=failures.dead_letter is not None,
                 tracebacks=output.verbose,
             )
-            _check_sources(source)
+            _check_sources(source, simulator)
             check_live_outputs(source, {"--log-file": monitor.log_file})
             live = _live_options(source, reading)
             work = StreamWork(
@@ -251,10 +249,18 @@ def _transforms(jq: JqFlags, call: CallFlags, schema: SchemaFlags) -> "tuple[Tra
     ).transforms
 
 
-def _check_sources(sources: "Sequence[str]") -> None:
-    """Raise UsageError for an unusable source."""
+def _check_sources(sources: "Sequence[str]", simulator: SimulatorOptions) -> None:
+    """Raise UsageError for an unusable source, or options of one that is not there."""
+    from asyncbatch.cli.flags import flags
     from asyncbatch.errors import UsageError
 
+    if SIMULATE not in sources and simulator != (default := SimulatorOptions()):
+        given = (
+            flag.names[0]
+            for flag in flags(SimulatorOptions)
+            if getattr(simulator, flag.field) != getattr(default, flag.field)
+        )
+        raise UsageError(f"{next(given)} works only with {SIMULATE}")
     for number, source in enumerate(sources):
         if source in sources[:number]:
             raise UsageError(f"{source} is given twice: name each source once")

@@ -62,16 +62,24 @@ class StreamOutput(Output):
     `to`, windows are on stdout only in the table, and as events.
     """
 
-    def __init__(self, options: StreamOutputFlags, stream: StreamCore, to: str | None) -> None:
+    def __init__(
+        self,
+        options: StreamOutputFlags,
+        stream: StreamCore,
+        to: str | None,
+        *,
+        reads_stdin: bool = False,
+    ) -> None:
         self._stream = stream
         self._has_target = to is not None and to != STDOUT
         self._may_draw = to != STDOUT
         self._live: LiveWindows | None = None
         self._logged_losses = len(stream.tally.losses)  # earlier runs logged these
-        super().__init__(options, stdout_is_taken=True)
+        super().__init__(options, stdout_is_taken=True, reads_stdin=reads_stdin)
 
     def _make_progress(self) -> ProgressDisplay:
-        if self.form == "text" and self._may_draw and is_terminal(stdout().fileno()):
+        may_draw = self.form == "text" and self._may_draw and not self._user_types
+        if may_draw and is_terminal(stdout().fileno()):
             from asyncbatch.cli.rich import LiveWindows
 
             self._live = LiveWindows(self._stream)

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+from asyncbatch.cli.folding import fold_text
 from asyncbatch.core.units import printable_lines
 
 if TYPE_CHECKING:
@@ -61,6 +62,19 @@ def is_terminal(descriptor: int) -> bool:
     return os.isatty(descriptor) and not is_dumb and not is_ci
 
 
+def columns_of(descriptor: int) -> int | None:
+    """Return the columns of a terminal; None if it is none, or does not know."""
+    if not os.isatty(descriptor):
+        return None
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    try:
+        return os.get_terminal_size(descriptor).columns or None
+    except OSError:
+        return None
+
+
 def set_color(choice: str) -> None:
     """Obey a choice of colors, `always` or `never`, in this process and in those that it starts."""
     if choice == "always":
@@ -101,6 +115,9 @@ def to_stderr(text: str) -> None:
 
 
 def write_stderr(text: str) -> None:
-    """Write text to stderr and flush it. Its control characters are escaped, except line ends."""
-    sys.stderr.write(printable_lines(text) + "\n")
+    """Write text to stderr and flush it. Its control characters are escaped, except line ends.
+
+    On a terminal, lines that do not fit are folded.
+    """
+    sys.stderr.write(fold_text(printable_lines(text), columns_of(_STDERR)) + "\n")
     sys.stderr.flush()

@@ -114,8 +114,9 @@ def validate_files(
             "shard": inputs.shard,
         },
     )
+    shown = Output(output, reads_stdin=job.reads_stdin)
     code = run_job(
-        job, Output(output), command="validate", report_files=report_files, grace=stop.grace,
+        job, shown, command="validate", report_files=report_files, grace=stop.grace,
         launch=launch, observers=make_observers(monitor, job.budget, identity, has_ledger=False),
     )  # fmt: skip
     raise typer.Exit(code)

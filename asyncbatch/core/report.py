@@ -173,6 +173,7 @@ class Report(Struct):
     failure_limit: float = MAX_LISTED_FAILURES
     slowest_limit: int = MAX_SLOWEST_FILES  # the number of files in `slowest`
     run_id: str | None = None  # of a run of the command line
+    workers: int | None = None  # the most processes that worked at once; None: not yet known
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     elapsed_s: float = 0.0
     memory_bytes: int = 0  # of all processes, when it was last measured
@@ -337,6 +338,7 @@ class StreamReport(Struct):
     """The report of a stream, updated while it runs. Its tally counts all runs of the stream."""
 
     run_id: str | None = None  # of a run of the command line
+    workers: int | None = None  # the most processes that worked at once; None: not yet known
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     elapsed_s: float = 0.0
     tally: StreamTally = field(default_factory=StreamTally)

@@ -147,7 +147,7 @@ def test_each_mistake_of_use_is_reported_and_logged(arguments, files, command):
 
 
 def test_a_mistake_is_reported_where_a_variable_or_a_file_says(files, command):
-    folder = files(GOOD | {"asyncbatch.toml": 'run.log-file = "log"'})
+    folder = files(GOOD | {"asyncbatch.toml": 'run.log_file = "log"'})
     finished = command("run", "in", "-w", "x", ASYNCBATCH_RUN_REPORT="r.json")
     assert finished.returncode == 2
     assert (folder / "r.json").exists()
@@ -203,7 +203,7 @@ def test_retries_of_requests_are_logged(files, command):
         api.misbehave(status(503), times=2)
         url = f"{api.url('/page')}?token={SECRET}"
         source = f'type = "http"\nurls = ["{url}"]\nrecords = "/items"\nretry_delay = 0.01'
-        files({"p.toml": f'[[source]]\n{source}\n[sink]\nto = "out.jsonl"\n'})
+        files({"p.toml": f'name = "p"\n[[source]]\n{source}\n[sink]\nto = "out.jsonl"\n'})
         finished = command("etl", "p.toml", "--log-format", "json")
     found = [one for one in lines(finished.stderr) if one["event"] == "retry"]
     assert [one["attempt"] for one in found] == [1, 2]
@@ -285,8 +285,8 @@ def test_a_history_of_an_earlier_version_gets_the_ids(files, command):
     path = folder / "state/asyncbatch/history.sqlite"
     with closing(sqlite3.connect(path)) as history, history:
         history.execute("ALTER TABLE runs DROP COLUMN run_id")
-    shown = json.loads(command("history", "list", "-o", "json", **state).stdout)
+    shown = json.loads(command("history", "-o", "json", **state).stdout)
     assert [one["run_id"] for one in shown["runs"]] == [None]
     assert command("run", "in", "--history", **state).returncode == 0
-    shown = json.loads(command("history", "list", "-o", "json", **state).stdout)
+    shown = json.loads(command("history", "-o", "json", **state).stdout)
     assert [one["run_id"] is None for one in shown["runs"]] == [True, False]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import msgspec
 
 from asyncbatch._version import __version__
+from asyncbatch.cli.job_settings import AUTOMATIC, NO_WORKERS
 from asyncbatch.cli.render.findings import MEANINGS
 from asyncbatch.cli.render.html_parts import (
     Cell,
@@ -400,5 +401,7 @@ def _settings(report: AnyReport) -> Iterator[str]:
     }
     if report.settings:
         settings = {name.capitalize(): value for name, value in report.settings.items()}
+        if report.workers is not None and settings.get("Workers") == AUTOMATIC:
+            settings["Workers"] = f"{report.workers or NO_WORKERS} ({AUTOMATIC})"
         yield section("settings", "Settings", definitions(settings))
     yield section("versions", "Versions", definitions(versions))

@@ -49,6 +49,7 @@ RetryDelay: TypeAlias = Annotated[
     option(
         "Wait DURATION before the first retry, and twice as long before each further one.",
         metavar="DURATION",
+        needs="retries",
     ),
 ]
 
@@ -208,6 +209,7 @@ class LockFlags(Options, frozen=True, kw_only=True):
         option(
             "Wait up to DURATION for the lock of --lock.",
             metavar="DURATION",
+            needs="lock",
         ),
     ] = None
 

@@ -1,0 +1,181 @@
+"""Tests of the live display on a real terminal: typed keys, stops, widths."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import termios
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.commands import COMMAND, environment
+from tests.processes import wait_until
+
+LONG = "a-long-folder-name/that-goes-on/and-on/2024-01-01/with-a-long-name-of-a-file-0001.json"
+
+
+class Terminal:
+    """A command on a pseudo-terminal of its own, which it controls, as under a shell."""
+
+    def __init__(self, folder, *arguments, columns=80, **env):
+        self.screen = b""
+        self.pid, self._terminal = pty.fork()
+        if not self.pid:
+            try:
+                os.chdir(folder)
+                os.execve(COMMAND[0], [*COMMAND, *arguments], environment(**env))
+            finally:
+                os._exit(127)
+        os.set_blocking(self._terminal, False)
+        self.resize(columns)
+
+    def resize(self, columns):
+        size = struct.pack("HHHH", 24, columns, 0, 0)
+        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, size)
+
+    def read(self):
+        """Return all output so far."""
+        with suppress(BlockingIOError, OSError):  # EIO: the command has ended
+            while data := os.read(self._terminal, 65536):
+                self.screen += data
+        return self.screen
+
+    def type(self, keys):
+        os.write(self._terminal, keys)
+
+    @property
+    def has_echo(self):
+        return bool(termios.tcgetattr(self._terminal)[3] & termios.ECHO)
+
+    @property
+    def is_stopped(self):
+        return "\nState:\tT" in Path(f"/proc/{self.pid}/status").read_text()
+
+    def wait(self):
+        """Wait for the end; return the exit status."""
+        ended = []
+
+        def has_ended():
+            self.read()  # a full terminal would hold it up
+            ended[:] = os.waitpid(self.pid, os.WNOHANG)
+            return ended[0] == self.pid
+
+        wait_until(has_ended)
+        self.read()
+        return os.waitstatus_to_exitcode(ended[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        os.close(self._terminal)
+
+
+@pytest.fixture
+def waiting(files):
+    """A run with a live display that waits for a pipe; and the pipe."""
+    folder = files({})
+    os.mkfifo(folder / "pipe")
+    with (
+        (folder / "pipe").open("r+b", buffering=0) as pipe,
+        Terminal(folder, "run", "pipe") as terminal,
+    ):
+        wait_until(lambda: b"in flight" in terminal.read())
+        yield terminal, pipe
+
+
+def test_typed_keys_are_not_echoed_while_the_display_is_there(waiting):
+    terminal, pipe = waiting
+    assert not terminal.has_echo
+    terminal.type(b"KEYS\r")
+    pipe.write(b"[1]")
+    pipe.close()
+    assert terminal.wait() == 0
+    assert b"KEYS" not in terminal.screen
+    assert terminal.has_echo
+    assert terminal.screen.rindex(b"\x1b[?25h") > terminal.screen.rindex(b"\x1b[?25l")
+
+
+@pytest.mark.parametrize("keys", [b"\x03\x03", None])
+def test_a_stop_gives_the_echo_back(waiting, keys):
+    """By Ctrl-C twice, or SIGTERM."""
+    terminal, pipe = waiting
+    if keys:
+        terminal.type(keys[:1])
+        wait_until(lambda: b"Stopping" in terminal.read())
+        terminal.type(keys[1:])
+    else:
+        os.kill(terminal.pid, signal.SIGTERM)
+        wait_until(lambda: b"Stopping" in terminal.read())
+        pipe.close()
+    assert terminal.wait() == (130 if keys else 143)
+    assert terminal.has_echo
+
+
+def test_ctrl_z_leaves_the_terminal_to_the_shell_and_fg_takes_it_back(waiting):
+    terminal, pipe = waiting
+    terminal.type(b"\x1a")
+    wait_until(lambda: terminal.is_stopped)
+    terminal.read()
+    assert terminal.has_echo
+    assert terminal.screen.rindex(b"\x1b[?25h") > terminal.screen.rindex(b"\x1b[?25l")
+    shown = len(terminal.screen)
+    os.kill(terminal.pid, signal.SIGCONT)
+    wait_until(lambda: b"in flight" in terminal.read()[shown:])
+    assert not terminal.has_echo
+    pipe.write(b"[1]")
+    pipe.close()
+    assert terminal.wait() == 0
+    assert terminal.has_echo
+
+
+def test_what_the_user_types_as_input_is_echoed(files):
+    with Terminal(files({}), "run", "-") as terminal:
+        terminal.type(b"[1, 2]\n\x04\x04")
+        assert terminal.wait() == 0
+    assert b"[1, 2]" in terminal.screen
+    assert b"\x1b[?25l" not in terminal.screen
+
+
+def rows_of(screen):
+    """Return the lines of a summary."""
+    return screen.decode().replace("\r", "").splitlines()
+
+
+def test_the_summary_fits_into_80_columns_and_breaks_no_path(files):
+    folder = files({LONG: '{"id": NaN, "x": 1}', "b.json": "1"})
+    with Terminal(folder, "run", ".", "--no-progress", "--color", "never") as terminal:
+        assert terminal.wait() == 1
+    lines = rows_of(terminal.screen)
+    place = f"  {LONG}:1:8:"
+    assert place in lines
+    assert lines[lines.index(place) + 1].startswith("    expected a value, found 'NaN'")
+    assert all(len(line) <= 80 for line in lines if line != place)
+    stripped = " ".join(line.strip() for line in lines)
+    assert "write null or a string) (byte 7)" in stripped
+
+
+def test_an_error_fits_into_40_columns(files):
+    with Terminal(files({"a.json": "1"}), "run", ".", "--to", "a.xlsx", columns=40) as terminal:
+        assert terminal.wait() == 2
+    lines = rows_of(terminal.screen)
+    assert all(len(line) <= 40 for line in lines)
+    assert "for a spreadsheet write a.csv" in " ".join(line.strip() for line in lines)
+
+
+def test_the_rows_that_a_narrower_terminal_wraps_are_erased(waiting):
+    """The two lines of 80 columns have four rows of 40: the two more are erased."""
+    terminal, _ = waiting
+    shown = len(terminal.read())
+    terminal.resize(40)
+    up = b"\x1b[1A\x1b[2K"
+    wait_until(lambda: terminal.read()[shown:].count(b"\r\x1b[2K" + up * 2) >= 1)
