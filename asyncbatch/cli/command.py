@@ -200,6 +200,8 @@ class ReportingCommand(SectionedCommand):
             found, _, _ = self.make_parser(ctx).parse_args(words)
         except TyperException:  # an option without its value
             return {}
+        for name in ("config", "profile", "no_config"):  # they may give these values
+            ctx.params.setdefault(name, found.get(name))
         values = {}
         for one in self.get_params(ctx):
             if one.name in _TELLING:

@@ -49,6 +49,7 @@ class FileDefaults(dict[str, Any]):
         if flag.old is not None and (value := self._old_variable(flag)) is not None:
             return value
         if self._arguments is None:
+            self._arguments = {}  # a file with mistakes is read once
             self._arguments = self._read()
         return self._arguments.get(name, default)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -124,7 +125,10 @@ class Output:
 
     def _make_progress(self) -> ProgressDisplay:
         # Result lines on the same screen would break a display that redraws itself.
-        streams_here = self.streams_results and os.isatty(stdout().fileno())
+        # The reader of a pipe may write to this screen, too.
+        mode = os.fstat(stdout().fileno()).st_mode
+        shares_screen = os.isatty(stdout().fileno()) or stat.S_ISFIFO(mode)
+        streams_here = self.streams_results and shares_screen
         if is_terminal(sys.stderr.fileno()) and not streams_here and not self._user_types:
             from asyncbatch.cli.rich import LiveProgress
 
@@ -163,7 +167,7 @@ class Output:
 
     def log_overdue(self, grace: float) -> None:
         """Write that the work was not done `grace` seconds after a stop signal."""
-        self.log(f"Stopped after {grace:g} s, before the work in flight was done")
+        self.log(f"Stopped after {grace:g} s, before the work in flight was done", "signal")
 
     def suspend(self) -> None:
         """Leave the terminal to others: this process is about to stop."""

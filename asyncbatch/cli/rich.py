@@ -224,7 +224,7 @@ def _print_failures(console: Console, report: Report, options: SummaryOptions) -
         console.print()
 
 
-_RESERVED_LINES = 8  # lines of the screen that are not windows: head, rules, facts, the prompt
+_RESERVED_LINES = 8  # lines of the screen that are not windows: head, facts, notes, the prompt
 _DATE_CHARACTERS = 10  # the length of YYYY-MM-DD at the beginning of a timestamp
 
 
@@ -265,28 +265,37 @@ class LiveWindows:
         stream, height = self._stream, self._free_lines()
         opened = stream.open_windows[: height // 2]
         over = list(self._closed)[-(height - len(opened)) :]
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("window")
-        for name in stream.keys.names:
-            table.add_column(printable(name))
-        for aggregate in stream.recipe.aggregates:
-            table.add_column(printable(aggregate.name), justify="right")
+        names = [*stream.keys.names, *(one.name for one in stream.recipe.aggregates)]
+        heads = [Text("window"), *(Text(printable(name)) for name in names)]
+        rows, styles = [heads], ["bold"]
         for (start, end, is_open), group in groupby(
             [*((one, False) for one in over), *((one, True) for one in opened)],
             lambda found: (found[0].start, found[0].end, found[1]),
         ):
             span = f"{_format_time(start)} - {_format_time(end)}"
-            style = "dim" if is_open else None
             for one, _ in group:
                 key = map(_format_value, stream.keys.named(one.key).values())
                 values = map(_format_value, stream.recipe.results(one.totals).values())
                 if span:
                     span += " ..." if is_open else " partial" if one.partial else ""
-                table.add_row(span, *key, *values, style=style)
+                rows.append([Text(span), *key, *values])
+                styles.append("dim" if is_open else "")
                 span = ""
+        width = self._console.width
+        shown = _count_fitting(rows, width)
+        table = Table.grid(padding=(0, len(_GAP), 0, 0))
+        for number in range(shown):
+            is_value = number > len(stream.keys.names)
+            table.add_column(justify="right" if is_value else "left", no_wrap=True)
+        for row, style in zip(rows, styles, strict=True):
+            table.add_row(*row[:shown], style=style)
         hidden = self._hidden_rows(len(opened), len(over))
-        facts = Text("  ".join(stream_facts(snapshot)), style="cyan")
-        return Group(table, *hidden, Text(""), facts)
+        if left_out := ", ".join(head.plain for head in heads[shown:]):
+            hidden.append(
+                Text(f"no room for: {left_out}", "dim", no_wrap=True, overflow="ellipsis")
+            )
+        facts, rest = _fit([Text(fact, "cyan") for fact in stream_facts(snapshot)], width)
+        return Group(table, *hidden, Text(""), facts, *([_fit(rest, width)[0]] if rest else []))
 
     def _hidden_rows(self, opened: int, closed: int) -> list[Text]:
         """Return the line about the windows for which the table has no room, if there are any."""
@@ -297,6 +306,17 @@ class LiveWindows:
         more = [f"{number:,} {word}" for word, number in counts.items() if number > 0]
         noun = "window" if len(more) == 1 and more[0].startswith("1 ") else "windows"
         return [Text(f"not shown: {', '.join(more)} {noun}", "dim")] if more else []
+
+
+def _count_fitting(rows: Sequence[Sequence[Text]], width: int) -> int:
+    """Return the number of columns that fit into the width, at least the first and second."""
+    count = used = 0
+    for cells in zip(*rows, strict=True):
+        used += max(cell.cell_len for cell in cells) + (len(_GAP) if count else 0)
+        if used > width and count > 1:
+            break
+        count += 1
+    return count
 
 
 def _format_time(micros: int) -> str:

@@ -40,6 +40,7 @@ _INFO, _WARNING, _ERROR = logging.INFO, logging.WARNING, logging.ERROR
 # How lines for people begin, and the level that the log says in its own way.
 _LEVELS = {"Error: ": _ERROR, "Not run: ": _ERROR, "Warning: ": _WARNING, "Note: ": _WARNING}
 # Lists of a report that may be long, and its failures, which have lines of their own.
+_SERIOUS = frozenset({"signal", "lost"})
 _START_BYTES = 64  # of a file, which tell whether it is a log
 _LISTS = frozenset({"failures", "failures_omitted", "slowest_files", "notes"})
 
@@ -176,7 +177,7 @@ class LogFile:
 
     def note(self, line: str, event: str = "note") -> None:
         """Log a line for people. Its level is that of its first word."""
-        level = _WARNING if event == "signal" else _INFO
+        level = _WARNING if event in _SERIOUS else _INFO
         for prefix, meant in _LEVELS.items():
             if line.startswith(prefix):
                 line, level = line.removeprefix(prefix), meant
@@ -274,6 +275,8 @@ class RunLog(RunObserver):
     def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:  # noqa: ARG002 - see above
         from asyncbatch.cli.render.json import report_object
 
+        for failure in _losses(report):
+            self._log_failure(failure, 1)
         for note in report.notes:
             log_event(_WARNING, "note", note)
         options = SummaryOptions(exit_code)
@@ -282,6 +285,13 @@ class RunLog(RunObserver):
         for name in ("run_id", "exit_code"):
             kept.pop(name, None)
         self._log.end(f"{status_line(report, options)}; {_headline(report)}", exit_code, **kept)
+
+
+def _losses(report: AnyReport) -> list[Failure]:
+    """Return the failures of outputs, which are in no part. Their file has a number below 0."""
+    if not isinstance(report, Report):
+        return []
+    return [failure for number, _, _, failure in report.kept if number > 0]
 
 
 def _headline(report: AnyReport) -> str:

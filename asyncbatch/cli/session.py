@@ -237,8 +237,12 @@ class Session:
 
     def _stop_process(self) -> None:
         """Stop this process until it is continued: Ctrl-Z. The terminal is for others then."""
+        loop = asyncio.get_running_loop()
         self._output.suspend()
-        os.kill(os.getpid(), signal.SIGSTOP)
+        loop.remove_signal_handler(signal.SIGTSTP)
+        # Not SIGSTOP: the system ignores this one if no shell is there that could continue us.
+        os.kill(os.getpid(), signal.SIGTSTP)
+        loop.add_signal_handler(signal.SIGTSTP, self._stop_process)
 
     def _on_signal(self, number: int, work: asyncio.Task[None]) -> None:
         now = asyncio.get_running_loop().time()

@@ -14,7 +14,7 @@ from contextlib import closing
 import duckdb
 import pytest
 
-from asyncbatch.core.system import install_command
+from asyncbatch.core.system import install_command, package_command
 from tests.commands import PATIENCE, CommandProcess, environment, run_command_text
 from tests.processes import wait_until
 
@@ -63,23 +63,26 @@ def test_office_documents_get_a_message_of_their_own(run, files):
 
 
 @pytest.mark.parametrize(
-    ("prefix", "command"),
+    ("prefix", "command", "package"),
     [
-        ("/usr", "pip install 'asyncbatch[http]'"),
-        ("/home/a/.venv", "pip install 'asyncbatch[http]'"),
+        ("/usr", "pip install 'asyncbatch[http]'", "pip install boto3"),
+        ("/home/a/.venv", "pip install 'asyncbatch[http]'", "pip install boto3"),
         (
             "/home/a/.local/share/pipx/venvs/asyncbatch",
             "pipx install --force 'asyncbatch[http]'",
+            "pipx inject asyncbatch boto3",
         ),
         (
             "/home/a/.local/share/uv/tools/asyncbatch",
             "uv tool install --force 'asyncbatch[http]'",
+            "uv tool install --with boto3 asyncbatch",
         ),
     ],
 )
-def test_extras_are_installed_as_the_tool_was(monkeypatch, prefix, command):
+def test_extras_are_installed_as_the_tool_was(monkeypatch, prefix, command, package):
     monkeypatch.setattr(sys, "prefix", prefix)
     assert install_command("http") == command
+    assert package_command("boto3") == package
 
 
 def test_the_other_name_of_workers(run, files):

@@ -154,6 +154,16 @@ def test_a_mistake_is_reported_where_a_variable_or_a_file_says(files, command):
     assert "'x' is not a whole number" in (folder / "log").read_text()
 
 
+def test_a_mistake_in_a_configuration_file_is_told_once(files, command):
+    folder = files(GOOD | {"asyncbatch.toml": "run.workers = 'x'", "o.toml": 'run.report = ["o"]'})
+    finished = command("run", "in", "--report", "r.json")
+    assert finished.returncode == 2
+    assert finished.stderr.count("Error:") == 1
+    assert "run.workers" in json.loads((folder / "r.json").read_text())["error"]
+    assert command("run", "in", "--no-such", "--config", "o.toml").returncode == 2
+    assert (folder / "o").exists()
+
+
 def test_a_held_lock_ends_the_log(files, command):
     folder = files(GOOD)
     with (folder / "l.lock").open("w") as held:

@@ -19,20 +19,41 @@ from tests.processes import wait_until
 LONG = "a-long-folder-name/that-goes-on/and-on/2024-01-01/with-a-long-name-of-a-file-0001.json"
 
 
-class Terminal:
-    """A command on a pseudo-terminal of its own, which it controls, as under a shell."""
+def become_shell(folder, arguments, told):
+    """Run the command in the foreground, as a shell does, and end with its status.
 
-    def __init__(self, folder, *arguments, columns=80, **env):
+    Without a shell that could continue it, the system stops no process at Ctrl-Z.
+    """
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    pid = os.fork()
+    os.setpgid(pid, pid)
+    os.tcsetpgrp(0, pid or os.getpid())
+    if not pid:
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+        os.chdir(folder)
+        os.execve(COMMAND[0], [*COMMAND, *arguments], environment())
+    os.write(told, b"%d" % pid)
+    _, ended = os.waitpid(pid, 0)
+    os._exit(os.waitstatus_to_exitcode(ended))
+
+
+class Terminal:
+    """A command under a shell on a pseudo-terminal of its own."""
+
+    def __init__(self, folder, *arguments, columns=80):
         self.screen = b""
-        self.pid, self._terminal = pty.fork()
-        if not self.pid:
+        told, tell = os.pipe()
+        self._shell, self._terminal = pty.fork()
+        if not self._shell:
             try:
-                os.chdir(folder)
-                os.execve(COMMAND[0], [*COMMAND, *arguments], environment(**env))
+                become_shell(folder, arguments, tell)
             finally:
                 os._exit(127)
         os.set_blocking(self._terminal, False)
         self.resize(columns)
+        self.pid = int(os.read(told, 100))
+        os.close(told)
+        os.close(tell)
 
     def resize(self, columns):
         size = struct.pack("HHHH", 24, columns, 0, 0)
@@ -58,12 +79,12 @@ class Terminal:
 
     def wait(self):
         """Wait for the end; return the exit status."""
-        ended = []
+        ended: list[int] = []
 
         def has_ended():
             self.read()  # a full terminal would hold it up
-            ended[:] = os.waitpid(self.pid, os.WNOHANG)
-            return ended[0] == self.pid
+            ended[:] = os.waitpid(self._shell, os.WNOHANG)
+            return ended[0] == self._shell
 
         wait_until(has_ended)
         self.read()
@@ -76,7 +97,7 @@ class Terminal:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+            os.waitpid(self._shell, 0)
         os.close(self._terminal)
 
 
