@@ -213,6 +213,7 @@ def test_retries_of_requests_are_logged(files, command):
         api.misbehave(status(503), times=2)
         url = f"{api.url('/page')}?token={SECRET}"
         source = f'type = "http"\nurls = ["{url}"]\nrecords = "/items"\nretry_delay = 0.01'
+        source += '\npagination = { type = "page", total = "/total" }'
         files({"p.toml": f'name = "p"\n[[source]]\n{source}\n[sink]\nto = "out.jsonl"\n'})
         finished = command("etl", "p.toml", "--log-format", "json")
     found = [one for one in lines(finished.stderr) if one["event"] == "retry"]
