@@ -172,7 +172,15 @@ def _run(
         names = [source.name for source in job.sources]
         shown: Output = PreviewOutput(_destination(pipeline), names, job.limit or 0, output)
     else:
-        shown = Output(output, stdout_is_taken=to_stdout, reads_stdin=job.reads_stdin)
+        from asyncbatch.cli.prints import capture_prints
+
+        work = job.record_work
+        shown = Output(
+            output,
+            stdout_is_taken=to_stdout,
+            reads_stdin=job.reads_stdin,
+            prints=capture_prints(output, work.transforms if work else ()),
+        )
     notes = []
     if job.limit is not None and job.target is not None and not sources.dry_run:
         notes = limit_notes(job.target)

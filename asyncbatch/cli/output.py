@@ -36,6 +36,7 @@ from asyncbatch.core.units import format_count, format_elapsed, format_location,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from asyncbatch.cli.prints import Prints
     from asyncbatch.cli.render import Renderer
     from asyncbatch.config.options.control import OutputFlags, OutputFormat
     from asyncbatch.core.report import AnyReport
@@ -83,7 +84,7 @@ class Output:
     Owned by the Session, which calls `part` for each part and `finish` once. With `quiet`, only
     failures are printed, on stderr; a machine format on stdout stays, because the user asked for
     it. If records go to stdout (`stdout_is_taken`), the summary goes to stderr. `reads_stdin`: the
-    input is standard input.
+    input is standard input. `prints` of user functions are shown above the progress.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Output:
         *,
         stdout_is_taken: bool = False,
         reads_stdin: bool = False,
+        prints: Prints | None = None,
     ) -> None:
         set_color(options.color)
         self.form = form = options.output
@@ -107,6 +109,9 @@ class Output:
         self._user_types = reads_stdin and sys.stdin.isatty()
         shows_progress = options.progress and not self.quiet and not stderr_is_log()
         self._progress = self._make_progress() if shows_progress else None
+        self._prints = prints
+        if prints is not None and self._progress is not None:
+            prints.show = self._progress.log
 
     @property
     def failure_limit(self) -> float:
@@ -179,6 +184,9 @@ class Output:
         if self._progress:
             self._progress.close()
             self._progress = None
+        if self._prints:
+            self._prints.close()
+            self._prints = None
 
     async def finish(
         self, report: AnyReport, budget: FailureBudget | None, command: str, exit_code: int

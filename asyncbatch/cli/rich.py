@@ -225,6 +225,7 @@ def _print_failures(console: Console, report: Report, options: SummaryOptions) -
 
 
 _RESERVED_LINES = 8  # lines of the screen that are not windows: head, facts, notes, the prompt
+_NARROW_WIDTH = 60  # of a screen that has no room for the ends of windows
 _DATE_CHARACTERS = 10  # the length of YYYY-MM-DD at the beginning of a timestamp
 
 
@@ -272,7 +273,9 @@ class LiveWindows:
             [*((one, False) for one in over), *((one, True) for one in opened)],
             lambda found: (found[0].start, found[0].end, found[1]),
         ):
-            span = f"{_format_time(start)} - {_format_time(end)}"
+            span = _format_time(start)
+            if self._console.width >= _NARROW_WIDTH:
+                span += f" - {_format_time(end)}"
             for one, _ in group:
                 key = map(_format_value, stream.keys.named(one.key).values())
                 values = map(_format_value, stream.recipe.results(one.totals).values())

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncbatch.cli.output import Output
+    from asyncbatch.cli.prints import Prints
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.settings import FileWorkSettings, LedgerSettings
     from asyncbatch.workers.engine import Work
@@ -170,6 +171,7 @@ def run_files(
         launch = Launch(job)
         launch.prepare()
         report_files = open_reports(output.report, files.stores)
+        prints = _capture_prints(output, settings) if call.call else None
         launch.start()
     except (UsageError, OSError) as error:
         raise typer.BadParameter(error_reason(error)) from None
@@ -188,13 +190,21 @@ def run_files(
     )
     observers = make_observers(monitor, job.budget, identity, has_ledger=job.ledger is not None)
     make_output, work = (Output, None) if not dry_run else _plan_types()
-    shown = make_output(output, stdout_is_taken=target.to == "-", reads_stdin=job.reads_stdin)
+    shown = make_output(
+        output, stdout_is_taken=target.to == "-", reads_stdin=job.reads_stdin, prints=prints
+    )
     _warn_about_unit(schema.schema, settings, named, shown)
     code = run_job(
         job, shown, command="run", report_files=report_files, grace=stop.grace, launch=launch,
         work=work, observers=() if dry_run else observers,
     )  # fmt: skip
     raise typer.Exit(code)
+
+
+def _capture_prints(output: RunOutputFlags, settings: "Any") -> "Prints | None":
+    from asyncbatch.cli.prints import capture_prints
+
+    return capture_prints(output, settings.transforms)
 
 
 def _listed(values: "Sequence[str] | None") -> "list[str] | None":

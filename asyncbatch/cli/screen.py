@@ -6,6 +6,7 @@ import atexit
 import os
 import termios
 from contextlib import suppress
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from rich.control import Control
@@ -37,35 +38,39 @@ class Screen:
         self._is_silent = False  # whether we have turned the echo off
         self._shown: list[int] = []  # the widths of the drawn lines
         self._width = console.width
+        self._lock = Lock()  # the prints of workers come from a thread
 
     def show(self, lines: RenderableType) -> None:
         """Draw lines in place of those before."""
         if not self._is_in_foreground():
             return
         self._set_echo(is_on=False)
-        if self._live is None:
-            self._live = Live(
-                console=self._console, auto_refresh=False, transient=not self._is_kept
-            )
-            self._live.start()
-        self._adapt_to_width()
-        self._live.update(lines, refresh=True)
-        drawn = self._console.render_lines(lines, pad=False)
-        self._shown = [Segment.get_line_length(line) for line in drawn]
+        with self._lock:
+            if self._live is None:
+                self._live = Live(
+                    console=self._console, auto_refresh=False, transient=not self._is_kept
+                )
+                self._live.start()
+            self._adapt_to_width()
+            self._live.update(lines, refresh=True)
+            drawn = self._console.render_lines(lines, pad=False)
+            self._shown = [Segment.get_line_length(line) for line in drawn]
 
     def log(self, line: str, style: str = "") -> None:
-        """Write a line above the drawn ones."""
-        self._adapt_to_width()
+        """Write a line above the drawn ones. Safe for several threads."""
         folded = fold_text(printable_lines(line), self._console.width)
-        self._console.print(Text(folded, style), soft_wrap=True)
+        with self._lock:
+            self._adapt_to_width()
+            self._console.print(Text(folded, style), soft_wrap=True)
 
     def suspend(self) -> None:
         """Leave the terminal to others. The next `show` begins anew."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        with self._lock:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
+            self._shown = []
         self._set_echo(is_on=True)
-        self._shown = []
 
     close = suspend
 

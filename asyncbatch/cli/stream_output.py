@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.cli.output import ProgressDisplay
+    from asyncbatch.cli.prints import Prints
     from asyncbatch.cli.rich import LiveWindows
     from asyncbatch.config.options.streams import StreamOutputFlags
     from asyncbatch.core.records import Failure, FileResult
@@ -69,13 +70,14 @@ class StreamOutput(Output):
         to: str | None,
         *,
         reads_stdin: bool = False,
+        prints: Prints | None = None,
     ) -> None:
         self._stream = stream
         self._has_target = to is not None and to != STDOUT
         self._may_draw = to != STDOUT
         self._live: LiveWindows | None = None
         self._logged_losses = len(stream.tally.losses)  # earlier runs logged these
-        super().__init__(options, stdout_is_taken=True, reads_stdin=reads_stdin)
+        super().__init__(options, stdout_is_taken=True, reads_stdin=reads_stdin, prints=prints)
 
     def _make_progress(self) -> ProgressDisplay:
         may_draw = self.form == "text" and self._may_draw and not self._user_types

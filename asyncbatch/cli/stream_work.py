@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from asyncbatch.cli.prints import capture_prints
 from asyncbatch.cli.stream_output import StreamOutput, StreamPart
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.cli.values import failure_budget
@@ -83,6 +84,7 @@ class StreamWork:
         self.budget = failure_budget(failures.max_failures)
         self.report = StreamReport()
         self._sources, self._options, self._to = sources, output, delivery.to
+        self._transforms = settings.transforms
         if reports_settings:
             from asyncbatch.cli.job_settings import stream_settings
 
@@ -113,7 +115,13 @@ class StreamWork:
         for line in () if self._options.quiet else self._notes(is_resumed=is_resumed):
             to_stderr(line)
         reads_stdin = any(source.name == STDIN for source in self._sources)
-        self.output = StreamOutput(self._options, self._stream, self._to, reads_stdin=reads_stdin)
+        self.output = StreamOutput(
+            self._options,
+            self._stream,
+            self._to,
+            reads_stdin=reads_stdin,
+            prints=capture_prints(self._options, self._transforms),
+        )
 
     def _notes(self, *, is_resumed: bool) -> Iterator[str]:
         if is_resumed:

@@ -119,5 +119,5 @@ def write_stderr(text: str) -> None:
 
     On a terminal, lines that do not fit are folded.
     """
-    sys.stderr.write(fold_text(printable_lines(text), columns_of(_STDERR)) + "\n")
+    sys.stderr.write(fold_text(printable_lines(text), columns_of(sys.stderr.fileno())) + "\n")
     sys.stderr.flush()

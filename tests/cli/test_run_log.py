@@ -39,6 +39,12 @@ TEXT_LINE = re.compile(
 )
 
 
+def events_of_text(text):
+    """Return the names of the events of a text log, each line of which has the form."""
+    found = [TEXT_LINE.fullmatch(line) for line in text.splitlines()]
+    return [match[3] if match else None for match in found]
+
+
 @pytest.fixture
 def command(tmp_path):
     """Run a command in the folder of the test."""
@@ -85,14 +91,11 @@ def test_the_text_has_a_line_for_each_failed_file(files, command):
     folder = files({"in/1.json": "[1,", "in/2\nx.json": "", "in/3.json": "[1]"})
     for _ in range(2):
         assert command("run", "in", "--log-file", "log").returncode == 1
-    found = [TEXT_LINE.fullmatch(line) for line in (folder / "log").read_text().splitlines()]
-    assert all(found)
-    one_run = ["start", "settings", "failed", "failed", "end"]
-    assert [match[3] for match in found] == one_run * 2
-    runs = [match[2] for match in found]
+    text = (folder / "log").read_text()
+    assert events_of_text(text) == ["start", "settings", "failed", "failed", "end"] * 2
+    runs = [line.split()[2] for line in text.splitlines()]
     assert len(set(runs[:5])) == len(set(runs[5:])) == 1
     assert runs[0] != runs[5]
-    text = (folder / "log").read_text()
     assert "invalid_json: in/1.json:1:4: " in text
     assert r"empty: in/2\nx.json: " in text
 
@@ -265,8 +268,7 @@ def test_a_log_goes_on_after_its_rotation(waiting, way):
     pipe.write(b"[1,")
     pipe.close()
     process.communicate(timeout=PATIENCE)
-    found = log.read_text()  # without a hole of zeros
-    assert [TEXT_LINE.fullmatch(line)[3] for line in found.splitlines()] == ["failed", "end"]
+    assert events_of_text(log.read_text()) == ["failed", "end"]  # without a hole of zeros
 
 
 def test_a_signal_is_logged(waiting):
@@ -277,8 +279,7 @@ def test_a_signal_is_logged(waiting):
     pipe.close()
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
-    found = [TEXT_LINE.fullmatch(line)[3] for line in log.read_text().splitlines()]
-    assert found == ["start", "settings", "signal", "end"]
+    assert events_of_text(log.read_text()) == ["start", "settings", "signal", "end"]
     assert "Interrupted (exit status 143)" in log.read_text().splitlines()[-1]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import signal
 import struct
 import termios
@@ -167,6 +168,17 @@ def test_what_the_user_types_as_input_is_echoed(files):
         assert terminal.wait() == 0
     assert b"[1, 2]" in terminal.screen
     assert b"\x1b[?25l" not in terminal.screen
+
+
+def test_the_prints_of_a_call_are_lines_above_the_display(files):
+    """They come from a worker, and follow a line end or an erased row."""
+    call = "import time\n\ndef f(record):\n    time.sleep(0.1)\n    print('seen', record)\n"
+    folder = files({"f.py": call, "a.jsonl": "".join(f"{n}\n" for n in range(8))})
+    with Terminal(folder, "run", "a.jsonl", "--call", "f.py:f", "-w", "1") as terminal:
+        assert terminal.wait() == 0
+    assert b"0 of 1 file" in terminal.screen
+    assert terminal.screen.count(b"seen ") == 8
+    assert not re.search(rb"[^\nK]seen \d", terminal.screen)
 
 
 def rows_of(screen):
