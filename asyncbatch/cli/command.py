@@ -229,10 +229,10 @@ class ReportingCommand(SectionedCommand):
         if path is None and form is None:
             yield
             return
-        from asyncbatch.cli.run_log import LogFile
+        from asyncbatch.cli.run_log import MachineLog
         from asyncbatch.errors import UsageError
 
-        log = LogFile(path, form or "text")
+        log = MachineLog(path, form or "text")
         try:
             log.open(self.name or "")
         except UsageError as error:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from asyncbatch.cli.observers import RunObserver
     from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.cli.run_observer import RunObserver
     from asyncbatch.config.job import Job
     from asyncbatch.config.pipeline_file.files import PipelineFile
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asyncbatch.cli.run_observer import RunObserver
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.core.paths import is_object_url, redact_url
 from asyncbatch.core.records import STDIN, display_path
@@ -22,22 +23,6 @@ if TYPE_CHECKING:
 
 _MAX_NAMED_INPUTS = 3  # in the name of a job
 _MAX_ERROR_CHARACTERS = 500
-
-
-class RunObserver:
-    """An observer of one run. It never changes the exit code, and its methods must not block."""
-
-    def begin(self) -> None:
-        """Learn that the run begins."""
-
-    def part(self, found: Any) -> None:
-        """Learn of the outcome of some inputs."""
-
-    def snapshot(self, snapshot: Any) -> None:
-        """Learn of the progress, several times a second."""
-
-    def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:
-        """Learn how the run ended, within `wait_s` seconds: then the process ends."""
 
 
 class RunIdentity(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch._version import __version__
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.observers import RunObserver
+from asyncbatch.cli.run_observer import RunObserver
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.cli.text import SummaryOptions, headline, report_rows, status_line
 from asyncbatch.core.report import Report

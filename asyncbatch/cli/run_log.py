@@ -17,8 +17,9 @@ from typer.exceptions import TyperException
 
 from asyncbatch._version import __version__
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.observers import RunObserver
 from asyncbatch.cli.progress_lines import PlainProgress, stream_line
+from asyncbatch.cli.run_observer import RunObserver
+from asyncbatch.cli.terminal import write_stderr
 from asyncbatch.cli.text import SummaryOptions, headline, status_line
 from asyncbatch.cli.usage import usage_message
 from asyncbatch.core.log import LOGGER, log_event
@@ -82,7 +83,13 @@ def _time(record: logging.LogRecord) -> str:
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-def open_log() -> LogFile | None:
+def observe_run(report: AnyReport, command: str) -> list[RunObserver]:
+    """Return the observer that logs a run, if this process has a log."""
+    log = open_log()
+    return [] if log is None else [RunLog(log, report, command)]
+
+
+def open_log() -> MachineLog | None:
     """Return the log of this process, or None if it has none."""
     handlers = (one for one in LOGGER.handlers if isinstance(one, _FileHandler | _StderrHandler))
     return next((one.log for one in handlers), None)
@@ -94,7 +101,7 @@ class _FileHandler(WatchedFileHandler):
     A line that cannot be written is lost, with one note on stderr: the run goes on.
     """
 
-    log: LogFile
+    log: MachineLog
     has_failed = False
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -109,19 +116,19 @@ class _FileHandler(WatchedFileHandler):
             error = sys.exc_info()[1]
             reason = getattr(error, "strerror", None) or error
             name = printable(display_path(self.baseFilename))
-            sys.stderr.write(f"Note: the log {name} cannot be written: {reason}\n")
+            write_stderr(f"Note: the log {name} cannot be written: {reason}")
 
 
 class _StderrHandler(logging.StreamHandler[Any]):
     """Writes to stderr. A closed stderr does not end the run."""
 
-    log: LogFile
+    log: MachineLog
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - of `logging`
         """Do nothing: there is no other place to tell it."""
 
 
-class LogFile:
+class MachineLog:
     """The log of this process from `open` on, in a file or else on stderr.
 
     As a context it logs the end of a command, if no run did so.
@@ -219,7 +226,7 @@ def _check_file(path: str) -> None:
 class RunLog(RunObserver):
     """Logs one run or stream: settings, failures, progress, the figures of the end."""
 
-    def __init__(self, log: LogFile, report: AnyReport, command: str) -> None:
+    def __init__(self, log: MachineLog, report: AnyReport, command: str) -> None:
         self._log, self._report, self._command = log, report, command
         line = None if isinstance(report, Report) else stream_line
         self._progress = PlainProgress(self._log_progress, line)

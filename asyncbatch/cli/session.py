@@ -26,9 +26,9 @@ from asyncbatch.workers.wire import STOP_SIGNALS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from asyncbatch.cli.observers import RunObserver
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.cli.run_observer import RunObserver
     from asyncbatch.config.job import Job
     from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
@@ -93,10 +93,10 @@ class Session:
         self._signalled_at = 0.0  # seconds of the loop's clock
         work.report.run_id = process_run_id()
         self._observers = list(observers)
-        if (log := find_log()) is not None:
-            from asyncbatch.cli.run_log import RunLog
+        if find_log() is not None:
+            from asyncbatch.cli.run_log import observe_run
 
-            self._observers.append(RunLog(log, work.report, command))
+            self._observers += observe_run(work.report, command)
         self._has_snapshot = False  # whether the report has the counts of the end
 
     def carry_out(self) -> int:

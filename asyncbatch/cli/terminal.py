@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import Protocol, TextIO
 
 from asyncbatch.cli.folding import fold_text
 from asyncbatch.core.units import printable_lines
 
-if TYPE_CHECKING:
-    from asyncbatch.cli.run_log import LogFile
+
+class MachineLines(Protocol):
+    """The log for machines, as this module uses it."""
+
+    @property
+    def is_on_stderr(self) -> bool:
+        """Whether all lines on stderr are lines of the log."""
+        ...
+
+    def note(self, line: str, event: str = "note") -> None:
+        """Log a line for people."""
+        ...
+
 
 _STDOUT, _STDERR = 1, 2
 
@@ -91,11 +102,11 @@ def wants_style(descriptor: int) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or is_terminal(descriptor)
 
 
-def find_log() -> LogFile | None:
+def find_log() -> MachineLines | None:
     """Return the log for machines, if this process has one."""
     # Not imported: most runs have no log, and `logging` takes longer to load than a short run.
     module = sys.modules.get("asyncbatch.cli.run_log")
-    log: LogFile | None = None if module is None else module.open_log()
+    log: MachineLines | None = None if module is None else module.open_log()
     return log
 
 
@@ -119,5 +130,9 @@ def write_stderr(text: str) -> None:
 
     On a terminal, lines that do not fit are folded.
     """
-    sys.stderr.write(fold_text(printable_lines(text), columns_of(sys.stderr.fileno())) + "\n")
+    try:
+        width = columns_of(sys.stderr.fileno())
+    except OSError:  # a program has put a stream without a file there
+        width = None
+    sys.stderr.write(fold_text(printable_lines(text), width) + "\n")
     sys.stderr.flush()

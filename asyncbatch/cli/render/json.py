@@ -305,7 +305,9 @@ def _merged(reports: Sequence[AnyFields]) -> dict[str, Any]:
     """Return the fields that all merged reports have."""
     start = min(report.start for report in reports)
     notes = (note for report in reports for note in report.notes or ())
+    ids = [report.run_id for report in reports if report.run_id is not UNSET]
     return {
+        "run_id": ids[0] if len(reports) == len(ids) == 1 else None,
         "started_at": start,
         "elapsed_s": (max(report.end for report in reports) - start).total_seconds(),
         "error": "; ".join(report.error for report in reports if report.error) or None,
