@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +15,22 @@ from typer.exceptions import TyperException
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.defaults import FileDefaults
-from asyncbatch.cli.terminal import stdout, to_stderr
-from asyncbatch.cli.usage import refuse_second_file, suggested_names
+from asyncbatch.cli.terminal import stderr_is_log, stdout, to_stderr, write_stderr
+from asyncbatch.cli.usage import (
+    NotBegunError,
+    refuse_second_file,
+    suggested_names,
+    usage_message,
+)
 from asyncbatch.config.config_search import COMMANDS
 from asyncbatch.core.units import printable, printable_lines
 from asyncbatch.errors import UsageError, error_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from asyncbatch.cli.observers import RunObserver
     from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.cli.run_observer import RunObserver
     from asyncbatch.config.options.control import MonitorFlags, OutputFlags
     from asyncbatch.core.settings import StoreSettings
 
@@ -76,7 +81,8 @@ class CommandGroup(TyperGroup):
             error.show(text)  # type: ignore[attr-defined]  # only its private subclasses are raised
             # Without the name of an option, the error is not about one value.
             shown = text.getvalue().replace("Error: Invalid value: ", "Error: ", 1)
-            to_stderr(shown.rstrip("\n"))
+            if not stderr_is_log():  # the end of the log has the message
+                write_stderr(shown.rstrip("\n"))
             sys.exit(error.exit_code)
         sys.exit(code)
 
@@ -98,7 +104,23 @@ class SectionedCommand(TyperCommand):
             if self.name in COMMANDS:
                 ctx.default_map = FileDefaults(ctx, args)
             parsed: list[str] = super().parse_args(ctx, args)
+        self._refuse_idle_options(ctx)
         return parsed
+
+    def _refuse_idle_options(self, ctx: Any) -> None:
+        """Raise BadParameter for an option that has no meaning without another one.
+
+        A configuration file or a variable may set it for those commands that have the other.
+        """
+        flags = getattr(self.callback, "flags", {})
+        is_file = any(word.endswith(".toml") for word in ctx.params.get("source") or ())
+        for name, flag in flags.items():
+            # With a pipeline file, the other may be there.
+            if flag.needs is None or is_file or ctx.params.get(flag.needs):
+                continue
+            origin = ctx.get_parameter_source(name)
+            if origin is not None and origin.name == "COMMANDLINE":
+                raise typer.BadParameter(f"{flag.names[0]} needs {flags[flag.needs].names[0]}")
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; first print the notes about its options."""
@@ -145,35 +167,80 @@ class SectionedCommand(TyperCommand):
                 formatter.write_dl(records)
 
 
-class NotBegunError(typer.Exit):
-    """The end of a command that cannot begin, for a reason that is printed already."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(exit_codes.USAGE)
-        self.reason = reason
+# The options that say how a command that cannot begin tells of it.
+_TELLING = frozenset({"report", "ping", "log_file", "log_format", "dry_run", "check", "quiet"})
 
 
 class ReportingCommand(SectionedCommand):
-    """A command that writes its reports, and sends its ping, also if it cannot begin.
+    """A command that writes its reports and its log, and sends its ping, also if it cannot begin.
 
-    Otherwise the metrics of the last good run would stay, and nobody would be alarmed.
+    Otherwise the metrics of the last good run would stay, and nobody would be alarmed. This holds
+    for each mistake, also for one in the arguments, as far as these options can be read.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments after giving each `--live` a value."""
-        parsed: list[str] = super().parse_args(ctx, with_live_address(args))
+        """Parse the arguments, after giving each `--live` a value; report a mistake in them."""
+        words = with_live_address(args)
+        try:
+            # The parser takes them from the list.
+            parsed: list[str] = super().parse_args(ctx, list(words))
+        except (TyperException, NotBegunError):
+            given = self._readable_options(ctx, words)
+            with self._reported(given), self._logged(given):
+                raise
         return parsed
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; report an exit status 2."""
-        try:
+        with self._reported(ctx.params), self._logged(ctx.params):
             return super().invoke(ctx)
-        except typer.BadParameter as error:
-            self._report_failure(ctx.params, error.message)
+
+    def _readable_options(self, ctx: Any, words: list[str]) -> dict[str, Any]:
+        """Return the values of the options that tell of a failure, in spite of a mistake."""
+        ctx.ignore_unknown_options = ctx.allow_extra_args = True
+        try:
+            found, _, _ = self.make_parser(ctx).parse_args(words)
+        except TyperException:  # an option without its value
+            return {}
+        for name in ("config", "profile", "no_config"):  # they may give these values
+            ctx.params.setdefault(name, found.get(name))
+        values = {}
+        for one in self.get_params(ctx):
+            if one.name in _TELLING:
+                with suppress(TyperException, typer.Exit):
+                    value, _ = one.consume_value(ctx, found)
+                    values[one.name] = one.type_cast_value(ctx, value)
+        return values
+
+    @contextmanager
+    def _reported(self, given: Mapping[str, Any]) -> Iterator[None]:
+        """Report a mistake in the use of the command, with the options that it got."""
+        try:
+            yield
+        except TyperException as error:
+            self._report_failure(given, usage_message(error))
             raise
         except NotBegunError as error:
-            self._report_failure(ctx.params, error.reason)
+            self._report_failure(given, error.reason)
             raise
+
+    @contextmanager
+    def _logged(self, given: Mapping[str, Any]) -> Iterator[None]:
+        """Open the log, if the options ask for one. Raises BadParameter."""
+        path, form = given.get("log_file"), given.get("log_format")
+        if path is None and form is None:
+            yield
+            return
+        from asyncbatch.cli.run_log import MachineLog
+        from asyncbatch.errors import UsageError
+
+        log = MachineLog(path, form or "text")
+        try:
+            log.open(self.name or "")
+        except UsageError as error:
+            raise typer.BadParameter(str(error)) from None
+        with log:
+            yield
 
     def _report_failure(self, given: Mapping[str, Any], error: str) -> None:
         if given.get("dry_run") or given.get("check"):

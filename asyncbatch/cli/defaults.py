@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from asyncbatch.cli import exit_codes
 from asyncbatch.cli.terminal import to_stderr
+from asyncbatch.cli.usage import NotBegunError
 from asyncbatch.config.config_search import FILE_NAME, find_config
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class FileDefaults(dict[str, Any]):
         if flag.old is not None and (value := self._old_variable(flag)) is not None:
             return value
         if self._arguments is None:
+            self._arguments = {}  # a file with mistakes is read once
             self._arguments = self._read()
         return self._arguments.get(name, default)
 
@@ -85,6 +86,11 @@ def open_config(
     Raises BadParameter; Exit for mistakes in the file.
     """
     if no_config:
+        for option, value in (("--config", config), ("--profile", profile)):
+            if value:
+                raise typer.BadParameter(
+                    f"{option} and --no-config contradict each other: give only one of them"
+                )
         return None, None
     named = config or os.environ.get(FILE_VARIABLE)
     profile = profile or os.environ.get(PROFILE_VARIABLE) or None
@@ -101,7 +107,7 @@ def open_config(
         return read_config(path, is_found=not named), profile
     except PipelineFileError as error:
         to_stderr(f"Error: {error}")
-        raise typer.Exit(exit_codes.USAGE) from None
+        raise NotBegunError(str(error)) from None
 
 
 def command_settings(
@@ -116,7 +122,7 @@ def command_settings(
         return file.settings(command, option_table(command, flags), profile, trusted, outputs)
     except PipelineFileError as error:
         to_stderr(f"Error: {error}")
-        raise typer.Exit(exit_codes.USAGE) from None
+        raise NotBegunError(str(error)) from None
 
 
 def option_table(command: str, flags: Mapping[str, Flag]) -> type[Options]:

@@ -5,13 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec.structs import asdict
 
-from asyncbatch.cli.command import (
-    NotBegunError,
-    open_live_page,
-    open_reports,
-    print_note,
-    refuse_results,
-)
+from asyncbatch.cli.command import open_live_page, open_reports, print_note, refuse_results
+from asyncbatch.cli.usage import NotBegunError
 from asyncbatch.cli.values import dask_settings, failure_budget, replacing_flags
 from asyncbatch.config.options.control import (
     ClusterFlags,
@@ -35,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from asyncbatch.cli.observers import RunObserver
     from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.cli.run_observer import RunObserver
     from asyncbatch.config.job import Job
     from asyncbatch.config.pipeline_file.files import PipelineFile
 
@@ -96,8 +91,6 @@ def run_etl(
         return
     if sources.dry_run:
         refuse_results(output)
-    if lock.lock_wait is not None and lock.lock is None:
-        raise typer.BadParameter("--lock-wait needs --lock")
     if sources.resume and sources.full_refresh:
         raise typer.BadParameter(
             "--resume skips inputs that are done, --full-refresh reads all again: choose one"
@@ -145,6 +138,7 @@ def run_etl(
             sources,
             processes,
             reports=output.report,
+            log_file=monitor.log_file,
             tracebacks=output.verbose,
             timeout=failures.timeout,
             budget=budget,
@@ -195,7 +189,15 @@ def _run(
         names = [source.name for source in job.sources]
         shown: Output = PreviewOutput(_destination(pipeline), names, job.limit or 0, output)
     else:
-        shown = Output(output, stdout_is_taken=to_stdout)
+        from asyncbatch.cli.prints import capture_prints
+
+        work = job.record_work
+        shown = Output(
+            output,
+            stdout_is_taken=to_stdout,
+            reads_stdin=job.reads_stdin,
+            prints=capture_prints(output, work.transforms if work else ()),
+        )
     notes = []
     if job.limit is not None and job.target is not None and not sources.dry_run:
         notes = limit_notes(job.target)

@@ -9,8 +9,8 @@ import typer
 from msgspec import Struct
 from msgspec.structs import replace
 
-from asyncbatch.cli.command import NotBegunError
 from asyncbatch.cli.terminal import separate_results, to_stderr
+from asyncbatch.cli.usage import NotBegunError
 from asyncbatch.cli.values import has_library, memory_plan, replacing_flags
 from asyncbatch.config.job import (
     DEFAULT_PATIENCE,
@@ -80,6 +80,7 @@ def etl_job(
     processes: WorkerFlags,
     *,
     reports: Sequence[str],
+    log_file: str | None,
     tracebacks: bool,
     timeout: float | None = None,
     budget: FailureBudget | None = None,
@@ -132,6 +133,7 @@ def etl_job(
         ordered=not sink.unordered,
         dead_letter=pipeline.dead_letter.to if pipeline.dead_letter and not dry_run else None,
         reports=tuple(reports),
+        log_file=log_file,
         workers=0 if dry_run else workers,
         most_workers=plan.workers if plan else None,
         budget=budget,
@@ -243,6 +245,7 @@ _ALLOWED_PARAMETERS = frozenset(
         *("duration", "max_events", "report", "quiet", "grace", "lock", "lock_wait"),
         *("signal_exit", "output", "verbose", "show_failures", "progress"),
         *("color", "config", "profile", "no_config", "ping", "history"),
+        *("log_file", "log_format"),
         *FLAG_KEYS,
     }
 )

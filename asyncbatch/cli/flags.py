@@ -39,6 +39,7 @@ class Flag(Struct, frozen=True):
     is_eager: bool = False  # known before other options are read
     hint: Any = None  # the type of the field, with its descriptions
     old: str | None = None  # the name that it had, which still works
+    needs: str | None = None  # the parameter of the flag without which it has no meaning
 
     @property
     def parameter(self) -> str:
@@ -137,6 +138,7 @@ def flags(kind: type[Options]) -> Iterator[Flag]:
             bool(flag.get("eager")),
             field.type,
             flag.get("old"),
+            flag.get("needs"),
         )
 
 

@@ -273,6 +273,8 @@ def _detail_lines(
     yield f"run {run.run}: {run.command} {printable(run.name)}"
     yield f"  started   {_when(run)}"
     yield f"  outcome   {run.status} (exit status {run.exit_code})"
+    if run.run_id:
+        yield f"  run id    {printable(run.run_id)}, as in its log and reports"
     if run.error:
         yield f"  error     {printable(run.error)}"
     yield f"  duration  {format_seconds(run.elapsed_s)}"

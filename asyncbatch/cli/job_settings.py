@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.stream.delivery import DeliverySettings
 
 _MAX_INPUTS = 20
-_AUTOMATIC = "chosen automatically"
+AUTOMATIC = "chosen automatically"
+NO_WORKERS = "threads of one process"
 
 
 def job_settings(job: Job) -> dict[str, str]:
@@ -41,7 +42,7 @@ def job_settings(job: Job) -> dict[str, str]:
     if target is not None and target.is_database:
         key = f" by {', '.join(target.key)}" if target.key else ""
         shown["table"] = f"{target.table or ''}, {target.mode}{key}"
-    shown["workers"] = _count(job.workers, "threads of one process" if job.workers == 0 else None)
+    shown["workers"] = _count(job.workers, NO_WORKERS if job.workers == 0 else None)
     if job.dask is not None:
         shown["engine"] = "dask"
     shown["files in a batch"] = _count(job.batch_size)
@@ -122,7 +123,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _count(number: int | None, words: str | None = None) -> str:
-    return words or (_AUTOMATIC if number is None else f"{number:,}")
+    return words or (AUTOMATIC if number is None else f"{number:,}")
 
 
 def _budget(budget: FailureBudget | None, *, without: str = "none") -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asyncbatch.cli.run_observer import RunObserver
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.core.paths import is_object_url, redact_url
 from asyncbatch.core.records import STDIN, display_path
@@ -14,7 +15,6 @@ from asyncbatch.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.cli.render import Outcomes
     from asyncbatch.config.job import Job
     from asyncbatch.config.options.control import MonitorFlags
     from asyncbatch.core.report import AnyReport
@@ -23,40 +23,6 @@ if TYPE_CHECKING:
 
 _MAX_NAMED_INPUTS = 3  # in the name of a job
 _MAX_ERROR_CHARACTERS = 500
-
-
-class RunObserver(Protocol):
-    """An observer of one run. It never changes the exit code."""
-
-    def begin(self) -> None:
-        """Learn that the run begins. Must not block."""
-        ...
-
-    def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:
-        """Learn how the run ended, within `wait_s` seconds: then the process ends."""
-        ...
-
-
-@runtime_checkable
-class ProgressObserver(RunObserver, Protocol):
-    """An observer that also learns of the progress. Its calls must be quick."""
-
-    def update(self, snapshot: Any, report: AnyReport) -> None:
-        """Learn of the progress, some times a second."""
-        ...
-
-    def part(self, found: Outcomes) -> None:
-        """Learn of some finished files or windows."""
-        ...
-
-    def linger(self, exit_code: int) -> None:
-        """Keep the process, if the user asked for that. Called last, except after a signal."""
-        ...
-
-
-def progress_observers(observers: Sequence[RunObserver]) -> list[ProgressObserver]:
-    """Return those observers that learn of the progress."""
-    return [one for one in observers if isinstance(one, ProgressObserver)]
 
 
 class RunIdentity(NamedTuple):
@@ -103,14 +69,14 @@ def _redacted(address: str) -> str:
     return redact_url(address) if is_object_url(address) else address
 
 
-class HistoryRecorder:
-    """Adds the run to the history when it ends. A failure to do so is a note on stderr."""
+class HistoryRecorder(RunObserver):
+    """Adds the run to the history when it ends. A failure to do so is a note on stderr.
+
+    A run that is killed leaves no line.
+    """
 
     def __init__(self, identity: RunIdentity) -> None:
         self._identity = identity
-
-    def begin(self) -> None:
-        """Do nothing: a run that is killed leaves no line."""
 
     def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:
         """Add the run. Another run that is writing is waited for `wait_s` seconds."""
@@ -138,6 +104,7 @@ def _past_run(identity: RunIdentity, report: AnyReport, exit_code: int) -> PastR
         "elapsed_s": round(report.elapsed_s, 3),  # as in reports
         "rejected": report.tally.rejected,
         "failures": report.failure_count,
+        "run_id": report.run_id,
     }
     if not isinstance(report, Report):
         return PastRun(**shared, records=report.read, written=report.tally.windows)

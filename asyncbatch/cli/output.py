@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +12,16 @@ from aiofiles.threadpool import wrap
 
 from asyncbatch.cli import text as plain
 from asyncbatch.cli.progress_lines import PlainProgress
-from asyncbatch.cli.terminal import is_terminal, set_color, stdout, to_stderr, wants_style
+from asyncbatch.cli.terminal import (
+    columns_of,
+    find_log,
+    is_terminal,
+    set_color,
+    stderr_is_log,
+    stdout,
+    wants_style,
+    write_stderr,
+)
 from asyncbatch.cli.text import SummaryOptions, budget_line
 from asyncbatch.config.options.control import RunOutputFlags
 from asyncbatch.core.records import Failure, FileResult
@@ -21,10 +31,13 @@ from asyncbatch.core.units import format_count, format_elapsed, format_location,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from asyncbatch.cli.prints import Prints
     from asyncbatch.cli.render import Renderer
     from asyncbatch.config.options.control import OutputFlags, OutputFormat
     from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
+
+_STDERR = 2
 
 
 def _make_renderer(form: OutputFormat) -> Renderer | None:  # noqa: PLR0911 - one return per format
@@ -77,6 +90,10 @@ class ProgressDisplay(Protocol):
         """Write a line without disturbing the progress."""
         ...
 
+    def suspend(self) -> None:
+        """Leave the terminal to others, until the next snapshot that may be shown."""
+        ...
+
     def close(self) -> None:
         """End the display."""
         ...
@@ -87,7 +104,8 @@ class Output:
 
     Owned by the Session, which calls `part` for each part and `finish` once. With `quiet`, only
     failures are printed, on stderr; a machine format on stdout stays, because the user asked for
-    it. If records go to stdout (`stdout_is_taken`), the summary goes to stderr.
+    it. If records go to stdout (`stdout_is_taken`), the summary goes to stderr. `reads_stdin`: the
+    input is standard input. `prints` of user functions are shown above the progress.
     """
 
     def __init__(
@@ -95,6 +113,8 @@ class Output:
         options: OutputFlags,
         *,
         stdout_is_taken: bool = False,
+        reads_stdin: bool = False,
+        prints: Prints | None = None,
     ) -> None:
         set_color(options.color)
         self.form = form = options.output
@@ -106,7 +126,13 @@ class Output:
         # Returns what the user may do after a run.
         self.next_steps: Callable[[AnyReport], Sequence[str]] = lambda _: ()
         self._stdout_is_taken = stdout_is_taken
-        self._progress = self._make_progress() if options.progress and not self.quiet else None
+        # What the user types is input: it is echoed, and would break a display.
+        self._user_types = reads_stdin and sys.stdin.isatty()
+        shows_progress = options.progress and not self.quiet and not stderr_is_log()
+        self._progress = self._make_progress() if shows_progress else None
+        self._prints = prints
+        if prints is not None and self._progress is not None:
+            prints.show = self._progress.log
 
     @property
     def failure_limit(self) -> float:
@@ -129,12 +155,15 @@ class Output:
 
     def _make_progress(self) -> ProgressDisplay:
         # Result lines on the same screen would break a display that redraws itself.
-        streams_here = self.streams_results and os.isatty(stdout().fileno())
-        if is_terminal(sys.stderr.fileno()) and not streams_here:
+        # The reader of a pipe may write to this screen, too.
+        mode = os.fstat(stdout().fileno()).st_mode
+        shares_screen = os.isatty(stdout().fileno()) or stat.S_ISFIFO(mode)
+        streams_here = self.streams_results and shares_screen
+        if is_terminal(sys.stderr.fileno()) and not streams_here and not self._user_types:
             from asyncbatch.cli.rich import LiveProgress
 
             return LiveProgress()
-        return PlainProgress(to_stderr)
+        return PlainProgress(write_stderr)
 
     async def part(self, found: Any) -> None:
         """Print the outcome of some files in the chosen format."""
@@ -142,7 +171,7 @@ class Output:
             await events_to_stdout(self._renderer.part(found))
         if self._verbose:
             for line in self._verbose_lines(found):
-                self.log(line)
+                self.log(line, "detail")
 
     def _verbose_lines(self, found: Any) -> Iterable[str]:
         return map(verbose_line, found.outcomes())
@@ -152,24 +181,37 @@ class Output:
         if self._progress:
             self._progress.show(snapshot)
 
-    def log(self, line: str) -> None:
-        """Write a line to stderr, unless `quiet` is set."""
-        if self.quiet:
-            return
+    def log(self, line: str, event: str = "note") -> None:
+        """Write a line to stderr, unless `quiet` is set; to the log, if any, as an event."""
+        if (log := find_log()) is not None:
+            log.note(line, event)
+        if not self.quiet and not stderr_is_log():
+            self._show(line)
+
+    def _show(self, line: str) -> None:
+        """Write a line to stderr, above the progress."""
         if self._progress:
             self._progress.log(line)
         else:
-            to_stderr(line)
+            write_stderr(line)
 
     def log_overdue(self, grace: float) -> None:
         """Write that the work was not done `grace` seconds after a stop signal."""
-        self.log(f"Stopped after {grace:g} s, before the work in flight was done")
+        self.log(f"Stopped after {grace:g} s, before the work in flight was done", "signal")
+
+    def suspend(self) -> None:
+        """Leave the terminal to others: this process is about to stop."""
+        if self._progress:
+            self._progress.suspend()
 
     def close(self) -> None:
         """End the progress display."""
         if self._progress:
             self._progress.close()
             self._progress = None
+        if self._prints:
+            self._prints.close()
+            self._prints = None
 
     async def finish(
         self, report: AnyReport, budget: FailureBudget | None, command: str, exit_code: int
@@ -178,22 +220,23 @@ class Output:
         self.close()
         if self.form != "text" and report.over_budget:
             self.log(budget_line(report, budget) or "")
-        if self.quiet:
+        if self.quiet and not stderr_is_log():
             for line in self._quiet_lines(report):
-                to_stderr(line)
+                write_stderr(line)
         if self._renderer is not None:
             for data in self._renderer.finish(report, command, exit_code):
                 await events_to_stdout(data)
             await self._append_step_summary(report, command, exit_code)
         elif not self.quiet:
             options = SummaryOptions(
-                exit_code, budget, self.show_failures, self.slowest, self.next_steps(report)
-            )
+                exit_code, budget, self.show_failures, self.slowest, self.next_steps(report),
+                columns_of(_STDERR if self._stdout_is_taken else stdout().fileno()),
+            )  # fmt: skip
             await self._finish_text(report, options)
 
     def _quiet_lines(self, report: AnyReport) -> Iterable[str]:
         """Return the lines that are printed in spite of `quiet`."""
-        return plain.failure_lines(report, self.show_failures)
+        return plain.failure_lines(report, self.show_failures, columns_of(_STDERR))
 
     async def _append_step_summary(self, report: AnyReport, command: str, exit_code: int) -> None:
         """Append the report to the summary page of a GitHub job, if there is one."""
@@ -205,6 +248,8 @@ class Output:
                 await stream.writelines(Markdown().finish(report, command, exit_code))
 
     async def _finish_text(self, report: AnyReport, options: SummaryOptions) -> None:
+        if self._stdout_is_taken and stderr_is_log():
+            return  # the end of the log has these figures
         stream = sys.stderr if self._stdout_is_taken else stdout()
         if isinstance(report, Report) and wants_style(stream.fileno()):
             from asyncbatch.cli.rich import summary_text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch._version import __version__
 from asyncbatch.cli import exit_codes
+from asyncbatch.cli.run_observer import RunObserver
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.cli.text import SummaryOptions, headline, report_rows, status_line
 from asyncbatch.core.report import Report
@@ -32,7 +33,7 @@ class _PingError(Exception):
         self.is_transient = is_transient
 
 
-class Ping:
+class Ping(RunObserver):
     """The pings of one run: to URL/start when it begins; to URL, or URL/fail, when it ends.
 
     Call `begin`, then `end`, or only `fail` for a run that cannot begin. The requests are sent by

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.cli import text as plain
 from asyncbatch.cli.output import Output, events_to_stdout, to_stdout
 from asyncbatch.cli.render.json import encode, run_object
-from asyncbatch.cli.terminal import stdout, wants_style
+from asyncbatch.cli.terminal import columns_of, stdout, wants_style
 from asyncbatch.cli.text import make_grid, plain_grid
 from asyncbatch.core.report import Report
 from asyncbatch.core.units import format_count, format_size, printable
@@ -80,11 +79,11 @@ class PreviewOutput(Output):
     async def _finish_text(self, report: AnyReport, options: SummaryOptions) -> None:  # noqa: ARG002 - a dry run has no summary
         assert isinstance(report, Report)
         styled = wants_style(stdout().fileno())
-        width = shutil.get_terminal_size().columns if stdout().isatty() else None
+        width = columns_of(stdout().fileno())
         lines: list[str] = []
         for number, source in enumerate(report.sources):
             lines += self._section(number, source, width, styled=styled)
-        lines += plain.failure_lines(report, self.show_failures)
+        lines += plain.failure_lines(report, self.show_failures, width)
         lines += [""] if report.kept else []
         verdict = "Interrupted; nothing" if report.interrupted else "Nothing"
         lines.append(
@@ -169,7 +168,7 @@ class PlanOutput(Output):
                 summary.event = "summary"
             await events_to_stdout(encode(summary) + b"\n")
             return
-        failures = plain.failure_lines(report, self.show_failures)
+        failures = plain.failure_lines(report, self.show_failures, columns_of(stdout().fileno()))
         files = format_count(report.tally.files, "file")
         total = (
             f"Would process {files}, {format_size(report.tally.bytes)}, "

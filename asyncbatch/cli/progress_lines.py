@@ -305,8 +305,10 @@ class PlainProgress:
         """Write a line at once."""
         self._write(line)
 
-    def close(self) -> None:
+    def suspend(self) -> None:
         """Do nothing: the lines stay on the screen."""
+
+    close = suspend
 
 
 class _RunLine:

@@ -28,7 +28,7 @@ from asyncbatch.cli.render.markdown import Markdown
 from asyncbatch.cli.render.prometheus import Metrics, read_last_success
 from asyncbatch.core.paths import is_store_url
 from asyncbatch.core.records import display_path
-from asyncbatch.core.report import Report, StreamReport
+from asyncbatch.core.report import Report, StreamReport, process_run_id
 from asyncbatch.errors import AsyncbatchError, SinkError, UsageError
 from asyncbatch.storage.atomic import AtomicFile
 
@@ -81,7 +81,7 @@ async def write_failed_reports(
 ) -> None:
     """Write reports of a run that could not begin, as far as they can be written."""
     kind = StreamReport if command == "stream" else Report
-    report = kind(error=display_path(error))
+    report = kind(error=display_path(error), run_id=process_run_id())
     for path in filter(is_replaceable, paths):
         with suppress(SinkError, UsageError, OSError):
             await ReportFile(path, command=command).finish(report, command, exit_code)

@@ -7,12 +7,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from asyncbatch.cli import text as summary
+from asyncbatch.cli.folding import fold_line
 from asyncbatch.cli.progress_lines import (
     PaceMeter,
     bytes_done,
@@ -26,15 +26,16 @@ from asyncbatch.cli.progress_lines import (
     stage_counts,
     stream_facts,
 )
+from asyncbatch.cli.screen import Screen
 from asyncbatch.cli.terminal import stdout
 from asyncbatch.core.units import (
     format_count,
+    format_location,
     format_rate,
     format_remaining,
     format_seconds,
     format_size,
     printable,
-    printable_lines,
 )
 from asyncbatch.windows.times import utc_text
 
@@ -65,8 +66,8 @@ class LiveProgress:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._meter = PaceMeter()
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._live.start()
+        self._screen = Screen(self._console, is_kept=False)
+        self.log, self.suspend = self._screen.log, self._screen.suspend
 
     def show(self, snapshot: Snapshot) -> None:
         """Redraw the display."""
@@ -76,15 +77,11 @@ class LiveProgress:
             shown = _render_stages(snapshot, snapshot.stages, pace, width)
         else:
             shown = _render_progress(snapshot, pace, width)
-        self._live.update(shown, refresh=True)
-
-    def log(self, line: str) -> None:
-        """Write a line above the display."""
-        self._console.print(Text(printable_lines(line)), soft_wrap=True)
+        self._screen.show(shown)
 
     def close(self) -> None:
         """Remove the display and restore the cursor."""
-        self._live.stop()
+        self._screen.close()
 
 
 def _render_progress(snapshot: Snapshot, pace: Pace, width: int) -> RenderableType:
@@ -179,19 +176,25 @@ def summary_text(report: Report, options: SummaryOptions) -> str:
     """Return the failures by kind and the summary, styled for the terminal of stdout."""
     console = Console(file=stdout())
     with console.capture() as capture:
-        _print_failures(console, report, options.max_failures)
+        _print_failures(console, report, options)
         style = {"success": "green", "failed": "red"}.get(report.status, "yellow")
-        console.print(Text(summary.status_line(report, options), f"bold {style}"), soft_wrap=True)
-        console.print(Text(summary.headline(report)), soft_wrap=True)
-        rows = list(summary.report_rows(report, options))
-        width = max(len(label) for label, _ in rows)
-        for label, value in rows:  # a rich table would wrap paths, which users copy
-            row = Text.assemble((f"  {label:{width}}  ", "dim"), value)
-            console.print(row, soft_wrap=True)
+        _print_line(console, summary.status_line(report, options), f"bold {style}", options.width)
+        _print_line(console, summary.headline(report), "", options.width)
+        for label, value in summary.report_rows(report, options):
+            # a rich table would wrap paths, which users copy
+            for line in summary.row_lines(label, value, options.width):
+                name = summary.LABEL_WIDTH + 2
+                row = Text.assemble((line[:name], "dim"), line[name:])
+                console.print(row, soft_wrap=True)
         for line in summary.closing_lines(report, options.budget):
             line_style = "bold red" if report.over_budget else "yellow"
-            console.print(Text(line, line_style), soft_wrap=True)
+            _print_line(console, line, line_style, options.width)
     return capture.get()
+
+
+def _print_line(console: Console, line: str, style: str, width: int | None) -> None:
+    for folded in fold_line(line, width):
+        console.print(Text(folded, style), soft_wrap=True)
 
 
 def grid_text(grid: Grid) -> str:
@@ -207,20 +210,23 @@ def grid_text(grid: Grid) -> str:
     return capture.get().rstrip("\n")
 
 
-def _print_failures(console: Console, report: Report, max_failures: float) -> None:
-    for kind, count, groups in summary.failures_by_kind(report, max_failures):
+def _print_failures(console: Console, report: Report, options: SummaryOptions) -> None:
+    for kind, count, groups in summary.failures_by_kind(report, options.max_failures):
         console.print(Text.assemble((kind, "bold red"), f" ({count:,})"))
         for one in groups:
-            place, reason = summary.failure_place(one), summary.failure_reason(one.first)
-            line = Text.assemble("  ", (place, "bold"), ": ", reason)
-            console.print(line, soft_wrap=True)
-    if more := summary.hidden_failures(report, max_failures):
-        console.print(Text(more, style="dim"))
+            place, reason = format_location(one.first), summary.failure_reason(one.first)
+            for line in summary.fold_failure(one, reason, options.width):
+                text = Text(line)
+                text.highlight_words([place], "bold")
+                console.print(text, soft_wrap=True)
+    if more := summary.hidden_failures(report, options.max_failures):
+        _print_line(console, more, "dim", options.width)
     if report.kept:
         console.print()
 
 
-_RESERVED_LINES = 8  # lines of the screen that are not windows: head, rules, facts, the prompt
+_RESERVED_LINES = 8  # lines of the screen that are not windows: head, facts, notes, the prompt
+_NARROW_WIDTH = 60  # of a screen that has no room for the ends of windows
 _DATE_CHARACTERS = 10  # the length of YYYY-MM-DD at the beginning of a timestamp
 
 
@@ -234,8 +240,8 @@ class LiveWindows:
         self._closed_count = 0
         self._console = Console()
         self._closed: deque[Window] = deque(maxlen=self._free_lines())
-        self._live = Live(console=self._console, auto_refresh=False)
-        self._live.start()
+        self._screen = Screen(self._console, is_kept=True)
+        self.suspend = self._screen.suspend
 
     def add(self, windows: Sequence[Window]) -> None:
         """Add closed windows to the table."""
@@ -244,15 +250,15 @@ class LiveWindows:
 
     def show(self, snapshot: StreamSnapshot | StreamReport) -> None:
         """Redraw the table."""
-        self._live.update(self._render(snapshot), refresh=True)
+        self._screen.show(self._render(snapshot))
 
     def log(self, line: str) -> None:
         """Write a line above the table."""
-        self._console.print(Text(printable_lines(line), style="yellow"))
+        self._screen.log(line, "yellow")
 
     def close(self) -> None:
         """Keep the last table on the screen and restore the cursor."""
-        self._live.stop()
+        self._screen.close()
 
     def _free_lines(self) -> int:
         return max(4, self._console.height - _RESERVED_LINES)
@@ -261,28 +267,39 @@ class LiveWindows:
         stream, height = self._stream, self._free_lines()
         opened = stream.open_windows[: height // 2]
         over = list(self._closed)[-(height - len(opened)) :]
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("window")
-        for name in stream.keys.names:
-            table.add_column(printable(name))
-        for aggregate in stream.recipe.aggregates:
-            table.add_column(printable(aggregate.name), justify="right")
+        names = [*stream.keys.names, *(one.name for one in stream.recipe.aggregates)]
+        heads = [Text("window"), *(Text(printable(name)) for name in names)]
+        rows, styles = [heads], ["bold"]
         for (start, end, is_open), group in groupby(
             [*((one, False) for one in over), *((one, True) for one in opened)],
             lambda found: (found[0].start, found[0].end, found[1]),
         ):
-            span = f"{_format_time(start)} - {_format_time(end)}"
-            style = "dim" if is_open else None
+            span = _format_time(start)
+            if self._console.width >= _NARROW_WIDTH:
+                span += f" - {_format_time(end)}"
             for one, _ in group:
                 key = map(_format_value, stream.keys.named(one.key).values())
                 values = map(_format_value, stream.recipe.results(one.totals).values())
                 if span:
                     span += " ..." if is_open else " partial" if one.partial else ""
-                table.add_row(span, *key, *values, style=style)
+                rows.append([Text(span), *key, *values])
+                styles.append("dim" if is_open else "")
                 span = ""
+        width = self._console.width
+        shown = _count_fitting(rows, width)
+        table = Table.grid(padding=(0, len(_GAP), 0, 0))
+        for number in range(shown):
+            is_value = number > len(stream.keys.names)
+            table.add_column(justify="right" if is_value else "left", no_wrap=True)
+        for row, style in zip(rows, styles, strict=True):
+            table.add_row(*row[:shown], style=style)
         hidden = self._hidden_rows(len(opened), len(over))
-        facts = Text("  ".join(stream_facts(snapshot)), style="cyan")
-        return Group(table, *hidden, Text(""), facts)
+        if left_out := ", ".join(head.plain for head in heads[shown:]):
+            hidden.append(
+                Text(f"no room for: {left_out}", "dim", no_wrap=True, overflow="ellipsis")
+            )
+        facts, rest = _fit([Text(fact, "cyan") for fact in stream_facts(snapshot)], width)
+        return Group(table, *hidden, Text(""), facts, *([_fit(rest, width)[0]] if rest else []))
 
     def _hidden_rows(self, opened: int, closed: int) -> list[Text]:
         """Return the line about the windows for which the table has no room, if there are any."""
@@ -293,6 +310,17 @@ class LiveWindows:
         more = [f"{number:,} {word}" for word, number in counts.items() if number > 0]
         noun = "window" if len(more) == 1 and more[0].startswith("1 ") else "windows"
         return [Text(f"not shown: {', '.join(more)} {noun}", "dim")] if more else []
+
+
+def _count_fitting(rows: Sequence[Sequence[Text]], width: int) -> int:
+    """Return the number of columns that fit into the width, at least the first and second."""
+    count = used = 0
+    for cells in zip(*rows, strict=True):
+        used += max(cell.cell_len for cell in cells) + (len(_GAP) if count else 0)
+        if used > width and count > 1:
+            break
+        count += 1
+    return count
 
 
 def _format_time(micros: int) -> str:

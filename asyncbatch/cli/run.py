@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncbatch.cli.output import Output
+    from asyncbatch.cli.prints import Prints
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.settings import FileWorkSettings, LedgerSettings
     from asyncbatch.workers.engine import Work
@@ -96,8 +97,6 @@ def run_files(
         raise typer.BadParameter(
             f"--to - and --output {output.output} both write to standard output: choose one"
         )
-    if lock.lock_wait is not None and lock.lock is None:
-        raise typer.BadParameter("--lock-wait needs --lock")
     if inputs.shard is not None and replay.from_dead_letter is not None:
         raise typer.BadParameter(
             "--shard divides files, and a --from-dead-letter file holds the records of many "
@@ -181,6 +180,7 @@ def run_files(
             ordered=not target.unordered,
             dead_letter=None if dry_run else retries.dead_letter,
             reports=output.report,
+            log_file=monitor.log_file,
             ledger=None if dry_run else _ledger_settings(settings, ledger, inputs.root),
             timeout=None if dry_run else failures.timeout,
             most_workers=plan.workers if plan else None,
@@ -191,6 +191,7 @@ def run_files(
         launch.prepare()
         report_files = open_reports(output.report, files.stores)
         live = [] if dry_run else open_live_page(monitor, "run")
+        prints = _capture_prints(output, settings) if call.call else None
         launch.start()
     except (UsageError, OSError) as error:
         raise typer.BadParameter(error_reason(error)) from None
@@ -212,13 +213,21 @@ def run_files(
         *live,
     ]
     make_output, work = (Output, None) if not dry_run else _plan_types()
-    shown = make_output(output, stdout_is_taken=target.to == "-")
+    shown = make_output(
+        output, stdout_is_taken=target.to == "-", reads_stdin=job.reads_stdin, prints=prints
+    )
     _warn_about_unit(schema.schema, settings, named, shown)
     code = run_job(
         job, shown, command="run", report_files=report_files, grace=stop.grace, launch=launch,
         work=work, observers=() if dry_run else observers,
     )  # fmt: skip
     raise typer.Exit(code)
+
+
+def _capture_prints(output: RunOutputFlags, settings: "Any") -> "Prints | None":
+    from asyncbatch.cli.prints import capture_prints
+
+    return capture_prints(output, settings.transforms)
 
 
 def _listed(values: "Sequence[str] | None") -> "list[str] | None":

@@ -10,9 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.observers import progress_observers
-from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.core.report import MAX_LISTED_FAILURES, MAX_SLOWEST_FILES, Report
+from asyncbatch.cli.next_steps import key_steps
+from asyncbatch.cli.terminal import find_log, to_stderr
+from asyncbatch.core.report import (
+    MAX_LISTED_FAILURES,
+    MAX_SLOWEST_FILES,
+    Report,
+    process_run_id,
+)
 from asyncbatch.errors import (
     AsyncbatchError,
     SinkError,
@@ -26,9 +31,9 @@ from asyncbatch.workers.wire import STOP_SIGNALS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from asyncbatch.cli.observers import RunObserver
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.cli.run_observer import RunObserver
     from asyncbatch.cli.service_notices import ServiceNotices
     from asyncbatch.config.job import Job
     from asyncbatch.core.report import AnyReport
@@ -94,8 +99,13 @@ class Session:
         self._signal_exit = signal_exit
         self._signal: int | None = None
         self._signalled_at = 0.0  # seconds of the loop's clock
-        self._observers, self._is_endless = observers, is_endless
-        self._watching = progress_observers(observers)
+        self._is_endless = is_endless
+        work.report.run_id = process_run_id()
+        self._observers = list(observers)
+        if find_log() is not None:
+            from asyncbatch.cli.run_log import observe_run
+
+            self._observers += observe_run(work.report, command)
         self._has_snapshot = False  # whether the report has the counts of the end
         self._notices: ServiceNotices | None = None
         if "NOTIFY_SOCKET" in os.environ:
@@ -116,7 +126,7 @@ class Session:
             self._end_observers(exit_codes.FAILURES)
             raise
         self._end_observers(code)
-        for observer in self._watching:
+        for observer in self._observers:
             observer.linger(code)
         return code
 
@@ -152,6 +162,8 @@ class Session:
         for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 loop.add_signal_handler(number, self._on_signal, number, work)
+        if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
+            loop.add_signal_handler(signal.SIGTSTP, self._stop_process)
         for observer in self._observers:  # from now on, a signal leads to an end
             observer.begin()
         is_overdue = False
@@ -184,7 +196,7 @@ class Session:
         for file in tuple(self._report_files):
             with self._drop_if_unwritable(file):
                 await file.part(part)
-        for observer in self._watching:
+        for observer in self._observers:
             observer.part(part)
         await self._output.part(part)
 
@@ -200,8 +212,8 @@ class Session:
                 if self._is_endless and isinstance(report, Report):
                     code = exit_codes.of_report(report, self._budget)
                     await file.rewrite(report, self._command, code)
-            for observer in self._watching:
-                observer.update(snapshot, report)
+            for observer in self._observers:
+                observer.snapshot(snapshot, report)
 
     async def _conclude(self, code: int) -> int:
         report, self._has_snapshot = self._work.report, True
@@ -244,18 +256,28 @@ class Session:
             self._report_error = self._report_error or error
             self._report_files.remove(file)
 
+    def _stop_process(self) -> None:
+        """Stop this process until it is continued: Ctrl-Z. The terminal is for others then."""
+        loop = asyncio.get_running_loop()
+        self._output.suspend()
+        loop.remove_signal_handler(signal.SIGTSTP)
+        # Not SIGSTOP: the system ignores this one if no shell is there that could continue us.
+        os.kill(os.getpid(), signal.SIGTSTP)
+        loop.add_signal_handler(signal.SIGTSTP, self._stop_process)
+
     def _on_signal(self, number: int, work: asyncio.Task[None]) -> None:
         now = asyncio.get_running_loop().time()
         if self._signal is not None:
             # timeout(1) signals the process, and at once its group: that is one request.
             if number != signal.SIGINT and now - self._signalled_at < _REPEAT_SECONDS:
                 return
-            self._output.log("Stopped at once: the work in flight is given up")
+            self._output.log("Stopped at once: the work in flight is given up", "signal")
             self._leave(exit_codes.of_signal(self._signal), _HASTY_SECONDS)
         self._signal, self._signalled_at = number, now
         self._output.log(
             f"Stopping: finishing the work in flight, for at most {self._grace:g} s "
-            "(a second signal stops at once)"
+            "(a second signal stops at once)",
+            "signal",
         )
         if self._notices is not None:
             self._notices.stopping()
@@ -302,13 +324,15 @@ def run_job(
     from asyncbatch.pipeline.run import Run
 
     listed = max([shown.failure_limit, *(file.failure_limit for file in report_files)])
-    count_after, is_watched = shown.count_after, bool(progress_observers(observers))
-    if is_watched:
+    count_after = shown.count_after
+    shows_details = any(observer.shows_details for observer in observers)
+    if shows_details:
         listed, count_after = max(listed, MAX_LISTED_FAILURES), 0.0
     run = Run(job, failure_limit=listed, say=shown.log, count_after=count_after, **options)
     run.report.notes += notes
     run.report.slowest_limit = max(MAX_SLOWEST_FILES, shown.slowest or 0)
-    if is_watched or any(file.shows_settings for file in report_files):
+    has_log = find_log() is not None
+    if shows_details or has_log or any(file.shows_settings for file in report_files):
         from asyncbatch.cli.job_settings import job_settings
 
         run.report.settings = job_settings(job)
@@ -341,6 +365,8 @@ def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
         steps.append("the same command continues: finished files are remembered")
     elif report.interrupted and job.target is not None and command == "run":
         steps.append("--resume continues where the run ended")
+    if (target := job.target) is not None and target.is_database and not target.key:
+        steps += key_steps(report, command)
     if report.tally.failures and not report.target_lost:
         if job.dead_letter is None:
             steps.append("--dead-letter FILE keeps what failed, so that it can be run again")

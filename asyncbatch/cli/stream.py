@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncbatch.cli.command import open_live_page, open_reports, take_lock
-from asyncbatch.cli.terminal import to_stderr
+from asyncbatch.cli.terminal import find_log, to_stderr
 from asyncbatch.config.options.control import ConfigFlags, LockFlags, MonitorFlags, StopFlags
 from asyncbatch.config.options.pipelines import CheckFlags, OverrideFlags
 from asyncbatch.config.options.streams import (
@@ -116,13 +116,12 @@ def stream_events(
     from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.config.settings import stream_settings
     from asyncbatch.errors import LockHeldError, UsageError, error_reason
+    from asyncbatch.pipeline.output_guard import check_live_outputs
     from asyncbatch.windows.spec import parse_window
 
     is_file = any(one.endswith(".toml") for one in source)
     if not is_file and (overrides.set or check.check):
         raise typer.BadParameter("--set and --check need a pipeline file: FILE.toml")
-    if lock.lock_wait is not None and lock.lock is None:
-        raise typer.BadParameter("--lock-wait needs --lock")
     try:
         if lock.lock is not None and not check.check:
             outputs = (target.to, failures.late, failures.dead_letter, control.checkpoint)
@@ -145,7 +144,9 @@ def stream_events(
             "lists_failures": is_live
             or output.output == "jsonl"
             or any(file.lists_events for file in report_files),
-            "reports_settings": is_live or any(file.shows_settings for file in report_files),
+            "reports_settings": is_live
+            or find_log() is not None
+            or any(file.shows_settings for file in report_files),
         }
         if is_file:
             work = _file_work(context, source, overrides, check, options)
@@ -160,7 +161,8 @@ def stream_events(
                 letters=failures.dead_letter is not None,
                 tracebacks=output.verbose,
             )
-            _check_sources(source)
+            _check_sources(source, simulator)
+            check_live_outputs(source, {"--log-file": monitor.log_file})
             live = _live_options(source, reading)
             work = StreamWork(
                 settings,
@@ -254,10 +256,18 @@ def _transforms(jq: JqFlags, call: CallFlags, schema: SchemaFlags) -> "tuple[Tra
     ).transforms
 
 
-def _check_sources(sources: "Sequence[str]") -> None:
-    """Raise UsageError for an unusable source."""
+def _check_sources(sources: "Sequence[str]", simulator: SimulatorOptions) -> None:
+    """Raise UsageError for an unusable source, or options of one that is not there."""
+    from asyncbatch.cli.flags import flags
     from asyncbatch.errors import UsageError
 
+    if SIMULATE not in sources and simulator != (default := SimulatorOptions()):
+        given = (
+            flag.names[0]
+            for flag in flags(SimulatorOptions)
+            if getattr(simulator, flag.field) != getattr(default, flag.field)
+        )
+        raise UsageError(f"{next(given)} works only with {SIMULATE}")
     for number, source in enumerate(sources):
         if source in sources[:number]:
             raise UsageError(f"{source} is given twice: name each source once")

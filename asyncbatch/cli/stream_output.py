@@ -8,7 +8,14 @@ from msgspec import Raw
 
 from asyncbatch.cli.output import Output, to_stdout, verbose_line
 from asyncbatch.cli.progress_lines import PlainProgress, stream_line
-from asyncbatch.cli.terminal import is_terminal, stdout, to_stderr
+from asyncbatch.cli.terminal import (
+    find_log,
+    is_terminal,
+    stderr_is_log,
+    stdout,
+    to_stderr,
+    write_stderr,
+)
 from asyncbatch.cli.text import loss_line
 from asyncbatch.core.report import StreamReport
 from asyncbatch.core.units import format_count, printable
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.cli.output import ProgressDisplay
+    from asyncbatch.cli.prints import Prints
     from asyncbatch.cli.rich import LiveWindows
     from asyncbatch.config.options.streams import StreamOutputFlags
     from asyncbatch.core.records import Failure, FileResult
@@ -55,21 +63,30 @@ class StreamOutput(Output):
     `to`, windows are on stdout only in the table, and as events.
     """
 
-    def __init__(self, options: StreamOutputFlags, stream: StreamCore, to: str | None) -> None:
+    def __init__(
+        self,
+        options: StreamOutputFlags,
+        stream: StreamCore,
+        to: str | None,
+        *,
+        reads_stdin: bool = False,
+        prints: Prints | None = None,
+    ) -> None:
         self._stream = stream
         self._has_target = to is not None and to != STDOUT
         self._may_draw = to != STDOUT
         self._live: LiveWindows | None = None
         self._logged_losses = len(stream.tally.losses)  # earlier runs logged these
-        super().__init__(options, stdout_is_taken=True)
+        super().__init__(options, stdout_is_taken=True, reads_stdin=reads_stdin, prints=prints)
 
     def _make_progress(self) -> ProgressDisplay:
-        if self.form == "text" and self._may_draw and is_terminal(stdout().fileno()):
+        may_draw = self.form == "text" and self._may_draw and not self._user_types
+        if may_draw and is_terminal(stdout().fileno()):
             from asyncbatch.cli.rich import LiveWindows
 
             self._live = LiveWindows(self._stream)
             return self._live
-        return PlainProgress(to_stderr, stream_line)
+        return PlainProgress(write_stderr, stream_line)
 
     async def part(self, found: StreamPart) -> None:
         """Print windows and failures in the chosen format."""
@@ -94,15 +111,15 @@ class StreamOutput(Output):
     def _log_losses(self) -> None:
         losses = self._stream.tally.losses
         for failure in losses[self._logged_losses :]:
-            self._alert(loss_line(failure))
+            self._alert(loss_line(failure), "lost")
         self._logged_losses = len(losses)
 
-    def _alert(self, line: str) -> None:
+    def _alert(self, line: str, event: str = "note") -> None:
         """Write an important line, also in quiet mode."""
-        if self._progress:
-            self._progress.log(line)
-        else:
-            to_stderr(line)
+        if (log := find_log()) is not None:
+            log.note(line, event)
+        if not stderr_is_log():
+            self._show(line)
 
     def log_overdue(self, grace: float) -> None:
         self._alert(

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from asyncbatch.cli.prints import capture_prints
 from asyncbatch.cli.stream_output import StreamOutput, StreamPart
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.cli.values import failure_budget
+from asyncbatch.core.records import STDIN
 from asyncbatch.core.report import StreamReport
 from asyncbatch.core.retry import Retries
 from asyncbatch.core.secrets import redact_address
@@ -82,6 +84,7 @@ class StreamWork:
         self.budget = failure_budget(failures.max_failures)
         self.report = StreamReport()
         self._sources, self._options, self._to = sources, output, delivery.to
+        self._transforms = settings.transforms
         if reports_settings:
             from asyncbatch.cli.job_settings import stream_settings
 
@@ -111,7 +114,14 @@ class StreamWork:
         is_resumed = self._delivery.open()
         for line in () if self._options.quiet else self._notes(is_resumed=is_resumed):
             to_stderr(line)
-        self.output = StreamOutput(self._options, self._stream, self._to)
+        reads_stdin = any(source.name == STDIN for source in self._sources)
+        self.output = StreamOutput(
+            self._options,
+            self._stream,
+            self._to,
+            reads_stdin=reads_stdin,
+            prints=capture_prints(self._options, self._transforms),
+        )
 
     def _notes(self, *, is_resumed: bool) -> Iterator[str]:
         if is_resumed:
@@ -150,6 +160,7 @@ class StreamWork:
         report.elapsed_s, report.lag, report.memory = found.elapsed_s, found.lag, found.memory
         report.left, report.stopped = found.left, self._run.was_cut_short
         report.notes = found.tally.notes
+        report.workers = max(report.workers or 0, self._run.worker_count)
         return found
 
     async def put(self, windows: Sequence[Window]) -> None:

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO
+from typing import Protocol, TextIO
 
+from asyncbatch.cli.folding import fold_text
 from asyncbatch.core.units import printable_lines
+
+
+class MachineLines(Protocol):
+    """The log for machines, as this module uses it."""
+
+    @property
+    def is_on_stderr(self) -> bool:
+        """Whether all lines on stderr are lines of the log."""
+        ...
+
+    def note(self, line: str, event: str = "note") -> None:
+        """Log a line for people."""
+        ...
+
 
 _STDOUT, _STDERR = 1, 2
 
@@ -58,6 +73,19 @@ def is_terminal(descriptor: int) -> bool:
     return os.isatty(descriptor) and not is_dumb and not is_ci
 
 
+def columns_of(descriptor: int) -> int | None:
+    """Return the columns of a terminal; None if it is none, or does not know."""
+    if not os.isatty(descriptor):
+        return None
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    try:
+        return os.get_terminal_size(descriptor).columns or None
+    except OSError:
+        return None
+
+
 def set_color(choice: str) -> None:
     """Obey a choice of colors, `always` or `never`, in this process and in those that it starts."""
     if choice == "always":
@@ -74,7 +102,37 @@ def wants_style(descriptor: int) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or is_terminal(descriptor)
 
 
+def find_log() -> MachineLines | None:
+    """Return the log for machines, if this process has one."""
+    # Not imported: most runs have no log, and `logging` takes longer to load than a short run.
+    module = sys.modules.get("asyncbatch.cli.run_log")
+    log: MachineLines | None = None if module is None else module.open_log()
+    return log
+
+
+def stderr_is_log() -> bool:
+    """Whether stderr takes only lines of the log."""
+    log = find_log()
+    return log is not None and log.is_on_stderr
+
+
 def to_stderr(text: str) -> None:
-    """Write text to stderr and flush it. Its control characters are escaped, except line ends."""
-    sys.stderr.write(printable_lines(text) + "\n")
+    """Write text for people to stderr, as `write_stderr`, and to the log if there is one."""
+    log = find_log()
+    if log is not None:
+        log.note(text)
+    if log is None or not log.is_on_stderr:
+        write_stderr(text)
+
+
+def write_stderr(text: str) -> None:
+    """Write text to stderr and flush it. Its control characters are escaped, except line ends.
+
+    On a terminal, lines that do not fit are folded.
+    """
+    try:
+        width = columns_of(sys.stderr.fileno())
+    except OSError:  # a program has put a stream without a file there
+        width = None
+    sys.stderr.write(fold_text(printable_lines(text), width) + "\n")
     sys.stderr.flush()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asyncbatch.cli.folding import fold, fold_line
 from asyncbatch.cli.progress_lines import cluster_facts
 from asyncbatch.core.report import Report, StreamReport
 from asyncbatch.core.units import (
@@ -39,6 +41,7 @@ class SummaryOptions(NamedTuple):
     max_failures: float = 20  # groups of equal failures to show
     slowest: int | None = None  # the number of slow files to show; None: those that take long
     next_steps: Sequence[str] = ()  # what the user may do now
+    width: int | None = None  # columns of the terminal; None: lines may have any length
 
 
 def status_line(report: AnyReport, options: SummaryOptions) -> str:
@@ -248,23 +251,47 @@ def summary_text(report: AnyReport, options: SummaryOptions) -> str:
     """Return the failures by kind and the summary."""
     if isinstance(report, StreamReport):
         return "".join(f"{line}\n" for line in stream_summary_lines(report, options))
-    lines = failure_lines(report, options.max_failures)
+    width = options.width
+    lines = failure_lines(report, options.max_failures, width)
     lines += [""] if lines else []
-    lines += [status_line(report, options), headline(report)]
-    lines += [f"  {label:8} {value}".rstrip() for label, value in report_rows(report, options)]
-    lines += closing_lines(report, options.budget)
+    lines += fold_line(status_line(report, options), width)
+    lines += fold_line(headline(report), width)
+    for label, value in report_rows(report, options):
+        lines += row_lines(label, value, width)
+    for line in closing_lines(report, options.budget):
+        lines += fold_line(line, width)
     return "\n".join(lines) + "\n"
 
 
-def failure_lines(report: AnyReport, max_failures: float) -> list[str]:
+LABEL_WIDTH = 8  # columns of the names of rows
+
+
+def row_lines(label: str, value: str, width: int | None) -> list[str]:
+    """Return a row of the summary; its further lines begin below the value."""
+    beginning = f"  {label:{LABEL_WIDTH}} "
+    lines = fold(value.split(" "), width, beginning, " " * len(beginning))
+    return [line.rstrip() for line in lines]
+
+
+def failure_lines(report: AnyReport, max_failures: float, width: int | None = None) -> list[str]:
     """Return lines for the first `max_failures` failures, grouped by kind."""
     lines = []
     for kind, count, groups in failures_by_kind(report, max_failures):
         lines.append(f"{kind} ({count:,})")
-        lines += [f"  {failure_place(one)}: {failure_reason(one.first)}" for one in groups]
+        for one in groups:
+            lines += fold_failure(one, failure_reason(one.first), width)
     if more := hidden_failures(report, max_failures):
-        lines.append(more)
+        lines += fold_line(more, width)
     return lines
+
+
+def fold_failure(
+    group: FailureGroup, reason: str, width: int | None, indent: str = "  "
+) -> Iterator[str]:
+    """Yield the lines about equal failures. The place is one word: a name may have blanks."""
+    place = format_location(group.first)
+    times = [] if group.count == 1 else [f"{group.count:,}", "times,", "first"]
+    return fold([*times, f"{place}:", *reason.split(" ")], width, indent, "    ")
 
 
 _MAX_CELL_CHARACTERS = 40
@@ -327,11 +354,26 @@ def loss_line(failure: Failure) -> str:
 
 def stream_summary_lines(report: StreamReport, options: SummaryOptions) -> Iterator[str]:
     """Yield the summary lines of a stream."""
-    tally, seconds = report.tally, report.elapsed_s or 1e-9
     shown = _shown_groups(report, options.max_failures)
     for group in shown:
-        first = group.first
-        yield f"rejected  {failure_place(group)}: {first.kind}: {printable(first.message)}"
+        reason = f"{group.first.kind}: {printable(group.first.message)}"
+        yield from fold_failure(group, reason, options.width, "rejected  ")
+    for line in _stream_lines(report, options, shown):
+        row = _ROW.match(line)
+        if row:
+            yield from row_lines(row[1], row[2], options.width)
+        else:
+            yield from fold_line(line, options.width)
+
+
+_ROW = re.compile(r"  (\w+) +(.*)")
+
+
+def _stream_lines(
+    report: StreamReport, options: SummaryOptions, shown: Sequence[FailureGroup]
+) -> Iterator[str]:
+    """Yield the lines after those of the rejected events, in any length."""
+    tally, seconds = report.tally, report.elapsed_s or 1e-9
     if (more := tally.rejected - sum(group.count for group in shown)) > 0:
         yield f"... and {more:,} more (--dead-letter keeps them all)"
     for reason in tally.refusals:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.exceptions import TyperException
 
+from asyncbatch.cli import exit_codes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -52,6 +54,19 @@ _QUOTED = re.compile("'([^']*)'")
 _NO_NUMBER = re.compile(r"('[^']*') is not a valid (int|float)(?: range)?")
 _TOO_SMALL = re.compile(r"(-?[0-9]+) is not in the range x>=([0-9]+)")
 _FILE_METAVARS = frozenset({"FILE", "[FILE]", "TARGET"})
+
+
+class NotBegunError(typer.Exit):
+    """The end of a command that cannot begin, for a reason that is printed already."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(exit_codes.USAGE)
+        self.reason = reason
+
+
+def usage_message(error: TyperException) -> str:
+    """Return the message of a mistake, with the name of the option if it is about one value."""
+    return error.format_message().removeprefix("Invalid value: ")
 
 
 @contextmanager

@@ -87,6 +87,7 @@ def validate_files(
             budget=failure_budget(failures.max_failures, fail_fast=failures.fail_fast),
             dead_letter=retries.dead_letter,
             reports=output.report,
+            log_file=monitor.log_file,
             timeout=failures.timeout,
             most_workers=plan.workers if plan else None,
         )
@@ -114,9 +115,10 @@ def validate_files(
             "shard": inputs.shard,
         },
     )
+    shown = Output(output, reads_stdin=job.reads_stdin)
     observers = make_observers(monitor, job.budget, identity, has_ledger=False)
     code = run_job(
-        job, Output(output), command="validate", report_files=report_files, grace=stop.grace,
+        job, shown, command="validate", report_files=report_files, grace=stop.grace,
         launch=launch, observers=[*observers, *live],
     )  # fmt: skip
     raise typer.Exit(code)

@@ -153,6 +153,7 @@ class Job(Struct, frozen=True):
     ordered: bool = True  # rows reach the target in the order of a source's inputs
     dead_letter: str | None = None  # the file for rejected records and failed files
     reports: tuple[str, ...] = ()  # other output files, none of which may be the same
+    log_file: str | None = None  # the file that the caller logs to
     ledger: LedgerSettings | None = None  # None: nothing is remembered
     timeout: float | None = None  # seconds for a file; needs a worker process, which can be killed
     most_workers: int | None = None  # the limit of worker processes by memory
@@ -217,6 +218,8 @@ class Job(Struct, frozen=True):
         files = {} if self.dead_letter is None else {"--dead-letter": self.dead_letter}
         if self.target is not None and self.target.path not in (STDIN, ""):
             files["--to"] = self.target.path
+        if self.log_file is not None:
+            files["--log-file"] = self.log_file
         return files | {f"--report {path}": path for path in self.reports}
 
     def check(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import os
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct, field, structs
@@ -26,6 +28,15 @@ SourceState = Literal["waiting", "reading", "done", "limited", "failed", "interr
 
 # When reports are merged, the state that comes later in this list counts.
 _STATE_ORDER: list[SourceState] = ["failed", "done", "limited", "waiting", "reading", "interrupted"]
+
+
+@cache
+def process_run_id() -> str:
+    """Return the id of the run of this process, for its log, reports and history.
+
+    A program may run several jobs in one process: only the command line uses it.
+    """
+    return os.urandom(6).hex()
 
 
 class Traffic(Struct, frozen=True):
@@ -161,6 +172,8 @@ class Report(Struct):
     # the number of failures kept, the first ones in input order
     failure_limit: float = MAX_LISTED_FAILURES
     slowest_limit: int = MAX_SLOWEST_FILES  # the number of files in `slowest`
+    run_id: str | None = None  # of a run of the command line
+    workers: int | None = None  # the most processes that worked at once; None: not yet known
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     elapsed_s: float = 0.0
     memory_bytes: int = 0  # of all processes, when it was last measured
@@ -324,6 +337,8 @@ StreamStatus = Literal["ended", "stopped", "failed"]
 class StreamReport(Struct):
     """The report of a stream, updated while it runs. Its tally counts all runs of the stream."""
 
+    run_id: str | None = None  # of a run of the command line
+    workers: int | None = None  # the most processes that worked at once; None: not yet known
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     elapsed_s: float = 0.0
     tally: StreamTally = field(default_factory=StreamTally)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
+from asyncbatch.errors import AsyncbatchError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -167,9 +169,30 @@ class Retrier:
             "stop": stop_after_attempt(1 + self.retries.count),
             "wait": wait_exponential(delay, MAX_DELAY_SECONDS) + wait_random(0, delay),
             "retry": retry_if_exception(is_retryable),
-            "before_sleep": lambda _: self._made.append(None),
+            "before_sleep": self._note_retry,
             "reraise": True,
         }
+
+    def _note_retry(self, state: Any) -> None:
+        from asyncbatch.core.log import log_warning
+
+        self._made.append(None)
+        error, attempt = state.outcome.exception(), state.attempt_number
+        delay = round(state.next_action.sleep, 3)
+        log_warning(
+            "retry",
+            f"attempt {attempt} of {1 + self.retries.count} failed, the next one follows in "
+            f"{delay:g} s: {_safe_reason(error)}",
+            attempt=attempt,
+            delay_s=delay,
+        )
+
+
+def _safe_reason(error: BaseException) -> str:
+    """Return the message of an error, if it can hold no secret: errors of libraries quote URLs."""
+    if isinstance(error, AsyncbatchError):
+        return str(error)
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def attempts_note(error: BaseException) -> str:

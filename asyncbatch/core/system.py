@@ -152,6 +152,16 @@ def proxy_for(scheme: str, authority: str) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
+def package_command(package: str) -> str:
+    """Return the command that adds a package to this installation. See `install_command`."""
+    place = sys.prefix.replace(os.sep, "/")
+    if "/pipx/venvs/" in place:
+        return f"pipx inject asyncbatch {package}"
+    if "/uv/tools/" in place:
+        return f"uv tool install --with {package} asyncbatch"
+    return f"pip install {package}"
+
+
 def install_command(extra: str) -> str:
     """Return the command that adds an extra to this installation.
 

@@ -98,7 +98,7 @@ class OutputGuard:
         """Whether an input that was found is an output of an earlier run of the same command.
 
         It must have the name of an output, and show that a run wrote it: a target by its ledger, a
-        report or a dead letter file by its content. Any other file there is the user's own.
+        report, a log or a dead letter file by its content. Any other file there is the user's own.
         """
         if not self._is_output(path):
             return False
@@ -119,11 +119,17 @@ class OutputGuard:
             return False
         if self._options[output] == "--dead-letter":
             return not start or is_dead_letter(start)
-        return _REPORT_START.match(start) is not None
+        return _REPORT_START.match(start) is not None or is_log(start)
+
+
+def is_log(start: bytes) -> bool:
+    """Whether the beginning of a file is that of a log of asyncbatch."""
+    return _LOG_START.match(start) is not None
 
 
 _LINE_BYTES = 16 * 1024 * 1024  # far more than a dead letter has
 _REPORT_START = re.compile(rb'\{"schema_version":\d+,"command":|\{"event":"')
+_LOG_START = re.compile(rb'(\{"time": ")?[-0-9]{10}T[0-9:.]{12}Z["\ ]')  # as JSON or as text
 
 
 def _is_same(path: str, output: str) -> bool:

@@ -188,6 +188,8 @@ class Run:
             sum_memory(self._engine.pids if self._engine else ()),
         )
         report = self.report
+        if self._engine:
+            report.workers = max(report.workers or 0, len(self._engine.pids))
         files = self._engine.files_in_progress() if self._engine else ()
         if self._cluster is not None:
             report.crew = self._cluster.status

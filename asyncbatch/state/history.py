@@ -51,6 +51,7 @@ class PastRun(Struct, frozen=True, kw_only=True):
     rejected: int
     written: int  # records, or windows of a stream
     failures: int  # failed files, rejected records, and losses
+    run_id: str | None = None  # its id in its log and its reports; None of earlier versions
 
 
 class FailedFile(Struct, frozen=True):
@@ -68,7 +69,7 @@ _SCHEMA = (
     job TEXT NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL, exit_code INTEGER NOT NULL,
     error TEXT, elapsed_s REAL NOT NULL, files INTEGER, succeeded INTEGER, partial INTEGER,
     failed INTEGER, skipped INTEGER, records INTEGER NOT NULL, rejected INTEGER NOT NULL,
-    written INTEGER NOT NULL, failures INTEGER NOT NULL
+    written INTEGER NOT NULL, failures INTEGER NOT NULL, run_id TEXT
 )""",
     "CREATE INDEX IF NOT EXISTS runs_of_job ON runs (job, run)",
     """CREATE TABLE IF NOT EXISTS failed_files (
@@ -120,6 +121,8 @@ class History:
                 self._check_version(connection)
                 for statement in _SCHEMA:
                     connection.execute(statement)
+                if not _has_run_ids(connection):
+                    connection.execute("ALTER TABLE runs ADD COLUMN run_id TEXT")
                 values = [None, *astuple(run)[1:]]  # the database gives the number
                 number = connection.execute(_INSERT, values).lastrowid
                 connection.executemany(
@@ -164,6 +167,8 @@ class History:
                 connection.execute("PRAGMA query_only = ON")
                 if not self._check_version(connection):
                     return []  # a run is just creating the tables
+                if not _has_run_ids(connection):
+                    query = query.replace(" run_id FROM", " NULL FROM")
                 return connection.execute(query, values).fetchall()
 
     def _check_version(self, connection: sqlite3.Connection) -> int:
@@ -186,6 +191,11 @@ class History:
         else:
             return
         raise UsageError(f"cannot use the history {display_path(self._path)}: {reason}")
+
+
+def _has_run_ids(connection: sqlite3.Connection) -> bool:
+    """Whether the runs have ids. An earlier version made the table without."""
+    return any(name == "run_id" for _, name, *_ in connection.execute("PRAGMA table_info(runs)"))
 
 
 def _prune(connection: sqlite3.Connection) -> None:

@@ -12,6 +12,7 @@ import os
 from configparser import ConfigParser, Error
 from typing import Any
 
+from asyncbatch.core.system import package_command
 from asyncbatch.errors import UsageError
 
 # variables that the library reads itself, and that take precedence over a profile
@@ -70,7 +71,7 @@ def _boto3_provider(profile: str) -> object:
     except ImportError:
         raise UsageError(
             f"the AWS profile {profile!r} gets its credentials from a role, SSO or another program,"
-            " which needs boto3 (pip install boto3); or put credentials into the"
+            f" which needs boto3 ({package_command('boto3')}); or put credentials into the"
             " environment (aws configure export-credentials --format env)"
         ) from None
     try:

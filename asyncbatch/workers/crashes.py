@@ -58,6 +58,11 @@ class CrashPolicy:
 
         Raises NoWorkerError if no worker reaches its first batch.
         """
+        from asyncbatch.core.log import log_warning
+
+        name = None if loss.file is None else self._name(batch, loss.file)
+        at = "" if name is None else f" at {name}"
+        log_warning("worker_crash", f"a worker process {loss.description}{at}", file=name)
         if not loss.in_batch:
             self._failed_starts += 1
             if self._failed_starts == MAX_FAILED_STARTS:
@@ -77,6 +82,10 @@ class CrashPolicy:
             return Decision(file)
         self._suspects.discard(file)
         return Decision(file, self.crash_failure(batch, file, loss))
+
+    def _name(self, batch: Batch | LineBatch, number: int) -> str | None:
+        """Return the name of item `number`; None if it is not of this batch."""
+        return batch.name(number) if batch.start <= number < batch.start + batch.count else None
 
     def crash_failure(self, batch: Batch | LineBatch, number: int, loss: Loss) -> Failure:
         """Return the failure of item `number`, at which a worker died."""

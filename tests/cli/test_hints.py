@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 
+import duckdb
 import pytest
 
-from asyncbatch.core.system import install_command
+from asyncbatch.core.system import install_command, package_command
 from tests.commands import PATIENCE, CommandProcess, environment, run_command_text
 from tests.processes import wait_until
 
@@ -60,23 +63,26 @@ def test_office_documents_get_a_message_of_their_own(run, files):
 
 
 @pytest.mark.parametrize(
-    ("prefix", "command"),
+    ("prefix", "command", "package"),
     [
-        ("/usr", "pip install 'asyncbatch[http]'"),
-        ("/home/a/.venv", "pip install 'asyncbatch[http]'"),
+        ("/usr", "pip install 'asyncbatch[http]'", "pip install boto3"),
+        ("/home/a/.venv", "pip install 'asyncbatch[http]'", "pip install boto3"),
         (
             "/home/a/.local/share/pipx/venvs/asyncbatch",
             "pipx install --force 'asyncbatch[http]'",
+            "pipx inject asyncbatch boto3",
         ),
         (
             "/home/a/.local/share/uv/tools/asyncbatch",
             "uv tool install --force 'asyncbatch[http]'",
+            "uv tool install --with boto3 asyncbatch",
         ),
     ],
 )
-def test_extras_are_installed_as_the_tool_was(monkeypatch, prefix, command):
+def test_extras_are_installed_as_the_tool_was(monkeypatch, prefix, command, package):
     monkeypatch.setattr(sys, "prefix", prefix)
     assert install_command("http") == command
+    assert package_command("boto3") == package
 
 
 def test_the_other_name_of_workers(run, files):
@@ -172,3 +178,46 @@ def test_a_refused_connection_names_its_host_and_port(files):
     ran = run_command_text("etl", "p.toml", "-q", cwd=folder)
     assert ran.returncode == 1
     assert f"cannot connect to 127.0.0.1:{port}: Connection refused" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run", ".", "--jq-env"), "--jq-env needs --jq"),
+        (("run", ".", "--jq-lossy"), "--jq-lossy needs --jq"),
+        (("run", ".", "--call-concurrency", "5"), "--call-concurrency needs --call"),
+        (("run", ".", "--retry-delay", "1s"), "--retry-delay needs --retries"),
+        (("validate", ".", "--schema", "a.json", "--retry-delay", "1"), "needs --retries"),
+        (("stream", "a.json", "--jq-env"), "--jq-env needs --jq"),
+        (("stream", "a.json", "--seed", "5"), "--seed works only with simulate:"),
+        (("run", ".", "--lock-wait", "1s"), "--lock-wait needs --lock"),
+        (("run", ".", "--ref", "a=a.json"), "--ref needs --schema"),
+        (("run", ".", "--no-config", "--profile", "p"), "--profile and --no-config contradict"),
+    ],
+)
+def test_an_option_without_effect_is_refused(files, arguments, told):
+    ran = run_command_text(*arguments, cwd=files({"a.json": '{"id": 1}'}))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert told in ran.stderr
+
+
+def test_a_variable_may_set_an_option_for_those_runs_that_use_it(run, files):
+    files({"a.json": '{"id": 1}', "asyncbatch.toml": 'run.retry_delay = "1s"'})
+    assert run(".", env={"ASYNCBATCH_RUN_CALL_CONCURRENCY": "5"}).code == 0
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "duckdb"])
+def test_rows_that_a_table_has_already_lead_to_a_key(run, files, scheme):
+    folder = files({"a.json": '{"id": 1}'})
+    if scheme == "sqlite":
+        with closing(sqlite3.connect(folder / "x.db")) as table:
+            table.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    else:
+        with duckdb.connect(folder / "x.db") as table:
+            table.execute("CREATE TABLE t (id BIGINT PRIMARY KEY)")
+    to = ("--to", f"{scheme}:///x.db", "--table", "t")
+    assert run("a.json", *to).code == 0
+    outcome = run("a.json", *to, "--force", "--allow-duplicates")
+    assert outcome.code == 1
+    assert "--key id updates the rows that the table has already\n" in outcome.stdout
+    assert run("a.json", *to, "--force", "--key", "id").code == 0

@@ -213,10 +213,10 @@ TRUSTED = {
 }
 # The options that write files or tables.
 OUTPUTS = {
-    "run": {"to", "dead_letter", "report", "ledger", "lock"},
-    "validate": {"dead_letter", "report"},
-    "etl": {"to", "dead_letter", "report", "lock"},
-    "stream": {"to", "dead_letter", "late", "checkpoint", "report", "lock"},
+    "run": {"to", "dead_letter", "report", "log_file", "ledger", "lock"},
+    "validate": {"dead_letter", "report", "log_file"},
+    "etl": {"to", "dead_letter", "report", "log_file", "lock"},
+    "stream": {"to", "dead_letter", "late", "checkpoint", "report", "log_file", "lock"},
 }
 # Options whose value names a file that is only compared or looked into: nothing of it is passed on.
 HARMLESS = {"schema", "ref", "root", "table"}
@@ -287,6 +287,8 @@ def test_every_option_may_stand_in_the_file_and_means_the_same(name, tmp_path, m
         if flag.is_eager or (name, flag.parameter) == ("validate", "schema"):
             continue
         value, arguments = sample(flag)
+        if flag.needs is not None:  # a file may set it alone
+            arguments = [*arguments, *sample(one.callback.flags[flag.needs])[1]]
         for table in (f"[{name}]", f"[profile.p.{name}]"):
             text = f"{table}\n{flag.parameter} = {json.dumps(value)}\n"
             (tmp_path / "c.toml").write_text(text)

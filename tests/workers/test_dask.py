@@ -82,7 +82,8 @@ def inputs(files):
 
 def summary(report):
     """Return the parts of a report that do not depend on speed or engine."""
-    varying = ("started_at", "elapsed_s", "rates", "peak_memory_bytes", "slowest_files", "dask")
+    varying = {"run_id", "started_at", "elapsed_s", "rates", "peak_memory_bytes", "slowest_files"}
+    varying |= {"dask"}
     return {name: value for name, value in report.items() if name not in varying}
 
 

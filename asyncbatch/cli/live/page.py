@@ -18,6 +18,7 @@ from asyncbatch.cli.progress_lines import PaceMeter
 from asyncbatch.cli.render import html
 from asyncbatch.cli.render.json import report_object
 from asyncbatch.cli.render.samples import MessageCounts, Samples
+from asyncbatch.cli.run_observer import RunObserver
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.core.batches import BatchPart
 from asyncbatch.core.report import StreamReport
@@ -45,13 +46,15 @@ _MAX_RENDERING_SHARE = 0.02  # of the time of the main process
 _PLACES = ("progress", "counts", "charts", "sources", "slowest", "windows", "failures", "settings")
 
 
-class LivePage:
+class LivePage(RunObserver):
     """The live page of one run: an observer that renders what the open pages show.
 
     It listens from the beginning, so that a wrong address is an error of usage. Parts are rendered
     only while a page is open. Samples and lists are bounded, as those of the HTML report. With
     `hold`, the page stays after the end of the run. Raises UsageError.
     """
+
+    shows_details = True
 
     def __init__(self, address: str, command: str, *, hold: bool) -> None:
         if find_spec("aiohttp") is None:
@@ -74,7 +77,7 @@ class LivePage:
         """Start to serve."""
         self._server.start()
 
-    def update(self, snapshot: Any, report: AnyReport) -> None:
+    def snapshot(self, snapshot: Any, report: AnyReport) -> None:
         """Take a point of the charts; render the parts that are due, if a page is open."""
         self._samples.update(report)
         pace: Any  # the rates are recent ones, so each snapshot is measured

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import msgspec
 
 from asyncbatch._version import __version__
+from asyncbatch.cli.job_settings import AUTOMATIC, NO_WORKERS
 from asyncbatch.cli.render.html_parts import (
     Cell,
     cards,
@@ -433,6 +434,8 @@ def settings(report: AnyReport) -> Iterator[str]:
         "Usable CPUs": str(usable_cpus()),
     }
     if report.settings:
-        named = {name.capitalize(): value for name, value in report.settings.items()}
-        yield section("settings", "Settings", definitions(named))
+        settings = {name.capitalize(): value for name, value in report.settings.items()}
+        if report.workers is not None and settings.get("Workers") == AUTOMATIC:
+            settings["Workers"] = f"{report.workers or NO_WORKERS} ({AUTOMATIC})"
+        yield section("settings", "Settings", definitions(settings))
     yield section("versions", "Versions", definitions(versions))

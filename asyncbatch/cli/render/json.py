@@ -118,6 +118,7 @@ def _shared(report: AnyReport, command: str, exit_code: int) -> dict[str, Any]:
     listed = report.failures[:MAX_LISTED_FAILURES]
     return {
         "command": command,
+        "run_id": report.run_id or UNSET,
         "status": report.status,
         "started_at": report.started_at.astimezone(UTC).strftime(INSTANT_FORMAT),
         "elapsed_s": round(report.elapsed_s, 3),
@@ -304,7 +305,9 @@ def _merged(reports: Sequence[AnyFields]) -> dict[str, Any]:
     """Return the fields that all merged reports have."""
     start = min(report.start for report in reports)
     notes = (note for report in reports for note in report.notes or ())
+    ids = [report.run_id for report in reports if report.run_id is not UNSET]
     return {
+        "run_id": ids[0] if len(reports) == len(ids) == 1 else None,
         "started_at": start,
         "elapsed_s": (max(report.end for report in reports) - start).total_seconds(),
         "error": "; ".join(report.error for report in reports if report.error) or None,

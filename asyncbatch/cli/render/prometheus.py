@@ -6,6 +6,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from asyncbatch.cli.run_observer import RunObserver
 from asyncbatch.core.records import display_path
 from asyncbatch.core.report import StreamReport
 from asyncbatch.core.system import install_command
@@ -170,7 +171,7 @@ class Metrics:
         return gauges.text()
 
 
-class MetricsServer:
+class MetricsServer(RunObserver):
     """An observer that serves the metrics of a run that goes on, on this machine only.
 
     A daemon thread answers. Raises UsageError if the library is missing or the port is taken.
@@ -190,9 +191,6 @@ class MetricsServer:
     def collect(self) -> Iterable[Metric]:
         """Return the metrics of this moment."""
         return self._metrics.run_gauges(self._report, self._command, None).collect()
-
-    def begin(self) -> None:
-        """Do nothing: the server answers already."""
 
     def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:  # noqa: ARG002 - as observers have it
         """Answer no more."""

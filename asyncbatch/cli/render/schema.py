@@ -129,6 +129,7 @@ class _Fields(Struct, kw_only=True):
     event: Literal["summary"] | UnsetType = UNSET
     schema_version: int = SCHEMA_VERSION
     command: _Word
+    run_id: str | UnsetType = UNSET  # unset in reports of earlier versions, and merged ones
     status: RunStatus | StreamStatus
     started_at: _Instant
     elapsed_s: _Seconds

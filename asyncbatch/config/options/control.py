@@ -50,6 +50,7 @@ RetryDelay: TypeAlias = Annotated[
     option(
         "Wait DURATION before the first retry, and twice as long before each further one.",
         metavar="DURATION",
+        needs="retries",
     ),
 ]
 
@@ -209,6 +210,7 @@ class LockFlags(Options, frozen=True, kw_only=True):
         option(
             "Wait up to DURATION for the lock of --lock.",
             metavar="DURATION",
+            needs="lock",
         ),
     ] = None
 
@@ -251,6 +253,22 @@ class MonitorFlags(Options, frozen=True, kw_only=True):
         bool,
         option("Keep the page of --live after the end of the run, until Ctrl-C."),
     ] = False
+    log_file: Annotated[
+        Name | None,
+        option(
+            "Append a log for machines to FILE: settings, failures, retries, progress, the end.",
+            metavar="FILE",
+            writes=True,
+        ),
+    ] = None
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        option(
+            "Write the log as lines of text or of JSON. Without --log-file, write it to stderr in "
+            "place of progress and notes.",
+            default="text, if there is a --log-file",
+        ),
+    ] = None
 
 
 class FailureFlags(Options, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ class JqOptions(Options, frozen=True, kw_only=True):
             "Let jq programs read environment variables, by env and $ENV.",
             name="--jq-env",
             trusted=True,
+            needs="jq",
         ),
     ] = False
     lossy: Annotated[
@@ -39,6 +40,7 @@ class JqOptions(Options, frozen=True, kw_only=True):
         option(
             "Let jq round integers beyond 2^53. Otherwise it rejects their records.",
             name="--jq-lossy",
+            needs="jq",
         ),
     ] = False
 
@@ -73,7 +75,8 @@ class CallFlags(Options, frozen=True, kw_only=True):
         ),
     ] = ()
     call_concurrency: Annotated[
-        Count, option("Run up to N calls of async functions at the same time.", metavar="N")
+        Count,
+        option("Run up to N calls of async functions at the same time.", metavar="N", needs="call"),
     ] = 100
 
 

@@ -43,7 +43,7 @@ _TAKERS = {
 class PoolTable(Options, frozen=True):
     """The pool of connections to the database."""
 
-    min: Annotated[Count, Meta(description="Connections that stay open.")] = 1
+    min: Annotated[Count, Meta(description="The number of connections that stay open.")] = 1
     max: Annotated[Count, Meta(description="The limit of connections, at least 2.")] = 4
 
     @classmethod
@@ -74,7 +74,8 @@ class SinkTable(SinkOptions, frozen=True, kw_only=True):
         Seconds | None, Meta(description="The time limit of a PostgreSQL statement, in seconds.")
     ] = None
     endpoint: Annotated[
-        HttpUrl | None, Meta(description="The server of s3://, gs:// and az:// URLs.")
+        HttpUrl | None,
+        Meta(description="Endpoint URL of the server for s3://, gs:// and az:// URLs."),
     ] = None
     anonymous: Annotated[bool, Meta(description="Access object stores without credentials.")] = (
         False

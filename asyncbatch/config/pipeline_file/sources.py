@@ -38,11 +38,11 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 Status: TypeAlias = Annotated[int, Meta(ge=100)]
 More: TypeAlias = Annotated[
-    Pointer | None, Meta(description="Pointer to whether there are more pages: true or false.")
+    Pointer | None, Meta(description="Pointer to a value that is true while more pages follow.")
 ]
 OnRepeat: TypeAlias = Annotated[
     Literal["fail", "end", "load"],
-    Meta(description="A page with the records of an earlier page: a failure, the end, or loaded."),
+    Meta(description="A page with the records of an earlier one: fail, end the pages, or load it."),
 ]
 
 
@@ -79,7 +79,7 @@ class PagePaginationTable(Options, frozen=True, tag_field="type", tag="page"):
     param: Annotated[Name, Meta(description="The parameter for the number.")] = "page"
     start: Annotated[int, Meta(ge=0, description="The first page's number.")] = 1
     size_param: Annotated[Name | None, Meta(description="The parameter for the size.")] = None
-    size: Annotated[Count | None, Meta(description="Records in a page.")] = None
+    size: Annotated[Count | None, Meta(description="The number of records in a page.")] = None
     total: Annotated[
         Pointer | None, Meta(description="Pointer to the total number of records.")
     ] = None
@@ -101,7 +101,7 @@ class OffsetPaginationTable(Options, frozen=True, tag_field="type", tag="offset"
 
     param: Annotated[Name, Meta(description="The parameter for the offset.")] = "offset"
     limit_param: Annotated[Name, Meta(description="The parameter for the limit.")] = "limit"
-    limit: Annotated[Count, Meta(description="Records in a page.")] = 100
+    limit: Annotated[Count, Meta(description="The number of records in a page.")] = 100
     start: Annotated[int, Meta(ge=0, description="The first page's offset.")] = 0
     total: Annotated[
         Pointer | None, Meta(description="Pointer to the total number of records.")
@@ -144,14 +144,15 @@ class IncrementalTable(Options, frozen=True):
     initial: Annotated[Time | None, Meta(description="The value for the first run.")] = None
     type: Annotated[
         Literal["number", "time", "text"] | None,
-        Meta(description="How values are compared; without it, as the first run finds them."),
+        Meta(description="Compare values as this; by default, as the first run finds them."),
     ] = None
     max: Annotated[
         Time | None,
-        Meta(description="Larger values are not stored: a number, a time, or now."),
+        Meta(description="The largest value to store: a number, a time, or now."),
     ] = None
     lag: Annotated[
-        Delay, Meta(description="The next run begins this much earlier: 5m, or a number.")
+        Delay,
+        Meta(description="Begin the next run this much before the stored value: 5m, or a number."),
     ] = 0.0
 
     @classmethod
@@ -163,7 +164,9 @@ class IncrementalTable(Options, frozen=True):
 class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
     """Pages of an HTTP API."""
 
-    urls: Annotated[tuple[HttpUrl, ...], Meta(min_length=1, description="The first pages.")]
+    urls: Annotated[
+        tuple[HttpUrl, ...], Meta(min_length=1, description="The URLs of the first pages.")
+    ]
     name: Annotated[Name | None, Meta(description="The name of the source, for --only.")] = None
     headers: Annotated[
         dict[str, SecretText], Meta(description="Headers; their values are never shown.")
@@ -191,10 +194,12 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
     ] = None
     timeout: Annotated[Seconds, Meta(description="The time limit of a request, in seconds.")] = 30.0
     retries: Annotated[
-        int, Meta(ge=0, description="After network errors, 408, 425, 429 and 5xx.")
+        int,
+        Meta(ge=0, description="Retries after a network error, or status 408, 425, 429 or 5xx."),
     ] = 5
     retry_delay: Annotated[
-        Seconds, Meta(description="Seconds before the first retry; doubled for each retry.")
+        Seconds,
+        Meta(description="Seconds before the first retry; each further one waits twice as long."),
     ] = 0.5
     longest_wait: Annotated[
         Seconds, Meta(description="The longest wait that a server may ask for, in seconds.")
@@ -202,12 +207,14 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
     rate_limit: Annotated[
         Rate | None, Meta(description="The request rate for each host: 20/s, 100/m, 1000/h.")
     ] = None
-    concurrency: Annotated[Count, Meta(description="Requests in flight.")] = 8
+    concurrency: Annotated[Count, Meta(description="The number of requests at the same time.")] = 8
     incremental: IncrementalTable | None = None
-    max_pages: Annotated[Count, Meta(description="More pages for one URL are a failure.")] = 100_000
+    max_pages: Annotated[
+        Count, Meta(description="The limit of pages for one URL; more are a failure.")
+    ] = 100_000
     max_body: Annotated[Bytes, Meta(description="The size limit of a page: 64MiB.")] = 64 * 2**20
     allow_origins: Annotated[
-        tuple[Origin, ...], Meta(description="Other allowed origins of next pages.")
+        tuple[Origin, ...], Meta(description="Other origins that next pages may come from.")
     ] = ()
 
     @classmethod

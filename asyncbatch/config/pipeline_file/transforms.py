@@ -31,7 +31,7 @@ class FieldTable(Options, frozen=True):
         tuple[Function, ...], Meta(description="The functions for the value, in this order.")
     ] = ()
     default: Annotated[Any, Meta(description="The value in place of a missing or null one.")] = None
-    now: Annotated[bool, Meta(description="The current time, in UTC.")] = False
+    now: Annotated[bool, Meta(description="Use the current time, in UTC.")] = False
     value: Annotated[Any, Meta(description="A constant value.")] = UNSET
 
     @classmethod
@@ -52,7 +52,10 @@ class FieldsTable(Options, frozen=True, tag_field="type", tag="fields"):
 
     fields: Annotated[
         dict[str, Path | FieldTable],
-        Meta(min_length=1, description="Each field: a path in the record, or a table."),
+        Meta(
+            min_length=1,
+            description="The fields of the new record: for each a path in the old one, or a table.",
+        ),
     ]
 
 
@@ -62,7 +65,7 @@ class RequireTable(Options, frozen=True, tag_field="type", tag="require"):
     fields: Annotated[tuple[Path, ...], Meta(min_length=1, description="The paths of the fields.")]
     on_missing: Annotated[
         OnMissing,
-        Meta(description="Other records: reject them, or drop and count them."),
+        Meta(description="Reject the other records, or drop and count them."),
     ] = "reject"
 
 
@@ -100,7 +103,7 @@ class SchemaTable(SchemaOptions, frozen=True, kw_only=True, tag_field="type", ta
     file: Annotated[Name, Meta(description="The file of the schema.")]
     refs: Annotated[
         dict[str, str],
-        Meta(description="Files or folders that hold what the schema refers to, by URI."),
+        Meta(description="Files or folders for the references of the schema, by URI."),
     ] = field(default_factory=dict)
 
     @classmethod

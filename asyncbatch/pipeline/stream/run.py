@@ -159,6 +159,11 @@ class StreamRun:
             self._events_given_back,
         )  # fmt: skip
 
+    @property
+    def worker_count(self) -> int:
+        """The number of worker processes at this moment."""
+        return len(self._pool.pids) if self._pool else 0
+
     def is_over_budget(self, *, final: bool = False) -> bool:
         """Whether more events failed than the budget allows; `final`: no more events come."""
         tally = self.stream.tally
