@@ -244,10 +244,16 @@ def test_place_counts_like_an_editor(text, marked):
 def test_an_error_after_many_plain_members(member):
     members = member * 10_500  # more than one match of the grammar takes
     at = 1 + len(members)
-    assert examine(b"{" + members + b"1}").byte == at
-    trailing = examine(b"{" + members + b"}")
+    assert fault_of(b"{" + members + b"1}").byte == at
+    trailing = fault_of(b"{" + members + b"}")
     assert (trailing.byte, trailing.message) == (at, "trailing comma before '}'")
-    assert examine(b"[{" + members + b'"k":01}]').byte == at + len(b'["k":0')
+    assert fault_of(b"[{" + members + b'"k":01}]').byte == at + len(b'["k":0')
+
+
+def fault_of(text):
+    found = examine(text)
+    assert isinstance(found, Fault)
+    return found
 
 
 def test_plain_elements_are_counted_only_at_the_top():
