@@ -10,7 +10,13 @@ from asyncbatch.core.records import Position
 from asyncbatch.formats.array_cutter import ArrayCutter, Cut, find_array
 from asyncbatch.formats.failures import InvalidTextError
 from asyncbatch.formats.grammar import Fault
-from asyncbatch.formats.positions import BOM, TextPosition, find_values, format_pointer
+from asyncbatch.formats.positions import (
+    BOM,
+    TextPosition,
+    count_code_points,
+    find_values,
+    format_pointer,
+)
 from asyncbatch.storage.local import TooLargeError
 
 if TYPE_CHECKING:
@@ -98,17 +104,20 @@ class ArrayReader:
         self.text, self.position = self.text[ahead:], position
 
     def rest(self) -> Iterator[bytes]:
-        """Yield the text in memory, then the rest of the stream."""
-        yield self.text
-        yield from self._ahead
+        """Yield the text in memory, then the rest of the stream. None of it is kept."""
+        text, self.text = self.text, b""
+        yield text
+        del text
+        while self._ahead:
+            yield self._ahead.popleft()
         yield from self._chunks
 
 
 def position_after(at: Position, text: bytes, records: int) -> Position:
     """Return the position after a text of `records` records that begins at `at`."""
     ends = text.count(b"\n") if b"\n" in text else 0  # searching is far faster than counting
-    last = text[text.rfind(b"\n") + 1 :] if ends else text
-    column = len(last.decode("utf-8", "replace")) + (0 if ends else at.column)
+    last = text.rfind(b"\n") + 1 if ends else 0
+    column = count_code_points(text, last) + (0 if ends else at.column)
     return Position(at.byte + len(text), at.record + records, at.line + ends, column)
 
 

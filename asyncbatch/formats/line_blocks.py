@@ -102,7 +102,9 @@ class LineBlockParser:
         """Return the number of lines if the parser accepts each by itself, else 0."""
         if BOM[:1] in lines and BOM in lines:  # the parser would accept it before each line
             return 0
-        texts = BytesIO(lines).readlines()
+        # One line is not copied, for it may be huge.
+        is_one = lines.find(b"\n") in (-1, len(lines) - 1)
+        texts = [lines] if is_one else BytesIO(lines).readlines()
         try:
             deque(map(self._parse, texts), maxlen=0)
         except (ValueError, RuntimeError):

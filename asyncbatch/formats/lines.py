@@ -129,7 +129,7 @@ def _find_faults(texts: list[bytes], validator: Validator) -> dict[int, Fault]:
     remaining, index = iter(texts), 0
     while (index := index + validator.take_valid(remaining)) < len(texts):
         line = texts[index]
-        verdict = validator(line) if line else _BLANK_LINE
+        verdict = validator.explain(line) if line else _BLANK_LINE
         if isinstance(verdict, Fault):
             faults[index] = verdict
         index += 1
@@ -220,13 +220,19 @@ def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         if not chunk:
             yield chunk
         elif cut:
-            view = memoryview(chunk)
-            yield b"".join((*pieces, view[:cut])) if pieces or cut < len(chunk) else chunk
-            pieces = [chunk[cut:]] if cut < len(chunk) else []
+            block, rest = chunk, b""
+            if pieces or cut < len(chunk):
+                block, rest = b"".join((*pieces, memoryview(chunk)[:cut])), chunk[cut:]
+            # Large lines are not kept here, too, while the caller works on them.
+            pieces = [rest] if rest else []
+            yield block
+            del block
         else:
             pieces.append(chunk)
     if pieces:
-        yield b"".join(pieces)
+        block = b"".join(pieces)
+        pieces.clear()
+        yield block
 
 
 _MAX_LINE_BYTES = Sizes().record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import re
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -27,6 +28,21 @@ class TextPosition(NamedTuple):
     byte: int
 
 
+_PIECE_BYTES = 64 * 1024
+
+
+def count_code_points(text: bytes, start: int = 0) -> int:
+    """Return the length of `text[start:]` as a string, invalid bytes replaced.
+
+    The string itself would take up to four times the memory of a text of many megabytes.
+    """
+    if len(text) - start <= _PIECE_BYTES:
+        return len(text[start:].decode("utf-8", "replace"))
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    pieces = (text[at : at + _PIECE_BYTES] for at in range(start, len(text), _PIECE_BYTES))
+    return sum(len(decode(piece)) for piece in pieces) + len(decode(b"", final=True))
+
+
 def locate_byte(text: bytes, byte: int, *, line: int = 1, offset: int = 0) -> TextPosition:
     """Return the position of `text[byte]`, or of the end, in a stream.
 
@@ -37,7 +53,7 @@ def locate_byte(text: bytes, byte: int, *, line: int = 1, offset: int = 0) -> Te
     before = text[line_start:byte]
     if offset == 0 and line_start == 0:
         before = before.removeprefix(BOM)
-    column = len(before.decode("utf-8", "replace")) + 1
+    column = count_code_points(before) + 1
     return TextPosition(line + text.count(b"\n", 0, byte), column, offset + byte)
 
 
@@ -58,7 +74,7 @@ class Locator:
         between = self._text[last.byte : byte]
         above, newline, before = between.rpartition(b"\n")
         line = last.line + above.count(b"\n") + len(newline)
-        column = len(before.decode("utf-8", "replace")) + (1 if newline else last.column)
+        column = count_code_points(before) + (1 if newline else last.column)
         self._last = TextPosition(line, column, byte)
         return self._last._replace(byte=self._offset + byte)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from asyncbatch.formats.positions import BOM
@@ -41,6 +42,10 @@ class Validator:
         except _REFUSALS:
             return _revalidate(text)
 
+    def explain(self, text: bytes) -> int | Fault:
+        """Return the same as `__call__` for a text that a fast parser has refused."""
+        return _revalidate(text)
+
     def count_fast(self, text: bytes) -> int:
         """Return the record count of `text`, or 0 if the fast parser refuses it.
 
@@ -61,7 +66,7 @@ class Validator:
     def take_valid(self, texts: Iterator[bytes]) -> int:
         """Consume texts up to and including the first one refused; count the valid ones.
 
-        A fast parser may refuse a valid text: `__call__` decides.
+        A fast parser may refuse a valid text: `explain` decides.
         """
         check, count = self._check, 0
         try:
@@ -99,6 +104,7 @@ def _simdjson_validator() -> Validator:
     return Validator(count, parse, LineBlockParser(parse))
 
 
+@cache
 def _orjson_count() -> Count:
     """Return a counter that parses with orjson, at a third of simdjson's speed."""
     from orjson import loads

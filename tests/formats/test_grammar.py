@@ -238,3 +238,24 @@ def test_place_counts_like_an_editor(text, marked):
         line = text.count("\n", 0, at) + 1
         column = at - (text.rfind("\n", 0, at) + 1) + 1
         assert locate_byte(data, byte) == (line, column, byte)
+
+
+@pytest.mark.parametrize("member", [b'"k":1,', b' "k" : "\xc3\xa9",\n', b'"k":[1,-0.5,null,true],'])
+def test_an_error_after_many_plain_members(member):
+    members = member * 10_500  # more than one match of the grammar takes
+    at = 1 + len(members)
+    assert fault_of(b"{" + members + b"1}").byte == at
+    trailing = fault_of(b"{" + members + b"}")
+    assert (trailing.byte, trailing.message) == (at, "trailing comma before '}'")
+    assert fault_of(b"[{" + members + b'"k":01}]').byte == at + len(b'["k":0')
+
+
+def fault_of(text):
+    found = examine(text)
+    assert isinstance(found, Fault)
+    return found
+
+
+def test_plain_elements_are_counted_only_at_the_top():
+    text = b"[" + b"[1,2,3,4]," * 300 + b"5,6,7]"
+    assert examine(text) == 303

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.formats.decoder import allow_deep_nesting
 from asyncbatch.formats.positions import (
+    count_code_points,
     find_elements,
     find_values,
     format_pointer,
@@ -104,3 +105,10 @@ def test_the_elements_of_an_array_know_where_they_stand():
 @pytest.mark.parametrize("pointer", [(), ("data", 0), ("nope",)])
 def test_what_is_no_array_has_no_elements(pointer):
     assert find_elements(b'{"data": [1]}', pointer) is None
+
+
+@given(st.binary(max_size=40), st.sampled_from([0, 1, 3]))
+def test_code_points_of_pieces_are_those_of_the_whole_text(end, start):
+    filler = "aé€😀".encode() * 6_554  # pieces of 64 KiB end inside a character
+    text = filler + end + filler
+    assert count_code_points(text, start) == len(text[start:].decode("utf-8", "replace"))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Batch
     from asyncbatch.core.records import Failure
     from asyncbatch.core.settings import FileWorkSettings
+    from asyncbatch.formats.arrays import ArrayWindow
     from asyncbatch.formats.lines import Lines
     from asyncbatch.sources.reader import Opened
 
@@ -188,9 +189,13 @@ class CountTask:
 
                 stream = ArrayStream(chunks, None, self._validator, self._settings.sizes)
                 if stream.begin(is_split=is_splittable(path, content, self._settings.sizes)):
-                    yield from ((window.elements, []) for window in stream.windows())
+                    yield from map(_window_verdicts, stream.windows())
                 else:
                     yield validate_text(stream.whole(drain=compressed), self._validator), []
+
+
+def _window_verdicts(window: ArrayWindow) -> Verdicts:
+    return window.elements, []
 
 
 def _line_verdicts(lines: Lines) -> Verdicts:

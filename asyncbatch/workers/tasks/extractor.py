@@ -161,7 +161,9 @@ class Extractor:
                 if stream.begin(whole=self._whole, is_split=known):
                     for window in stream.windows(resume):
                         yield from self._element_slices(window.text, window.start)
-                        yield window.end
+                        end = window.end
+                        del window  # it may be huge, and the next one is about to be read
+                        yield end
                 else:
                     yield from self._document_slices(stream.whole(drain=is_compressed(content)))
 

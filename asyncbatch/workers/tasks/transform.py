@@ -152,6 +152,8 @@ class TransformTask:
                 else:
                     yield from self._transform(self._chain, cursor)
                 recorder.write_rows(record_slice)
+                del cursor
+            del record_slice  # it may be huge, and the next one is about to be read
             yield from recorder.flush_if_large()
 
     def _keep_if_rows(
