@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.progress_bar import ProgressBar
@@ -64,7 +65,7 @@ class LiveProgress:
     count_after: float | None = 0.0
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = _console(stderr=True)
         self._meter = PaceMeter()
         self._screen = Screen(self._console, is_kept=False)
         self.log, self.suspend = self._screen.log, self._screen.suspend
@@ -172,9 +173,15 @@ def _pad(cells: list[str], source: SourceReport) -> list[str]:
     return cells if source.traffic else ["", *cells]
 
 
+def _console(*, file: IO[str] | None = None, stderr: bool = False) -> Console:
+    """Return a console, without bold too under NO_COLOR: rich leaves out only colors."""
+    is_plain = bool(os.environ.get("NO_COLOR"))
+    return Console(file=file, stderr=stderr, color_system=None if is_plain else "auto")
+
+
 def summary_text(report: Report, options: SummaryOptions) -> str:
     """Return the failures by kind and the summary, styled for the terminal of stdout."""
-    console = Console(file=stdout())
+    console = _console(file=stdout())
     with console.capture() as capture:
         _print_failures(console, report, options)
         style = {"success": "green", "failed": "red"}.get(report.status, "yellow")
@@ -199,7 +206,7 @@ def _print_line(console: Console, line: str, style: str, width: int | None) -> N
 
 def grid_text(grid: Grid) -> str:
     """Return a table as text, styled for the terminal of stdout."""
-    console = Console(file=stdout())
+    console = _console(file=stdout())
     table = Table(box=None, padding=(0, 0, 0, 2), header_style="bold")
     for name in grid.columns:
         table.add_column(Text(name), no_wrap=True)
@@ -238,7 +245,7 @@ class LiveWindows:
     def __init__(self, stream: StreamCore) -> None:
         self._stream = stream
         self._closed_count = 0
-        self._console = Console()
+        self._console = _console()
         self._closed: deque[Window] = deque(maxlen=self._free_lines())
         self._screen = Screen(self._console, is_kept=True)
         self.suspend = self._screen.suspend

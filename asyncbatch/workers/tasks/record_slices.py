@@ -64,7 +64,7 @@ class RecordSlice(ABC):
     def each_value(self) -> Iterator[Any]:
         """Yield the records as Python values, of which the caller keeps none.
 
-        A value that is freed before the next one is made takes half the time, for its memory is
+        A value that is freed before the next one is made takes a third less time, for its memory is
         still in the processor's cache.
         """
         return map(decode, self.texts())
