@@ -127,7 +127,7 @@ def make_block(rows: Sequence[dict[str, Json]]) -> ColumnBlock:
     appearance. Neither order depends on how rows are divided into blocks. Raises SinkError for more
     than `MAX_FIELDS` fields.
     """
-    fields: dict[str, _Field] = {}
+    fields: dict[str, _FieldValues] = {}
     for start in range(0, len(rows), _CHUNK_ROWS):
         chunk = rows[start : start + _CHUNK_ROWS]
         if not _add_uniform(fields, chunk):
@@ -147,7 +147,7 @@ def make_block(rows: Sequence[dict[str, Json]]) -> ColumnBlock:
     return ColumnBlock(names, kinds, values, len(rows), present)
 
 
-class _Field(msgspec.Struct, gc=False):
+class _FieldValues(msgspec.Struct, gc=False):
     """The values of a field in the rows so far, their types, and which rows have the field."""
 
     values: list[Any]
@@ -164,7 +164,7 @@ class _Field(msgspec.Struct, gc=False):
         self.types.update(map(type, column))
 
 
-def _add_uniform(fields: Mapping[str, _Field], rows: Sequence[dict[str, Json]]) -> bool:
+def _add_uniform(fields: Mapping[str, _FieldValues], rows: Sequence[dict[str, Json]]) -> bool:
     """Add rows that have these fields, most of them all; or change nothing and return False.
 
     Row by row, which is twice as fast as field by field: the values of a row are neighbours.
@@ -192,12 +192,12 @@ def _add_uniform(fields: Mapping[str, _Field], rows: Sequence[dict[str, Json]]) 
     return True
 
 
-def _add_any(fields: dict[str, _Field], rows: Sequence[dict[str, Json]], before: int) -> None:
+def _add_any(fields: dict[str, _FieldValues], rows: Sequence[dict[str, Json]], before: int) -> None:
     """Add rows of any fields to those of the `before` rows."""
     there = dict.fromkeys(chain.from_iterable(rows))
     for name in there:
         if name not in fields:
-            fields[name] = _Field([None] * before, set(), bytearray(before))
+            fields[name] = _FieldValues([None] * before, set(), bytearray(before))
     for name, field in fields.items():
         if name not in there:
             field.add([None] * len(rows), bytes(len(rows)))
