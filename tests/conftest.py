@@ -55,7 +55,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed
 def pytest_xdist_auto_num_workers() -> int:
     """Say how many processes `-n auto` is: more than there are CPUs, since tests wait a lot."""
-    return usable_cpus() + 2
+    return usable_cpus() + 1
 
 
 class Outcome(NamedTuple):
