@@ -43,7 +43,7 @@ class _Page(HTMLParser):
 
 
 def faults(site: Path) -> Iterator[str]:
-    """Yield what is wrong with the links of a site."""
+    """Yield the faults of the links of a site."""
     pages = {path: _Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
     for path, page in pages.items():
         for tag, name, link in page.links:
@@ -61,7 +61,7 @@ def faults(site: Path) -> Iterator[str]:
             elif parts.fragment and target.suffix == ".html":
                 anchor = unquote(parts.fragment)
                 if anchor not in pages[target].anchors:
-                    yield f"{where} links to {link}, which has no such anchor"
+                    yield f"{where} links to {link}, which lacks this anchor"
     for sheet in site.rglob("*.css"):
         text = sheet.read_text()
         if "url(http" in text or "url(//" in text or "@import" in text:

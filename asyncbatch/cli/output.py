@@ -123,10 +123,10 @@ class Output:
         self.show_failures = options.show_failures
         # The number of slow files to list; None: those that take long.
         self.slowest = options.slowest if isinstance(options, RunOutputFlags) else None
-        # Returns what the user may do after a run.
+        # Returns the steps that the user may take after a run.
         self.next_steps: Callable[[AnyReport], Sequence[str]] = lambda _: ()
         self._stdout_is_taken = stdout_is_taken
-        # What the user types is input: it is echoed, and would break a display.
+        # Typed input is echoed, and would break a display.
         self._user_types = reads_stdin and sys.stdin.isatty()
         shows_progress = options.progress and not self.quiet and not stderr_is_log()
         self._progress = self._make_progress() if shows_progress else None

@@ -1,4 +1,4 @@
-"""The command `asyncbatch profile`: say what is in a folder. Also the run that profiles records."""
+"""The command `asyncbatch profile`: show the fields of records. Also the run that profiles them."""
 
 from typing import TYPE_CHECKING
 
@@ -43,8 +43,8 @@ def profile_files(
 ) -> None:
     """Show the fields of records: types, values, formats, and files that differ.
 
-    One pass over any folder says what is in it: how often a field is present and null, how many
-    different values it has, its smallest and largest values, and which fields could be a key.
+    One pass over a folder counts how often a field is present and null, and how many different
+    values it has. It also finds the smallest and largest values, and the fields that could be a key.
     """
 
     def make_output() -> "MergingOutput":

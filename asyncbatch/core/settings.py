@@ -136,10 +136,12 @@ class ServerSettings(Struct, frozen=True):
 
 
 class WatchSettings(Struct, frozen=True):
-    """How a run waits for more files in its folders, and what becomes of the finished ones."""
+    """The wait of a run for more files in its folders, and the place of the finished ones."""
 
     settle: float = 1.0  # seconds without a change after which a file is complete
-    marker: str | None = None  # the ending of the name of the file that says so instead
+    marker: str | None = (
+        None  # the ending of the name of a file beside it, which tells that it is complete
+    )
     poll: float | None = None  # seconds between two scans; None: the system notifies
     move_done: str | None = None  # the folder for files whose records were all taken
     move_failed: str | None = None  # the folder for other files

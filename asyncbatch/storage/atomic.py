@@ -108,7 +108,7 @@ class AtomicFile:
             raise self.sink_error(error) from None
 
     def publish(self) -> None:
-        """Rename the file over its target before it is complete; what is written later is added.
+        """Rename the file over its target before it is complete; later writes add to it there.
 
         Raises SinkError.
         """

@@ -16,20 +16,12 @@ from typing import Any
 import pytest
 
 from asyncbatch.state.history import MAX_FAILED_FILES, MAX_RUNS
+from tests.cli.jobs import PIPELINE, SCHEMA
 from tests.commands import COMMAND, PATIENCE, environment, run_command_text
 from tests.conftest import many
 from tests.processes import holds_open, wait_until
 from tests.servers.pings import PingServer
 
-PIPELINE = """
-name = "nightly"
-[[source]]
-type = "files"
-paths = ["in"]
-[sink]
-to = "out.jsonl"
-"""
-SCHEMA = '{"type": "object", "required": ["a"]}'
 ARGUMENTS = {
     "run": ("in", "--to", "out.jsonl"),
     "validate": ("in", "--schema", "s.json", "--history"),

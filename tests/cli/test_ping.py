@@ -12,27 +12,12 @@ from base64 import b64encode
 import pytest
 
 from asyncbatch.core.units import format_count
+from tests.cli.jobs import ARGUMENTS, GOOD
 from tests.commands import COMMAND, PATIENCE, environment, run_command_text
 from tests.conftest import many
 from tests.processes import holds_open, wait_until
 from tests.servers.pings import SECRET, PingServer
 
-SCHEMA = '{"type": "object", "required": ["a"]}'
-PIPELINE = """
-name = "nightly"
-[[source]]
-type = "files"
-paths = ["in"]
-[sink]
-to = "out.jsonl"
-"""
-ARGUMENTS = {
-    "run": ("in",),
-    "validate": ("in", "--schema", "s.json"),
-    "etl": ("p.toml",),
-    "stream": ("in/1.json", "--time", "a", "--to", "windows.jsonl"),
-}
-GOOD = {"in/1.json": '{"a": 1}\n', "in/2.json": '{"a": 2}\n', "s.json": SCHEMA, "p.toml": PIPELINE}
 BAD = GOOD | {"in/1.json": "{\n", "in/2.json": "[\n"}
 
 

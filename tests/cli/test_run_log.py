@@ -12,27 +12,12 @@ from contextlib import closing
 
 import pytest
 
+from tests.cli.jobs import ARGUMENTS, GOOD
 from tests.commands import COMMAND, PATIENCE, environment, run_command_text
 from tests.processes import holds_open, wait_until
 from tests.servers.api import ApiServer, status
 
 SECRET = "hunter2-of-the-database"
-SCHEMA = '{"type": "object", "required": ["a"]}'
-PIPELINE = """
-name = "nightly"
-[[source]]
-type = "files"
-paths = ["in"]
-[sink]
-to = "out.jsonl"
-"""
-GOOD = {"in/1.json": '{"a": 1}\n', "in/2.json": '{"a": 2}\n', "s.json": SCHEMA, "p.toml": PIPELINE}
-ARGUMENTS = {
-    "run": ("in",),
-    "validate": ("in", "--schema", "s.json"),
-    "etl": ("p.toml",),
-    "stream": ("in/1.json", "--time", "a", "--to", "windows.jsonl"),
-}
 FIXED = ["time", "level", "run_id", "event", "message"]
 TEXT_LINE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|WARNING|ERROR) ([0-9a-f]{12}) (\w+): .+"

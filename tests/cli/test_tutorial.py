@@ -1,4 +1,4 @@
-"""Tests that the tutorial works as it stands: its commands, in order, and what they print."""
+"""Tests that the tutorial works as it stands: its commands, in order, and their outputs."""
 
 from __future__ import annotations
 

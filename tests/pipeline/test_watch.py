@@ -65,6 +65,16 @@ def rows(folder: Path, query: str) -> list[tuple[object, ...]]:
     return []
 
 
+# A function that returns each record once there is a file `go`.
+SLOW = """
+import os, time
+def slow(record):
+    open("begun", "w").close()
+    while not os.path.exists("go"): time.sleep(0.01)
+    return record
+"""
+
+
 @pytest.fixture
 def watch(tmp_path):
     """Start `asyncbatch run in --watch` into the table `t`, or with other arguments."""
@@ -140,10 +150,7 @@ def test_files_that_are_there_and_files_that_land(tmp_path, watch):
 
 def test_interrupt_finishes_the_work_in_flight(tmp_path, watch):
     """It waits for a slow record, commits it, and exits with the status of the signal."""
-    (tmp_path / "slow.py").write_text(
-        "import os, time\ndef slow(record):\n    open('begun', 'w').close()\n"
-        "    while not os.path.exists('go'): time.sleep(0.01)\n    return record\n"
-    )
+    (tmp_path / "slow.py").write_text(SLOW)
     process = watch("--call", "slow.py:slow", "--grace", "60")
     put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
     wait_until((tmp_path / "begun").exists, running=process)
@@ -290,10 +297,7 @@ def test_files_stay_until_their_rows_are_committed(tmp_path, watch):
 
 def test_file_that_is_replaced_while_it_is_read(tmp_path, watch):
     """Its new version is neither moved unread nor forgotten."""
-    (tmp_path / "slow.py").write_text(
-        "import os, time\ndef slow(record):\n    open('begun', 'w').close()\n"
-        "    while not os.path.exists('go'): time.sleep(0.01)\n    return record\n"
-    )
+    (tmp_path / "slow.py").write_text(SLOW)
     process = watch("--call", "slow.py:slow", "--move-done", "done")
     put(tmp_path / "in" / "a.json", {"id": 1, "v": "old"})
     wait_until((tmp_path / "begun").exists, running=process)

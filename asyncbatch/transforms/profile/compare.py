@@ -46,7 +46,7 @@ class SchemaChange(Struct, frozen=True):
 
 
 def restrictions(old: Json, new: Json, *, exact: bool = False) -> list[SchemaChange]:
-    """Return what values of `old` lack for `new`: without any, each value of `old` satisfies it.
+    """Return the restrictions of `new` that `old` lacks; none: values of `old` satisfy `new`.
 
     A field that only `new` names, and `old` allows with any value, is one only if it is required or
     forbidden; with `exact`, also if it is restricted.

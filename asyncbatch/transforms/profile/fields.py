@@ -177,7 +177,7 @@ class Field(Struct, gc=False):
     def maps(self) -> Field | None:
         """Return a field without values, with the same maps here and below; None without any.
 
-        What is known to be a map needs no names: values of more parts are added faster.
+        A field that is known to be a map needs no names, so values of more parts are added faster.
         """
         found = Field()
         if self.map_values is not None:

@@ -238,7 +238,7 @@ def _candidate_keys(path: str, field: Field, records: int) -> Iterator[str]:
 
 
 def _different_files(groups: dict[FileShape, FileGroup]) -> Iterator[DifferentFile]:
-    """Yield files that lack what most files have, or have what few have, the rarest first."""
+    """Yield files with a type or field that few have, or without one of most; rarest first."""
     total = sum(group.count for group in groups.values())
     if total < _MIN_FILES:
         return

@@ -79,7 +79,7 @@ class _Widening:
         return infer_schema(field, strict=self._strict)
 
     def _add_alternative(self, schema: dict[str, Any], field: Field) -> Schema:
-        """Return `schema` or what fits the field, for a schema whose keywords we cannot widen."""
+        """Return `schema` or the schema of the field, because some keywords cannot be widened."""
         rest = {name: one for name, one in schema.items() if name not in ANNOTATIONS}
         kept = {name: one for name, one in schema.items() if name in ANNOTATIONS}
         if rest.keys() == {"anyOf"} and rest["anyOf"]:

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.core.records import Position, display_path
 from asyncbatch.core.settings import ProfileSettings
-from asyncbatch.formats.lines import InvalidLine
 from asyncbatch.transforms.profile.profile import Profile, shapes_of
 from asyncbatch.workers.tasks.record_slices import TextSlice
-from asyncbatch.workers.tasks.recorder import RecordCursor
 from asyncbatch.workers.tasks.transform import TransformTask
 
 if TYPE_CHECKING:
@@ -19,9 +17,11 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.batches import Batch, Part, Split
     from asyncbatch.core.records import Json
+    from asyncbatch.formats.lines import InvalidLine
     from asyncbatch.sources.reader import Opened
     from asyncbatch.transforms.profile.profile import Shape
     from asyncbatch.workers.tasks.record_slices import RecordSlice
+    from asyncbatch.workers.tasks.recorder import RecordCursor
 
 # Values of this many bytes of JSON are profiled together: a column of many values costs less, until
 # the values leave the processor's cache. Without statistics of values, a column costs little.
@@ -120,24 +120,16 @@ class ProfileTask(TransformTask):
         slices: Iterable[RecordSlice | InvalidLine | Position],
         split_start: int | None = None,
     ) -> Iterator[Part]:
-        recorder = self._recorder
-        for record_slice in slices:
-            if isinstance(record_slice, Position):
-                if split_start is not None:
-                    self.progress.note_bytes(max(0, record_slice.byte - split_start))
-                self._file.move_to(self._finished)
-                yield from recorder.note_position(record_slice)
-            elif isinstance(record_slice, InvalidLine):
-                recorder.reject_line(record_slice)
-            elif record_slice.error is not None:
-                recorder.reject(RecordCursor(path, record_slice), record_slice.error)
-            else:
-                self._keep_slice(record_slice)
-            yield from recorder.flush_if_large()
+        yield from super()._transform_slices(path, slices, split_start)
         if self._split is not None:
             self._finish(path)
 
-    def _keep_slice(self, record_slice: RecordSlice) -> None:
+    def _note_position(self, position: Position) -> Iterator[Part]:
+        self._file.move_to(self._finished)
+        return super()._note_position(position)
+
+    def _take_slice(self, cursor: RecordCursor) -> Iterator[Part]:
+        record_slice = cursor.record_slice
         values, file = record_slice.values(), self._file
         self._recorder.keep_unchanged(values)
         is_array = isinstance(record_slice, TextSlice) and not record_slice.is_document
@@ -147,3 +139,4 @@ class ProfileTask(TransformTask):
         if self._counts_shapes:
             file.shapes.update(shapes_of(values))
         file.add(values, record_slice.size, in_array=in_array)
+        return iter(())

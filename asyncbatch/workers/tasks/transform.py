@@ -133,7 +133,7 @@ class TransformTask:
             if isinstance(record_slice, Position):
                 if split_start is not None:
                     self.progress.note_bytes(max(0, record_slice.byte - split_start))
-                yield from recorder.note_position(record_slice)
+                yield from self._note_position(record_slice)
             elif isinstance(record_slice, InvalidLine):
                 recorder.reject_line(record_slice)
             else:
@@ -141,20 +141,30 @@ class TransformTask:
                 cursor = RecordCursor(path, record_slice)
                 if record_slice.error is not None:
                     recorder.reject(cursor, record_slice.error)
-                elif self._chain is None:
-                    recorder.keep_slice(record_slice)
-                elif self._chain.takes is not None:
-                    yield from self._keep_if_rows(self._chain, self._chain.takes, cursor)
-                elif self._chain.test is not None:
-                    self._filter(self._chain, self._chain.test, cursor)
-                elif self._chain.many is not None:
-                    yield from self._map(self._chain, self._chain.many, cursor)
                 else:
-                    yield from self._transform(self._chain, cursor)
+                    yield from self._take_slice(cursor)
                 recorder.write_rows(record_slice)
                 del cursor
             del record_slice  # it may be huge, and the next one is about to be read
             yield from recorder.flush_if_large()
+
+    def _note_position(self, position: Position) -> Iterator[Part]:
+        """Note a position in a large file: all slices before it are taken."""
+        return self._recorder.note_position(position)
+
+    def _take_slice(self, cursor: RecordCursor) -> Iterator[Part]:
+        """Transform the records of a slice, in the fastest way that the chain allows."""
+        chain = self._chain
+        if chain is None:
+            self._recorder.keep_slice(cursor.record_slice)
+        elif chain.takes is not None:
+            yield from self._keep_if_rows(chain, chain.takes, cursor)
+        elif chain.test is not None:
+            self._filter(chain, chain.test, cursor)
+        elif chain.many is not None:
+            yield from self._map(chain, chain.many, cursor)
+        else:
+            yield from self._transform(chain, cursor)
 
     def _keep_if_rows(
         self, row: Chain, takes: Callable[[Sequence[Any]], bool], cursor: RecordCursor
