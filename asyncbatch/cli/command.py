@@ -387,8 +387,6 @@ def open_reports(
 def open_live_page(flags: MonitorFlags, command: str) -> list[RunObserver]:
     """Return the live page if the options ask for it. Raises UsageError."""
     if flags.live is None:
-        if flags.live_hold:
-            raise UsageError("--live-hold keeps the page of --live: give both")
         return []
     from asyncbatch.cli.live.page import LivePage
 

@@ -44,7 +44,8 @@ def profile_files(
     """Show the fields of records: types, values, formats, and files that differ.
 
     One pass over a folder counts how often a field is present and null, and how many different
-    values it has. It also finds the smallest and largest values, and the fields that could be a key.
+    values it has. It also finds the smallest and largest values, and the fields that could be
+    a key.
     """
 
     def make_output() -> "MergingOutput":

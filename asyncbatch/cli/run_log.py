@@ -38,11 +38,12 @@ if TYPE_CHECKING:
     from asyncbatch.core.report import AnyReport
 
 _INFO, _WARNING, _ERROR = logging.INFO, logging.WARNING, logging.ERROR
-# How lines for people begin, and the level that the log says in its own way.
+# The beginnings of lines for people, and the levels that the log gives in their place.
 _LEVELS = {"Error: ": _ERROR, "Not run: ": _ERROR, "Warning: ": _WARNING, "Note: ": _WARNING}
-# Lists of a report that may be long, and its failures, which have lines of their own.
+# Events that are warnings, whatever their lines begin with.
 _SERIOUS = frozenset({"signal", "lost"})
 _START_BYTES = 64  # of a file, which tell whether it is a log
+# Lists of a report that may be long, and its failures, which have lines of their own.
 _LISTS = frozenset({"failures", "failures_omitted", "slowest_files", "notes"})
 
 
@@ -282,8 +283,9 @@ class RunLog(RunObserver):
     def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:  # noqa: ARG002 - see above
         from asyncbatch.cli.render.json import report_object
 
-        for failure in _losses(report):
-            self._log_failure(failure, 1)
+        if isinstance(report, Report):
+            for failure in report.losses:  # they are in no part
+                self._log_failure(failure, 1)
         for note in report.notes:
             log_event(_WARNING, "note", note)
         options = SummaryOptions(exit_code)
@@ -292,13 +294,6 @@ class RunLog(RunObserver):
         for name in ("run_id", "exit_code"):
             kept.pop(name, None)
         self._log.end(f"{status_line(report, options)}; {_headline(report)}", exit_code, **kept)
-
-
-def _losses(report: AnyReport) -> list[Failure]:
-    """Return the failures of outputs, which are in no part. Their file has a number below 0."""
-    if not isinstance(report, Report):
-        return []
-    return [failure for number, _, _, failure in report.kept if number > 0]
 
 
 def _headline(report: AnyReport) -> str:

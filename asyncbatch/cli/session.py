@@ -75,8 +75,7 @@ class Session:
     signal, the work in flight has `grace` seconds to finish. The second ends the process at once.
     `signal_exit` is false if work that a signal has ended keeps its own exit status; None if its
     failures count more than the signal. If the work `is_endless`, the reports are written again and
-    again. The `observers` learn of the begin and, however the
-    session ends, of the end.
+    again. The `observers` learn of the begin and, however the session ends, of the end.
     """
 
     def __init__(

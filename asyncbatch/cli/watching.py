@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import asdict
 
-from asyncbatch.cli.flags import flags
 from asyncbatch.config.options.watching import WatchFlags
 from asyncbatch.core.settings import WatchSettings
 from asyncbatch.errors import UsageError
@@ -22,10 +21,6 @@ def watch_settings(options: WatchFlags, excluded: Mapping[str, object]) -> Watch
     `excluded` has the values of other options that make no sense with a watch, by their names.
     """
     if not options.watch:
-        default = WatchFlags()
-        for flag in flags(WatchFlags):
-            if getattr(options, flag.field) != getattr(default, flag.field):
-                raise UsageError(f"{flag.names[0]} needs --watch")
         return None
     for name, value in excluded.items():
         if value:

@@ -225,6 +225,11 @@ class Report(Struct):
         """The kept failures, in input order."""
         return [failure for *_, failure in sorted(self.kept, key=_input_order, reverse=True)]
 
+    @property
+    def losses(self) -> list[Failure]:
+        """The kept failures of the target and other outputs, which belong to no input."""
+        return [failure for number, _, _, failure in self.kept if number > 0]
+
     def has_failed(self, budget: FailureBudget | None) -> bool:
         """Whether the run failed, in the eyes of its user."""
         if self.over_budget or self.target_lost:

@@ -295,7 +295,7 @@ def test_wrong_uses_are_named_before_anything_runs(run, files):
         (("--live=nonsense",), "is not an address"),
         (("--live=:70000",), "is not an address"),
         (("--live", "203.0.113.9:0"), "no such address"),
-        (("--live-hold",), "--live-hold keeps the page of --live"),
+        (("--live-hold",), "--live-hold needs --live"),
     ):
         outcome = run("in", *options, "--to", "out.jsonl")
         assert outcome.code == 2, options

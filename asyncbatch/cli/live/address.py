@@ -50,7 +50,7 @@ def _reason(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "another program uses this port: name another one, or write --live alone"
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        return "this machine does not have this address"
+        return "this machine has no such address"
     return error.strerror or str(error)
 
 

@@ -251,7 +251,7 @@ class MonitorFlags(Options, frozen=True, kw_only=True):
     ] = None
     live_hold: Annotated[
         bool,
-        option("Keep the page of --live after the end of the run, until Ctrl-C."),
+        option("Keep the page of --live after the end of the run, until Ctrl-C.", needs="live"),
     ] = False
     log_file: Annotated[
         Name | None,

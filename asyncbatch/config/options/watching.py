@@ -26,6 +26,7 @@ class WatchFlags(Options, frozen=True, kw_only=True):
             "Take a file that is written in place once it is unchanged for DURATION. A renamed "
             "file is taken at once.",
             metavar="DURATION",
+            needs="watch",
         ),
     ] = 1.0
     marker: Annotated[
@@ -34,6 +35,7 @@ class WatchFlags(Options, frozen=True, kw_only=True):
             "Take a file only once there is a file of its name and this ENDING: .done waits for "
             "a.json.done.",
             metavar="ENDING",
+            needs="watch",
         ),
     ] = None
     poll: Annotated[
@@ -41,6 +43,7 @@ class WatchFlags(Options, frozen=True, kw_only=True):
         option(
             "Look at the folders every DURATION, for network drives, which send no notifications.",
             metavar="DURATION",
+            needs="watch",
             default="notifications, and a look every 30s",
         ),
     ] = None
@@ -49,6 +52,7 @@ class WatchFlags(Options, frozen=True, kw_only=True):
         option(
             "Move each file below DIR once all its records are written.",
             metavar="DIR",
+            needs="watch",
             trusted=True,
         ),
     ] = None
@@ -57,6 +61,7 @@ class WatchFlags(Options, frozen=True, kw_only=True):
         option(
             "Move each file below DIR that failed, or of which a record was rejected.",
             metavar="DIR",
+            needs="watch",
             trusted=True,
         ),
     ] = None
@@ -65,10 +70,11 @@ class WatchFlags(Options, frozen=True, kw_only=True):
         option(
             "Serve metrics for Prometheus on PORT of this machine (127.0.0.1).",
             metavar="PORT",
+            needs="watch",
             trusted=True,
         ),
     ] = None
     delete_done: Annotated[
         bool,
-        option("Delete each file once all its records are written.", trusted=True),
+        option("Delete each file once all its records are written.", needs="watch", trusted=True),
     ] = False
