@@ -30,6 +30,7 @@ from asyncbatch.sources.http.base import Page
 from asyncbatch.sources.http.settings import HttpSettings
 from asyncbatch.sources.http.source import HttpSource
 from tests.processes import wait_until
+from tests.servers import end_connections
 
 _LOOK_SECONDS = 0.002
 
@@ -147,7 +148,7 @@ class ApiServer:
             for _ in range(5):  # in which what was just accepted becomes a connection, to be closed
                 await asyncio.sleep(0)
             await runner.cleanup()
-            await asyncio.sleep(0.01)  # in which the last connections are really closed
+            await end_connections()
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:

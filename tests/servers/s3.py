@@ -30,6 +30,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from tests.servers import end_connections
+
 REGION = "us-east-1"
 KEYS = ("AKIAEXAMPLEASYNCBATCH", "a-secret-key-that-nobody-may-see")
 """Credentials that tests use; moto takes any. The second must turn up nowhere."""
@@ -318,6 +320,7 @@ class S3Server:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        await end_connections()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.seen.append(
