@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 from msgspec.structs import replace
 
-from asyncbatch.cli.command import open_live_page, open_reports, refuse_results, take_lock
+from asyncbatch.cli.command import open_reports, open_servers, refuse_results, take_lock
 from asyncbatch.cli.parameters import Paths
 from asyncbatch.cli.values import dask_settings, failure_budget, has_library, memory_plan
 from asyncbatch.config.options.control import (
@@ -190,7 +190,9 @@ def run_files(
         launch = Launch(job)
         launch.prepare()
         report_files = open_reports(output.report, files.stores)
-        live = [] if dry_run else open_live_page(monitor, "run")
+        servers = (
+            [] if dry_run else open_servers(monitor, "run", metrics_port=watching.metrics_port)
+        )
         prints = _capture_prints(output, settings) if call.call else None
         launch.start()
     except (UsageError, OSError) as error:
@@ -210,7 +212,7 @@ def run_files(
     )
     observers = [
         *make_observers(monitor, job.budget, identity, has_ledger=job.ledger is not None),
-        *live,
+        *servers,
     ]
     make_output, work = (Output, None) if not dry_run else _plan_types()
     shown = make_output(
