@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncbatch.config.job import FileSource, Job, RecordWorkSettings
+    from asyncbatch.config.secret_sources import read_secret
     from asyncbatch.core.records import Failure, FileResult
     from asyncbatch.core.report import Report
     from asyncbatch.core.retry import Retries
@@ -81,6 +82,7 @@ _HOMES = {
     "fields": "transforms.spec",
     "jq": "transforms.spec",
     "process_files": "pipeline.api",
+    "read_secret": "config.secret_sources",
     "require": "transforms.spec",
     "schema": "transforms.spec",
 }
@@ -121,6 +123,7 @@ __all__ = [
     "fields",
     "jq",
     "process_files",
+    "read_secret",
     "require",
     "schema",
 ]

@@ -20,9 +20,11 @@ from asyncbatch.sources.http.settings import (
     Incremental,
     LinkHeaderPagination,
     NextUrlPagination,
+    OAuth2Auth,
     OffsetPagination,
     PagePagination,
     QueryAuth,
+    TlsSettings,
 )
 from asyncbatch.sources.http.source import Connections, HttpSource
 
@@ -39,6 +41,7 @@ __all__ = [
     "Incremental",
     "LinkHeaderPagination",
     "NextUrlPagination",
+    "OAuth2Auth",
     "OffsetPagination",
     "Page",
     "PageMark",
@@ -46,4 +49,5 @@ __all__ = [
     "QueryAuth",
     "Reason",
     "Secret",
+    "TlsSettings",
 ]

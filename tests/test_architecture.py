@@ -54,6 +54,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "duckdb": ("sinks.duckdb", "pipeline.resume.inspection"),
     "jq": ("transforms.jq",),
     "jsonschema_rs": ("transforms.schema",),
+    "keyring": ("config.secret_sources",),
     "obstore": ("storage",),
     "orjson": ("formats",),
     "prometheus_client": ("cli.render.prometheus",),

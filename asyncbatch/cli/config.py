@@ -11,6 +11,7 @@ from asyncbatch.cli.command import CommandGroup, SectionedCommand, print_note
 from asyncbatch.cli.defaults import command_settings, open_config, option_table
 from asyncbatch.cli.parameters import with_options
 from asyncbatch.cli.terminal import to_stderr
+from asyncbatch.cli.values import command_policy
 from asyncbatch.config.config_search import COMMANDS
 from asyncbatch.config.options.control import ConfigFlags
 from asyncbatch.config.options.declare import Options, option
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.cli.flags import Flag
     from asyncbatch.config.configuration import ConfigFile
+    from asyncbatch.config.secret_sources import CommandPolicy
 
 config = typer.Typer(
     name="config",
@@ -78,7 +80,7 @@ def show(
     for note in notes:
         to_stderr(f"Note: {note}")
     found = {
-        name: list(_values(name, made, file, profile))
+        name: list(_values(name, made, file, profile, command_policy(source)))
         for name, made in _commands(context).items()
         if command in (None, name)
     }
@@ -114,11 +116,15 @@ def _commands(context: typer.Context) -> dict[str, Any]:
 
 
 def _values(
-    name: str, command: Any, file: ConfigFile | None, profile: str | None
+    name: str,
+    command: Any,
+    file: ConfigFile | None,
+    profile: str | None,
+    commands: CommandPolicy,
 ) -> Iterator[dict[str, Any]]:
     """Yield the option, the value and the place of each value that is given to a command."""
     flags: dict[str, Flag] = command.callback.flags
-    settings = command_settings(file, name, flags, profile) if file else {}
+    settings = command_settings(file, name, flags, profile, commands) if file else {}
     context = typer.Context(
         command, info_name=name, auto_envvar_prefix=f"ASYNCBATCH_{name.upper()}"
     )

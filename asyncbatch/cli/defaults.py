@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asyncbatch.cli.flags import Flag
     from asyncbatch.config.configuration import ConfigFile, Setting
     from asyncbatch.config.options.declare import Options
+    from asyncbatch.config.secret_sources import CommandPolicy
 
 FILE_VARIABLE = "ASYNCBATCH_CONFIG_FILE"
 PROFILE_VARIABLE = "ASYNCBATCH_PROFILE"
@@ -60,7 +61,7 @@ class FileDefaults(dict[str, Any]):
         if file is None:
             return {}
         flags = command.callback.flags
-        found = command_settings(file, command.name, flags, profile)
+        found = command_settings(file, command.name, flags, profile, self._command_policy(flags))
         return {key: _argument(flags[key], setting.value) for key, setting in found.items()}
 
     def _old_variable(self, flag: Flag) -> str | None:
@@ -73,6 +74,16 @@ class FileDefaults(dict[str, Any]):
         if value := os.environ.get(old):
             self.notes.append(f"the variable {old} is now called {new}")
         return value or None
+
+    def _command_policy(self, flags: Mapping[str, Flag]) -> CommandPolicy:
+        """Return whether `${cmd:…}` may run commands. Raises BadParameter."""
+        from asyncbatch.config.secret_sources import CommandPolicy
+
+        seconds = self._option("command_timeout")
+        flag = flags.get("command_timeout")
+        if seconds is None or flag is None:
+            return CommandPolicy(bool(self._option("allow_commands")))
+        return CommandPolicy(bool(self._option("allow_commands")), flag.value(seconds))
 
     def _option(self, name: str) -> Any:
         return self._context.params.get(name)
@@ -111,7 +122,11 @@ def open_config(
 
 
 def command_settings(
-    file: ConfigFile, command: str, flags: Mapping[str, Flag], profile: str | None
+    file: ConfigFile,
+    command: str,
+    flags: Mapping[str, Flag],
+    profile: str | None,
+    commands: CommandPolicy,
 ) -> dict[str, Setting]:
     """Return the options of a command in a file. Raises Exit for mistakes."""
     from asyncbatch.errors import PipelineFileError
@@ -119,7 +134,9 @@ def command_settings(
     trusted = {key for key, flag in flags.items() if flag.is_trusted}
     outputs = {key for key, flag in flags.items() if flag.is_output}
     try:
-        return file.settings(command, option_table(command, flags), profile, trusted, outputs)
+        return file.settings(
+            command, option_table(command, flags), profile, trusted, outputs, commands=commands
+        )
     except PipelineFileError as error:
         to_stderr(f"Error: {error}")
         raise NotBegunError(str(error)) from None

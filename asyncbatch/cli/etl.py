@@ -7,7 +7,12 @@ from msgspec.structs import asdict
 
 from asyncbatch.cli.command import open_reports, open_servers, print_note, refuse_results
 from asyncbatch.cli.usage import NotBegunError
-from asyncbatch.cli.values import dask_settings, failure_budget, replacing_flags
+from asyncbatch.cli.values import (
+    command_policy,
+    dask_settings,
+    failure_budget,
+    replacing_flags,
+)
 from asyncbatch.config.options.control import (
     ClusterFlags,
     ConfigFlags,
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from asyncbatch.cli.run_observer import RunObserver
     from asyncbatch.config.job import Job
     from asyncbatch.config.pipeline_file.files import PipelineFile
+    from asyncbatch.config.secret_sources import CommandPolicy
 
 File = Annotated[
     str | None,
@@ -80,7 +86,7 @@ def run_etl(
     monitor: MonitorFlags,
     print_schema: PrintSchema = False,
     output: RunOutputFlags,
-    config: ConfigFlags,  # noqa: ARG001 - read before the command runs
+    config: ConfigFlags,
 ) -> None:
     """Run a pipeline file: load APIs and files into a target.
 
@@ -99,7 +105,7 @@ def run_etl(
         raise typer.BadParameter("name a pipeline file, or create one with `asyncbatch init`")
     dask = dask_settings(cluster.engine, cluster.scheduler)
     flags = replacing_flags(asdict(replaced), overrides.set)
-    pipeline = _load_pipeline(file, overrides.set, flags, sources.only)
+    pipeline = _load_pipeline(file, overrides.set, flags, sources.only, command_policy(config))
     if check.check:
         if not output.quiet:
             print_note(f"{file} is valid: {_summary(pipeline)}")
@@ -245,7 +251,11 @@ def _take_lock(
 
 
 def _load_pipeline(
-    path: str, overrides: "Sequence[str]", flags: "Mapping[str, Any]", only: "Sequence[str]"
+    path: str,
+    overrides: "Sequence[str]",
+    flags: "Mapping[str, Any]",
+    only: "Sequence[str]",
+    commands: "CommandPolicy",
 ) -> "PipelineFile":
     """Return the checked pipeline file. Exit with status 2 if it has mistakes."""
     from asyncbatch.cli.terminal import separate_results, to_stderr
@@ -257,7 +267,7 @@ def _load_pipeline(
 
     try:
         separate_results()  # an imported user module may print, and its prints are not results
-        pipeline = load_pipeline_file(path, overrides, **flags)
+        pipeline = load_pipeline_file(path, overrides, commands=commands, **flags)
         if only:
             pipeline.only(only)
     except PipelineFileError as error:

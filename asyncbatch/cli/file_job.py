@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
     from asyncbatch.config.pipeline_file.sinks import SinkTable
     from asyncbatch.config.pipeline_file.sources import EventSourceTable, SourceTable
+    from asyncbatch.config.secret_sources import CommandPolicy
     from asyncbatch.core.settings import (
         DaskSettings,
         FileWorkSettings,
@@ -245,6 +246,7 @@ _ALLOWED_PARAMETERS = frozenset(
         *("duration", "max_events", "report", "quiet", "grace", "lock", "lock_wait"),
         *("signal_exit", "output", "verbose", "show_failures", "progress"),
         *("color", "config", "profile", "no_config", "ping", "history"),
+        *("allow_commands", "command_timeout"),
         *("log_file", "log_format"),
         *FLAG_KEYS,
     }
@@ -292,7 +294,9 @@ class FileJob(Struct, frozen=True):
         return f"{sources}, {transforms}, {self.settings.window}{to}"
 
 
-def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> FileJob:
+def file_job(
+    path: str, overrides: Sequence[str], context: typer.Context, commands: CommandPolicy
+) -> FileJob:
     """Return the job of the file at `path`. Exit with status 2 if it has mistakes.
 
     Raises UsageError for an option that is not allowed with a pipeline file.
@@ -312,7 +316,8 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
             )
     try:
         separate_results()  # an imported user module may print, and its prints are not results
-        file = load_stream_file(path, overrides, **replacing_flags(flags, overrides))
+        flags = replacing_flags(flags, overrides)
+        file = load_stream_file(path, overrides, commands=commands, **flags)
     except PipelineFileError as error:
         to_stderr(f"Error: {error}")
         raise NotBegunError(str(error)) from None

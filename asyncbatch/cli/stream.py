@@ -7,6 +7,7 @@ import typer
 
 from asyncbatch.cli.command import open_reports, open_servers, take_lock
 from asyncbatch.cli.terminal import find_log, to_stderr
+from asyncbatch.cli.values import command_policy
 from asyncbatch.config.options.control import ConfigFlags, LockFlags, MonitorFlags, StopFlags
 from asyncbatch.config.options.pipelines import CheckFlags, OverrideFlags
 from asyncbatch.config.options.streams import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncbatch.cli.stream_work import StreamWork
+    from asyncbatch.config.secret_sources import CommandPolicy
     from asyncbatch.pipeline.stream.delivery import DeliverySettings
     from asyncbatch.sources.base import LiveSource
     from asyncbatch.sources.live.open import LiveOptions
@@ -103,7 +105,7 @@ def stream_events(
     target: StreamTargetFlags,
     print_schema: PrintSchema = False,  # noqa: ARG001 - its callback prints and exits
     output: StreamOutputFlags,
-    config: ConfigFlags,  # noqa: ARG001 - read before the command runs
+    config: ConfigFlags,
 ) -> None:
     """Count and sum events in time windows.
 
@@ -149,7 +151,8 @@ def stream_events(
             or any(file.shows_settings for file in report_files),
         }
         if is_file:
-            work = _file_work(context, source, overrides, check, options)
+            commands = command_policy(config)
+            work = _file_work(context, source, overrides, check, options, commands=commands)
         else:
             is_simulated = source == [SIMULATE]
             settings = stream_settings(
@@ -208,6 +211,8 @@ def _file_work(
     overrides: OverrideFlags,
     check: CheckFlags,
     options: "dict[str, Any]",
+    *,
+    commands: "CommandPolicy",
 ) -> "StreamWork | None":
     """Return the stream of the pipeline file that is the only source.
 
@@ -221,7 +226,7 @@ def _file_work(
     if len(sources) > 1:
         raise UsageError("a pipeline file names all its sources: give no other source")
     [path] = sources
-    job = file_job(path, overrides.set, context)
+    job = file_job(path, overrides.set, context, commands)
     if check.check:
         if not options["output"].quiet:
             print_note(f"{path} is valid: {job}")

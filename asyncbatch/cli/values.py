@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncbatch.config.memory import MemoryPlan
+    from asyncbatch.config.options.control import ConfigFlags
+    from asyncbatch.config.secret_sources import CommandPolicy
     from asyncbatch.core.settings import DaskSettings
     from asyncbatch.core.tally import FailureBudget
 
@@ -86,6 +88,13 @@ def failure_budget(max_failures: str | None, *, fail_fast: bool = False) -> Fail
         return None if max_failures is None else FailureBudget.parse(max_failures)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--max-failures") from None
+
+
+def command_policy(config: ConfigFlags) -> CommandPolicy:
+    """Return whether `${cmd:…}` may run commands."""
+    from asyncbatch.config.secret_sources import CommandPolicy
+
+    return CommandPolicy(config.allow_commands, config.command_timeout)
 
 
 def replacing_flags(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -21,16 +21,18 @@ from asyncbatch.config.pipeline_file.mistakes import (
     format_path,
     suggestion,
 )
+from asyncbatch.config.secret_sources import SecretSources
 from asyncbatch.errors import PipelineFileError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from asyncbatch.config.options.declare import KeyPath
+    from asyncbatch.config.secret_sources import CommandPolicy
 
 _REACHES = "can run code, or read and write elsewhere"
 _WRITES = "writes outside the folder of this file, or to a hidden file"
-_READS = "has a variable of the environment, which may be a secret"
+_READS = "has a variable, which may be a secret"
 _DATABASE_FILE = re.compile(r"(sqlite|duckdb):///")
 _PROJECT_TABLE = ("tool", "asyncbatch")
 
@@ -59,12 +61,18 @@ class ConfigFile:
         profile: str | None,
         trusted: Collection[str],
         outputs: Collection[str],
+        *,
+        commands: CommandPolicy,
     ) -> dict[str, Setting]:
         """Return the options of a command by their keys: those of the profile before others.
 
         `table` has the types of the options. A found file may not set the `trusted` ones, and the
-        `outputs` only to paths below its folder. Raises PipelineFileError.
+        `outputs` only to paths below its folder. `commands` says whether `${cmd:…}` may run
+        commands; a found file may not. Raises PipelineFileError.
         """
+        secrets = SecretSources(
+            commands=commands, refusal=self._distrust(_READS) if self.is_found else None
+        )
         mistakes = list(self._misnamed_tables(profile))
         paths: list[KeyPath] = [(command,)]
         if profile is not None:
@@ -74,7 +82,7 @@ class ConfigFile:
             given = _table_at(self.tables, path)
             if given is None:
                 continue
-            given = substitute(given, os.environ, mistakes, path)
+            given = substitute(given, secrets, mistakes, path)
             Checker(mistakes).check(given, inspect.type_info(table), path)
             for key, value in given.items() if isinstance(given, dict) else ():
                 found[key] = Setting(value, (*path, key))

@@ -98,6 +98,9 @@ class Bookmark(Struct, frozen=True, gc=False, omit_defaults=True):
     # how cursor values are compared, as set, or as detected by an earlier pass; None: not yet known
     kind: CursorKind | None = None
     shape: str = ""  # of the pages of a URL, in the source's words; empty if not known
+    # The headers ETag and Last-Modified of a URL whose body was read to its end.
+    etag: str = ""
+    modified: str = ""
 
 
 class InvalidRecord(Struct, frozen=True, gc=False):

@@ -143,13 +143,37 @@ def paused_collection() -> Iterator[None]:
 
 
 def proxy_for(scheme: str, authority: str) -> str | None:
-    """Return the URL of the proxy that the environment names for a server, or None."""
+    """Return the URL of the proxy that the environment names for a server, or None.
+
+    NO_PROXY may also have networks, as 10.0.0.0/8, and ALL_PROXY is for all schemes without a
+    variable of their own: curl and Python's requests do the same.
+    """
     from urllib.request import getproxies, proxy_bypass
 
-    proxy = getproxies().get(scheme)
-    if proxy is None or proxy_bypass(authority):
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(authority) or _is_in_networks(authority, proxies.get("no", "")):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_in_networks(authority: str, excluded: str) -> bool:
+    """Whether the host of an authority is an address in one of the networks in a list."""
+    networks = [text.strip() for text in excluded.split(",") if "/" in text]
+    if not networks:
+        return False
+    from ipaddress import ip_address, ip_network
+    from urllib.parse import urlsplit
+
+    try:
+        address = ip_address(urlsplit(f"//{authority}").hostname or "")
+    except ValueError:  # a name
+        return False
+    for text in networks:
+        with suppress(ValueError):  # not a network
+            if address in ip_network(text, strict=False):
+                return True
+    return False
 
 
 def package_command(package: str) -> str:

@@ -25,7 +25,7 @@ from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.callback import CallbackSink
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.cursor import CursorField
-from asyncbatch.sources.http.settings import HttpSettings
+from asyncbatch.sources.http.settings import CONDITIONAL_SINK, HttpSettings
 from asyncbatch.sources.http.source import Connections, HttpFeedSource
 from asyncbatch.sources.inputs import Inputs
 from asyncbatch.sources.iterables import IterableFeedSource, source_name, unique_names
@@ -65,6 +65,8 @@ def make_job_sources(
                 else None
             )
             settings = replace(work, records=origin.records or None, newest=field)
+            if origin.conditional and not (work.target and work.target.replaces_rows):
+                raise UsageError(f"{name}: conditional {CONDITIONAL_SINK}")
             is_alone = urls.isdisjoint(origin.urls)
             feeds = HttpFeedSource(
                 name, origin, is_alone=is_alone, connections=connections, asks_ahead=asks_ahead

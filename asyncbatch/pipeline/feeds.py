@@ -193,7 +193,7 @@ def split_of_chunk(number: int, chunk: Chunk) -> Split:
 def end_split(feed: Feed, number: int, last: Chunk, failure: Failure | None) -> Split:
     """Return the last split of a feed, after its `last` chunk."""
     before = last.bookmark
-    bookmark = Bookmark(None, before.newest, before.since, before.kind, before.shape)
+    bookmark = structs.replace(before, mark=None)
     arrival = Chunk(feed.name, bookmark=bookmark)
     return Split(number, "lines", Position(), 0, is_end_marker=True, error=failure, chunk=arrival)
 

@@ -98,6 +98,11 @@ class Target(Struct, frozen=True):
         return stays or (self.is_database and self.mode != "replace")
 
     @property
+    def replaces_rows(self) -> bool:
+        """Whether rows replace earlier ones of the same key, and all others stay."""
+        return self.is_database and self.mode == "upsert"
+
+    @property
     def has_sink(self) -> bool:
         """Whether the main process writes to the target."""
         return self.form not in ("folder", "parts")

@@ -314,7 +314,7 @@ def test_a_found_file_takes_nothing_from_the_environment(place, line):
     (place / "asyncbatch.toml").write_text(f"[run]\n{line}\n")
     ran = command(place, "config", "show", "run")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ": has a variable of the environment" in ran.stderr
+    assert ": has a variable, which may be a secret" in ran.stderr
     named = command(place, "config", "show", "run", "--config", "asyncbatch.toml")
     assert line in named.stdout
 

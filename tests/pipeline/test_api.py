@@ -21,7 +21,7 @@ def test_the_public_names():
         "Snapshot", "Stream", "StreamSnapshot", "StreamTally", "Tally", "TooManyKeysError",
         "UsageError", "WindowResult", "WorkerBugError",
         "__version__",
-        "call", "field", "fields", "jq", "process_files", "require", "schema",
+        "call", "field", "fields", "jq", "process_files", "read_secret", "require", "schema",
     ]  # fmt: skip
     for name in asyncbatch.__all__:
         assert getattr(asyncbatch, name) is not None

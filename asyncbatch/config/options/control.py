@@ -78,6 +78,20 @@ class ConfigFlags(Options, frozen=True, kw_only=True):
         ),
     ] = None
     no_config: Annotated[bool, option("Ignore all configuration files.", eager=True)] = False
+    # Eager options have no key in any file: a file cannot allow its own commands.
+    allow_commands: Annotated[
+        bool,
+        option("Run the commands of ${cmd:COMMAND} in pipeline files and --config.", eager=True),
+    ] = False
+    command_timeout: Annotated[
+        Seconds,
+        option(
+            "Give each command of --allow-commands this DURATION to end.",
+            metavar="DURATION",
+            eager=True,
+            needs="allow_commands",
+        ),
+    ] = 30.0
 
 
 class WorkerFlags(Options, frozen=True, kw_only=True):

@@ -176,6 +176,11 @@ def _http_url(value: Any) -> Secret:
     return url
 
 
+def _proxy_url(value: Any) -> Secret:
+    text = _require_text(value, 'a URL, or "none"')
+    return secret_url(text)
+
+
 def _ping_url(value: Any) -> Secret:
     return secret_path_url(_http_url(value).reveal())
 
@@ -228,6 +233,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "origin": _origin,
     "http_url": _http_url,
     "ping_url": _ping_url,
+    "proxy_url": _proxy_url,
     "listen_address": _listen_address,
     "target_name": _target_name,
     "secret": _secret,

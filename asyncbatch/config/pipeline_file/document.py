@@ -1,4 +1,4 @@
-"""Documents of TOML: their text, ${ENV} variables and --set overrides."""
+"""Documents of TOML: their text, ${…} variables and --set overrides."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from asyncbatch.errors import PipelineFileError
 from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from asyncbatch.config.options.declare import KeyPath
+    from asyncbatch.config.secret_sources import SecretSources
 
 _TOML_POSITION = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
 _VARIABLE = re.compile(
-    r"(?P<literal>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|)"
+    r"(?P<literal>\$\$\{)"
+    r"|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}"
+    r"|(?P<kind>[a-z]+):(?P<place>[^}]*)\}|)"
 )
 
 
 def substitute(
     value: Any,
-    environment: Mapping[str, str],
+    sources: SecretSources,
     mistakes: list[Mistake],
     path: KeyPath = (),
 ) -> Any:
     """Return `value` with its variables replaced. Adds unknown ones to `mistakes`."""
     if isinstance(value, dict):
         return {
-            key: substitute(item, environment, mistakes, (*path, key))
-            for key, item in value.items()
+            key: substitute(item, sources, mistakes, (*path, key)) for key, item in value.items()
         }
     if isinstance(value, list):
         return [
-            substitute(item, environment, mistakes, (*path, index))
-            for index, item in enumerate(value)
+            substitute(item, sources, mistakes, (*path, index)) for index, item in enumerate(value)
         ]
     if not isinstance(value, str) or "${" not in value:
         return value
@@ -46,17 +47,23 @@ def substitute(
         name, default = match["name"], match["default"]
         if match["literal"]:
             return "${"
+        if match["kind"]:
+            try:
+                return sources.value(match["kind"], match["place"])
+            except ValueError as error:
+                mistakes.append(Mistake(path, str(error)))
+                return ""
         if name is None:
             message = (
                 "${ does not begin a variable: write ${NAME}, ${NAME:-default}, or $${ for a "
                 "plain ${"
             )
             mistakes.append(Mistake(path, message))
-        elif found := environment.get(name):
+        elif found := sources.environment.get(name):
             return found
         elif default is not None:
             return default
-        elif name not in environment:
+        elif name not in sources.environment:
             message = (
                 f"the environment variable {name} is not set: set it, or write ${{{name}:-default}}"
             )

@@ -139,6 +139,12 @@ def _misplaced_keys(given: Given) -> Iterator[tuple[Any, str]]:
                     place,
                     'requests only new records, but sink.mode = "replace" deletes all others',
                 )
+        elif source.conditional:
+            is_upsert = sink.key and sink.mode not in ("append", "replace")
+            if form not in DATABASES or not is_upsert:
+                from asyncbatch.sources.http.settings import CONDITIONAL_SINK
+
+                yield ("source", index, "conditional"), CONDITIONAL_SINK
 
 
 class StreamFile(Options, frozen=True):

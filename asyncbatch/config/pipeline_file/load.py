@@ -13,12 +13,14 @@ from asyncbatch.config.pipeline_file.document import override, parse_toml, subst
 from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
 from asyncbatch.config.pipeline_file.mistakes import Mistake, first_mistakes
 from asyncbatch.config.pipeline_file.sinks import redirect
+from asyncbatch.config.secret_sources import SecretSources
 from asyncbatch.errors import PipelineFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from asyncbatch.config.options.declare import KeyPath
+    from asyncbatch.config.secret_sources import CommandPolicy
 
 F = TypeVar("F", PipelineFile, StreamFile)
 
@@ -29,15 +31,21 @@ def load_pipeline_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    *,
+    commands: CommandPolicy | None = None,
     **flags: Any,
 ) -> PipelineFile:
     """Read and check the pipeline file at `path`. Overrides are `section.key=value`.
 
-    Variables come from `environment`, by default the process's. `flags` are options that replace
-    values of the file, by their names. Raises PipelineFileError with all mistakes.
+    Variables come from `environment`, by default the process's; `commands` says whether `${cmd:…}`
+    may run commands. `flags` are options that replace values of the file, by their names. Raises
+    PipelineFileError with all mistakes.
     """
     return _load(
-        path, lambda found: parse_pipeline_file(found, path, overrides, environment, **flags)
+        path,
+        lambda found: parse_pipeline_file(
+            found, path, overrides, environment, commands=commands, **flags
+        ),
     )
 
 
@@ -45,11 +53,16 @@ def load_stream_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    *,
+    commands: CommandPolicy | None = None,
     **flags: Any,
 ) -> StreamFile:
     """Read and check the pipeline file of a stream; see `load_pipeline_file`."""
     return _load(
-        path, lambda found: parse_stream_file(found, path, overrides, environment, **flags)
+        path,
+        lambda found: parse_stream_file(
+            found, path, overrides, environment, commands=commands, **flags
+        ),
     )
 
 
@@ -71,6 +84,8 @@ def parse_pipeline_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    *,
+    commands: CommandPolicy | None = None,
     **flags: Any,
 ) -> PipelineFile:
     """Check the parsed TOML of the file at `path`; see `load_pipeline_file`."""
@@ -78,7 +93,8 @@ def parse_pipeline_file(
         raise PipelineFileError(
             path, [f"{path}: has a [window] table: run it with `asyncbatch stream {path}`"]
         )
-    return _check_document(document, PipelineFile, path, overrides, environment, **flags)
+    secrets = SecretSources(environment, commands)
+    return _check_document(document, PipelineFile, path, overrides, secrets, **flags)
 
 
 def parse_stream_file(
@@ -86,6 +102,8 @@ def parse_stream_file(
     path: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    *,
+    commands: CommandPolicy | None = None,
     **flags: Any,
 ) -> StreamFile:
     """Check the parsed TOML of the file at `path`; see `load_stream_file`.
@@ -99,7 +117,8 @@ def parse_stream_file(
         raise PipelineFileError(
             path, [f"{path}: has no [window] table: run it with `asyncbatch etl {path}`"]
         )
-    return _check_document(document, StreamFile, path, overrides, environment, **flags)
+    secrets = SecretSources(environment, commands)
+    return _check_document(document, StreamFile, path, overrides, secrets, **flags)
 
 
 def _check_document(
@@ -107,18 +126,17 @@ def _check_document(
     kind: type[F],
     path: str,
     overrides: Iterable[str],
-    environment: Mapping[str, str] | None,
+    secrets: SecretSources,
     **flags: Any,
 ) -> F:
     mistakes: list[Mistake] = []
     document = deepcopy(document)
     _set_flags(document, flags)
     override(document, overrides, mistakes)
-    told = os.environ if environment is None else environment
     is_single = kind is StreamFile and isinstance(document.get("source"), dict)
     if kind is StreamFile:
         _complete_sources(document)
-    found = check(substitute(document, told, mistakes), kind, mistakes)
+    found = check(substitute(document, secrets, mistakes), kind, mistakes)
     if is_single:  # the messages name the table as it is written
         mistakes = [replace(one, path=_without_index(one.path)) for one in mistakes]
     if mistakes or found is INVALID:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from msgspec import Meta, field
+from msgspec.structs import asdict
 
 from asyncbatch.config.options.control import RetryCount, RetryDelay
 from asyncbatch.config.options.declare import (
@@ -21,6 +22,7 @@ from asyncbatch.config.options.declare import (
     Origin,
     Path,
     Pointer,
+    ProxyUrl,
     Rate,
     Seconds,
     SecretText,
@@ -71,6 +73,47 @@ class QueryAuthTable(Options, frozen=True, tag_field="type", tag="query"):
 
     name: Annotated[Name, Meta(description="The parameter's name, such as api_key.")]
     value: Annotated[SecretText, Meta(description="The parameter's value.")]
+
+
+class OAuth2AuthTable(Options, frozen=True, tag_field="type", tag="oauth2"):
+    """Access tokens of OAuth2, fetched and renewed as they are needed."""
+
+    token_url: Annotated[Name, Meta(description="The URL that gives access tokens.")]
+    client_id: Annotated[Name, Meta(description="The name of the client.")]
+    client_secret: Annotated[SecretText | None, Meta(description="The secret of the client.")] = (
+        None
+    )
+    refresh_token: Annotated[
+        SecretText | None,
+        Meta(description="A refresh token; without it, the client's credentials are the grant."),
+    ] = None
+    scope: Annotated[Name | None, Meta(description="The scopes, with blanks between them.")] = None
+    audience: Annotated[Name | None, Meta(description="The API for which the token is.")] = None
+    params: Annotated[
+        dict[str, SecretText], Meta(description="Other parameters of the request for a token.")
+    ] = field(default_factory=dict)
+    client_auth: Annotated[
+        Literal["basic", "body"],
+        Meta(description="Send the secret of the client as HTTP Basic, or in the body."),
+    ] = "basic"
+
+
+class TlsTable(Options, frozen=True):
+    """The certificates of connections."""
+
+    ca: Annotated[
+        Name | None,
+        Meta(description="A file (PEM) with the only authorities to trust, not the system's."),
+    ] = None
+    cert: Annotated[
+        Name | None, Meta(description="A file (PEM) with the certificate of this client.")
+    ] = None
+    key: Annotated[
+        Name | None, Meta(description="A file (PEM) with its key, if cert has none.")
+    ] = None
+    key_password: Annotated[
+        SecretText | None, Meta(description="The password of an encrypted key.")
+    ] = None
 
 
 class PagePaginationTable(Options, frozen=True, tag_field="type", tag="page"):
@@ -172,7 +215,12 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
         dict[str, SecretText], Meta(description="Headers; their values are never shown.")
     ] = field(default_factory=dict)
     auth: Annotated[
-        BearerAuthTable | BasicAuthTable | HeaderAuthTable | QueryAuthTable | None,
+        BearerAuthTable
+        | BasicAuthTable
+        | HeaderAuthTable
+        | QueryAuthTable
+        | OAuth2AuthTable
+        | None,
         Meta(description="Credentials, sent to the origins of `urls` only."),
     ] = None
     records: Annotated[
@@ -216,12 +264,21 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
     allow_origins: Annotated[
         tuple[Origin, ...], Meta(description="Other origins that next pages may come from.")
     ] = ()
+    tls: TlsTable | None = None
+    proxy: Annotated[
+        ProxyUrl | None,
+        Meta(description="The URL of a proxy, or none; by default, as the environment says."),
+    ] = None
+    conditional: Annotated[
+        bool, Meta(description="Read a body again only if its ETag or Last-Modified has changed.")
+    ] = False
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         auth, pagination = given.get("auth"), given.get("pagination")
         names = {name.lower(): name for name in given.get("headers") or ()}
-        header = "Authorization" if isinstance(auth, BearerAuthTable | BasicAuthTable) else None
+        is_authorization = isinstance(auth, BearerAuthTable | BasicAuthTable | OAuth2AuthTable)
+        header = "Authorization" if is_authorization else None
         if isinstance(auth, HeaderAuthTable):
             header = auth.name
         if header is not None and header.lower() in names:
@@ -233,7 +290,13 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
         page_param = getattr(pagination, "param", None)
         if isinstance(auth, QueryAuthTable) and auth.name == page_param:
             yield ("auth", "name"), f"pagination also has the parameter {page_param!r}"
+        yield from _access_mistakes(auth, given.get("tls"), given.get("proxy"))
         incremental = given.get("incremental")
+        if given.get("conditional"):
+            from asyncbatch.sources.http.settings import conditional_mistakes
+
+            mistakes = conditional_mistakes(pagination, incremental)
+            yield from ((("conditional",), text) for _, text in mistakes)
         if incremental is not None and incremental.param == page_param:
             yield ("incremental", "param"), f"pagination also has the parameter {page_param!r}"
         urls = [url for url in given.get("urls") or () if url is not None]
@@ -275,6 +338,22 @@ class FilesSourceTable(InputOptions, frozen=True, kw_only=True, tag_field="type"
                 ("records",),
                 'reads parts of documents, but unit = "file" reads whole ones: choose one',
             )
+
+
+def _access_mistakes(
+    auth: Options | None, tls: TlsTable | None, proxy: Secret | None
+) -> Contradictions:
+    """Yield the mistakes of the access to a server, also of the files with certificates."""
+    if not isinstance(auth, OAuth2AuthTable) and tls is None and proxy is None:
+        return
+    from asyncbatch.sources.http.settings import OAuth2Auth, TlsSettings, access_mistakes
+
+    found = access_mistakes(
+        OAuth2Auth(**asdict(auth)) if isinstance(auth, OAuth2AuthTable) else None,
+        None if tls is None else TlsSettings(**asdict(tls)),
+        proxy,
+    )
+    yield from ((tuple(where.split(".")), advice) for where, advice in found)
 
 
 def _user(url: Secret) -> str:

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+from msgspec import structs
 
 from asyncbatch.core.batches import Batch, prepared_part
 from asyncbatch.core.ledger_entries import Entry, Stamp
@@ -314,4 +315,4 @@ class BookmarkAdmission:
         bookmark = msgspec.json.decode(entry.bookmark, type=Bookmark)
         if bookmark.mark is not None:
             return bookmark
-        return Bookmark(since=bookmark.since, kind=bookmark.kind, shape=bookmark.shape)
+        return structs.replace(bookmark, newest=None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from asyncbatch.core.batches import Counts
 from asyncbatch.core.ledger_entries import Entry, Extent, Stamp
 from asyncbatch.core.records import Bookmark
@@ -130,7 +132,11 @@ class Journal:
                 newest = None if place in part.errors else part.largest_cursor
                 since = arrival.bookmark.since if newest is None else newest
                 kind = part.cursor_kind or arrival.bookmark.kind
-                bookmark = _json(Bookmark(since=since, kind=kind, shape=arrival.bookmark.shape))
+                end = Bookmark(since=since, kind=kind, shape=arrival.bookmark.shape)
+                if place not in part.errors:
+                    before = arrival.bookmark
+                    end = replace(end, etag=before.etag, modified=before.modified)
+                bookmark = _json(end)
             entries.append(
                 Entry(
                     known.identity, known.stamp, part.status(place), *counts, rows,

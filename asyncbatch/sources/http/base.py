@@ -23,6 +23,8 @@ Reason = Literal[
     "max_pages",
     "redirect_loop",
     "refused_origin",
+    "token",
+    "proxy",
 ]
 
 _TRANSIENT_REASONS = {"network", "timeout", "truncated"}

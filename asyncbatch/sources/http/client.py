@@ -12,11 +12,12 @@ from yarl import URL
 
 import asyncbatch
 from asyncbatch.core.retry import Retrier, Retries
-from asyncbatch.core.system import proxy_for
 from asyncbatch.core.units import parse_rate
 from asyncbatch.formats.compression import accepted_encodings
 from asyncbatch.formats.validator import make_validator
+from asyncbatch.sources.http.access import Access
 from asyncbatch.sources.http.base import EXCERPT_CHARACTERS, HttpError, HttpFailure
+from asyncbatch.sources.http.conditions import Conditions
 from asyncbatch.sources.http.failures import (
     REQUEST_ERRORS,
     RedirectLoopError,
@@ -37,7 +38,7 @@ from asyncbatch.sources.http.security import OriginPolicy, Redactor
 from asyncbatch.sources.http.urls import parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from aiohttp import ClientResponse, ClientSession
 
@@ -91,7 +92,9 @@ class HttpClient:
         self.request_count = 0  # the requests made, including redirects and retries
         self.notes: list[str] = []  # warnings for the user, without secrets
         self.expected_pages: dict[str, int] = {}  # by URL, as the server told it
-        self._session, self._sleep = session, sleep
+        self.conditions = Conditions()
+        self._access = Access(settings, session, self.redactor, clock)
+        self._sleep = sleep
         self._validator = make_validator()
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None
         self._rate_limiters: defaultdict[str, RateLimiter] = defaultdict(
@@ -120,6 +123,10 @@ class HttpClient:
             attempt, self._is_transient, min_delay=_requested_wait, sleep=self._sleep
         )
 
+    def first_url(self, url: str) -> URL:
+        """Return a URL of the settings as it is requested."""
+        return self.policy.without_credentials(parse_url(url))
+
     def redact_url(self, url: str, *, keep_escapes: bool = False) -> str:
         """Return a URL of the settings without secrets, with usual escapes or with its own."""
         return self.redactor.redact_url(parse_url(url) if keep_escapes else URL(url))
@@ -134,7 +141,7 @@ class HttpClient:
                 self.redactor.redact_url(url),
                 reason,
                 self.redactor.redact(text),
-                error.status if isinstance(error, StatusError) else None,
+                (error.status or None) if isinstance(error, StatusError) else None,
                 attempts,
                 self.redactor.redact(quoted)[:EXCERPT_CHARACTERS],
                 error.wait.seconds if isinstance(error, StatusError) else None,
@@ -161,17 +168,22 @@ class HttpClient:
         self, url: URL, home_origin: URL, attempts: int, *, may_stream: bool
     ) -> HttpResponse:
         """Return the response of `url` after redirects. Raises `REQUEST_ERRORS`."""
-        seen = {url}
+        first, seen = url, {url}
         while True:
+            await self._access.prepare()
             async with (
                 self._rate_limiters[url.authority].acquire(),
                 asyncio.timeout(self.settings.timeout) as limit,
             ):
-                response = await self._send(url, home_origin)
+                response = await self._send(url, home_origin, self.conditions.headers(first))
                 try:
                     target = response.headers.get("Location")
                     if target is None or response.status not in _REDIRECTS:
+                        if self.conditions.is_unchanged(first, response):
+                            response.release()
+                            return HttpResponse(url, "", b"", False, None, attempts)
                         await self._check_status(response, url)
+                        self.conditions.note(first, response)
                         if may_stream and is_lines(response, self.settings.format):
                             limit.reschedule(None)  # each read has its own timeout
                             return await self._open_stream(response, url, attempts)
@@ -192,11 +204,23 @@ class HttpClient:
                 raise RedirectLoopError(f"redirected more than {_MAX_REDIRECTS} times")
             seen.add(url)
 
-    async def _send(self, url: URL, home_origin: URL) -> ClientResponse:
+    async def _send(
+        self, url: URL, home_origin: URL, conditions: Mapping[str, str]
+    ) -> ClientResponse:
         target, headers = self.policy.allowed_request(url, home_origin)
-        proxy = proxy_for(target.scheme, target.authority)
+        headers = {**headers, **conditions}
+        is_home = target.origin() == home_origin
         self.request_count += 1
-        return await self._session.get(target, headers=headers, proxy=proxy, allow_redirects=False)
+        response = await self._access.send("GET", target, headers, is_home=is_home)
+        if self._access.may_repeat(response, is_home=is_home):
+            response.close()
+            self.request_count += 1
+            response = await self._access.send("GET", target, headers, is_home=is_home)
+        return response
+
+    async def close(self) -> None:
+        """End requests for credentials that are under way."""
+        await self._access.close()
 
     async def _open_stream(self, response: ClientResponse, url: URL, attempts: int) -> HttpResponse:
         """Return a JSON Lines response with its first part read."""

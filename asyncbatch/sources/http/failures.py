@@ -10,10 +10,10 @@ from asyncbatch.core.units import format_count, format_size
 from asyncbatch.errors import error_reason
 from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.formats.positions import TextPosition, locate_byte
+from asyncbatch.sources.http.waits import Wait
 
 if TYPE_CHECKING:
     from asyncbatch.sources.http.base import Reason
-    from asyncbatch.sources.http.waits import Wait
 
 
 class BodyTooLargeError(Exception):
@@ -22,6 +22,10 @@ class BodyTooLargeError(Exception):
 
 class UnknownEncodingError(Exception):
     """A body has an unknown content coding. The message names it."""
+
+
+class ProxyError(Exception):
+    """A proxy refuses a request, or its setting is invalid. The message says which."""
 
 
 class RefusedLinkError(Exception):
@@ -42,6 +46,22 @@ class StatusError(Exception):
     def __init__(self, status: int, phrase: str, body: bytes, wait: Wait) -> None:
         super().__init__(status, phrase)
         self.status, self.phrase, self.body, self.wait = status, phrase, body, wait
+
+
+class TokenError(StatusError):
+    """There is no access token of OAuth2. The message says why, without secrets.
+
+    With the reason "token" a retry makes no sense.
+    """
+
+    def __init__(
+        self, message: str, *, reason: Reason = "token", status: int = 0, wait: Wait | None = None
+    ) -> None:
+        super().__init__(status, message, b"", wait or Wait())
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no access token (OAuth2): {self.phrase}"
 
 
 class NotJsonError(Exception):
@@ -71,7 +91,7 @@ class RedirectLoopError(Exception):
 REQUEST_ERRORS = (
     aiohttp.ClientError, TimeoutError, OSError, UnicodeError, StatusError, NotJsonError,
     RedirectLoopError, RefusedLinkError, BodyTooLargeError, UnknownEncodingError,
-    CorruptArchiveError, NoRecordsError,
+    CorruptArchiveError, NoRecordsError, ProxyError,
 )  # fmt: skip
 
 
@@ -79,26 +99,29 @@ _REASONS: dict[type, Reason] = {
     NoRecordsError: "no_records",
     RedirectLoopError: "redirect_loop",
     RefusedLinkError: "refused_origin",
+    ProxyError: "proxy",
 }
 
 
 def explain_error(error: Exception, *, timeout: float, max_body: int) -> tuple[Reason, str]:
     """Return the reason and the message of one of `REQUEST_ERRORS`."""
     match error:
+        case (
+            TokenError() | ProxyError() | NoRecordsError() | RedirectLoopError()
+            | RefusedLinkError()
+        ):  # fmt: skip
+            return getattr(error, "reason", None) or _REASONS[type(error)], str(error)
         case StatusError(status=status, phrase=phrase, wait=wait):
             rest = "" if wait.seconds is None else f", {wait.header} {wait.seconds:,.0f} s"
             return "status", f"HTTP {status} {phrase}".rstrip() + rest
         case BodyTooLargeError():
             limit = format_size(max_body)
             return "too_large", f"the response exceeds {limit}, the limit (max_body)"
-        case NoRecordsError() | RedirectLoopError() | RefusedLinkError():
-            return _REASONS[type(error)], str(error)
         case NotJsonError() | UnknownEncodingError() | CorruptArchiveError():
             return _body_reason(error)
-        case TimeoutError():
-            return "timeout", f"no complete response within {timeout:g} s (timeout)"
-        case _:
-            return _connection_reason(error)
+    if isinstance(error, TimeoutError):
+        return "timeout", f"no complete response within {timeout:g} s (timeout)"
+    return _access_reason(error) or _connection_reason(error)
 
 
 def _body_reason(
@@ -118,12 +141,36 @@ def _body_reason(
             return "not_json", f"the response is compressed: {error}"
 
 
+_CLIENT_ADVICE = "; if the server asks for a certificate of this client, name it by tls.cert"
+
+
+def _access_reason(error: Exception) -> tuple[Reason, str] | None:
+    """Return the reason and the message of an error of TLS or of a proxy, None for others."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            advice = "; if its authority is your own, name it by tls.ca"
+            return "tls", f"the TLS connection failed: {error}{advice}"
+        case aiohttp.ClientSSLError():
+            is_refused = "HANDSHAKE_FAILURE" in str(error)
+            return (
+                "tls",
+                f"the TLS connection failed: {error}{_CLIENT_ADVICE if is_refused else ''}",
+            )
+        case OSError() if "_CERTIFICATE_REQUIRED" in str(error):
+            return "tls", f"the server has ended the TLS connection{_CLIENT_ADVICE}"
+        case aiohttp.ClientProxyConnectionError(host=host, port=port, os_error=cause):
+            return "network", f"cannot connect to the proxy {host}:{port}: {error_reason(cause)}"
+        case aiohttp.ClientHttpProxyError(status=status, message=message):
+            advice = ": check its user and password" if status == 407 else ""
+            reason: Reason = "network" if status >= 500 else "proxy"
+            return reason, f"the proxy refuses the connection: {status} {message}{advice}"
+    return None
+
+
 def _connection_reason(error: Exception) -> tuple[Reason, str]:
     match error:
         case aiohttp.ClientPayloadError():
             return "truncated", "the connection was closed in the middle of the response"
-        case aiohttp.ClientSSLError():
-            return "tls", f"the TLS connection failed: {error}"
         case aiohttp.ClientConnectorError(host=host, port=port, os_error=cause):
             return "network", f"cannot connect to {host}:{port}: {error_reason(cause)}"
         case aiohttp.ClientResponseError(status=status, message=message):  # its text has the URL

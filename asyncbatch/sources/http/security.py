@@ -12,7 +12,14 @@ from yarl import URL
 from asyncbatch.core.secrets import REDACTED
 from asyncbatch.errors import valid_text
 from asyncbatch.sources.http.failures import RefusedLinkError
-from asyncbatch.sources.http.settings import BasicAuth, BearerAuth, HeaderAuth, QueryAuth
+from asyncbatch.sources.http.oauth2 import client_credentials
+from asyncbatch.sources.http.settings import (
+    BasicAuth,
+    BearerAuth,
+    HeaderAuth,
+    OAuth2Auth,
+    QueryAuth,
+)
 from asyncbatch.sources.http.urls import parse_url, with_parameters, without_parameter
 
 if TYPE_CHECKING:
@@ -34,13 +41,19 @@ class Redactor:
     """Replaces the secrets of the settings in any text, for instance in a response."""
 
     def __init__(self, settings: HttpSettings) -> None:
-        found = {
-            form for secret in _secret_values(settings) for form in _encodings_of(secret) if form
-        }
-        longest_first = sorted(found, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if found else None
+        self._found: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self.add(*_secret_values(settings))
         # Query parameters that are never redacted, although their name may look like a secret's.
         self._public_parameters = {getattr(settings.pagination, "param", None)}
+
+    def add(self, *secrets: str) -> None:
+        """Also replace these secrets from now on."""
+        new = {form for secret in secrets for form in _encodings_of(secret) if form} - self._found
+        if new:
+            self._found |= new
+            longest_first = sorted(self._found, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def redact(self, text: str) -> str:
         """Return `text` with each secret replaced by `***`, and without invalid characters."""
@@ -66,8 +79,12 @@ def _secret_values(settings: HttpSettings) -> Iterator[str]:
             yield secret.reveal()
         case HeaderAuth(value=secret) | QueryAuth(value=secret):
             yield secret.reveal()
+        case OAuth2Auth() as auth:
+            yield from _oauth2_secrets(auth)
         case None:
             pass
+    if settings.proxy is not None:
+        yield from proxy_secrets(settings.proxy.reveal())
     if isinstance(settings.auth, BasicAuth):
         yield basic_credentials(settings.auth)
     for name, value in settings.headers.items():
@@ -79,6 +96,28 @@ def _secret_values(settings: HttpSettings) -> Iterator[str]:
             is_secret = name != public and _SECRET_NAME.search(name)
             if is_secret and len(text) >= _MIN_SECRET_CHARACTERS:
                 yield text
+
+
+def _oauth2_secrets(auth: OAuth2Auth) -> Iterator[str]:
+    for secret in (auth.client_secret, auth.refresh_token):
+        if secret is not None:
+            yield secret.reveal()
+    if auth.client_secret is not None:
+        yield client_credentials(auth)
+    for name, value in auth.params.items():
+        if _SECRET_NAME.search(name) and len(value.reveal()) >= _MIN_SECRET_CHARACTERS:
+            yield value.reveal()
+
+
+def proxy_secrets(proxy: str) -> Iterator[str]:
+    """Yield the password in the URL of a proxy, as it is written and as it is sent."""
+    try:
+        url = URL(proxy)
+    except ValueError:
+        return
+    if url.password:
+        yield url.password
+        yield b64encode(f"{url.user or ''}:{url.password}".encode()).decode()
 
 
 def _encodings_of(secret: str) -> tuple[str, ...]:

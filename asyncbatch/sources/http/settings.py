@@ -45,7 +45,32 @@ class QueryAuth(Struct, frozen=True, tag_field="type", tag="query", forbid_unkno
     value: Secret
 
 
-Auth: TypeAlias = BearerAuth | BasicAuth | HeaderAuth | QueryAuth
+class OAuth2Auth(Struct, frozen=True, tag_field="type", tag="oauth2", forbid_unknown_fields=True):
+    """Bearer tokens of OAuth2: by the client's credentials, or by a refresh token."""
+
+    token_url: str
+    client_id: str
+    client_secret: Secret | None = None
+    refresh_token: Secret | None = None  # None: the grant client_credentials
+    scope: str | None = None
+    audience: str | None = None
+    params: dict[str, Secret] = {}  # other parameters of the request for a token
+    client_auth: Literal["basic", "body"] = "basic"  # where the client's secret is sent
+
+
+Auth: TypeAlias = BearerAuth | BasicAuth | HeaderAuth | QueryAuth | OAuth2Auth
+
+
+class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The certificates of connections, as files in the form PEM."""
+
+    ca: str | None = None  # the only authorities that are trusted; None: those of the system
+    cert: str | None = None  # the certificate of this client, perhaps with its key
+    key: str | None = None
+    key_password: Secret | None = None
+
+
+NO_PROXY = "none"  # the setting of a source that uses no proxy
 
 
 # What a page with the records of an earlier page is: a failure, the end, or a page like others.
@@ -159,6 +184,11 @@ class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
     max_body: int = 64 * 1024 * 1024
     # Other origins to which links may lead. They receive no credentials.
     allow_origins: tuple[str, ...] = ()
+    tls: TlsSettings | None = None
+    # The URL of a proxy, or "none". None: that of the environment.
+    proxy: Secret | None = None
+    # Later runs ask for a body only if it has changed, by its ETag or Last-Modified.
+    conditional: bool = False
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -182,6 +212,9 @@ def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     yield from _number_mistakes(settings)
     yield from _header_mistakes(settings)
     yield from _pagination_mistakes(settings)
+    yield from access_mistakes(settings.auth, settings.tls, settings.proxy)
+    if settings.conditional:
+        yield from conditional_mistakes(settings.pagination, settings.incremental)
     if settings.incremental is not None:
         yield from _incremental_mistakes(settings.incremental)
 
@@ -244,7 +277,7 @@ def _header_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
             yield where, "must not contain line ends or other control characters"
     header_names = {name.lower() for name in settings.headers}
     match settings.auth:
-        case BearerAuth() | BasicAuth() if "authorization" in header_names:
+        case BearerAuth() | BasicAuth() | OAuth2Auth() if "authorization" in header_names:
             yield "auth", "cannot be combined with the header Authorization"
         case BearerAuth(token=token) if not token.reveal() or not _is_header_value(token.reveal()):
             yield "auth.token", "must not be empty or contain line ends or control characters"
@@ -257,6 +290,79 @@ def _header_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
                 yield "auth.value", "must not contain line ends or other control characters"
         case QueryAuth(name=""):
             yield "auth.name", "must not be empty"
+
+
+CONDITIONAL_SINK = (
+    "needs a database with a key and the mode upsert as its sink: an unchanged body leaves its "
+    "rows as they are, a changed one replaces them"
+)
+
+
+def conditional_mistakes(pagination: object, incremental: object) -> Iterator[Mistake]:
+    """Yield what excludes `conditional`."""
+    if pagination is not None:
+        yield "conditional", "excludes pagination: only the first page would tell of changes"
+    if incremental is not None:
+        yield "conditional", "excludes incremental: choose one way to ask for what is new"
+
+
+_TOKEN_PARAMETERS = {
+    "grant_type", "client_id", "client_secret", "refresh_token", "scope", "audience",
+}  # fmt: skip
+
+
+def access_mistakes(
+    auth: Auth | None, tls: TlsSettings | None, proxy: Secret | None
+) -> Iterator[Mistake]:
+    """Yield each mistake of `auth`, `tls` and `proxy`, also of the files that they name."""
+    if isinstance(auth, OAuth2Auth):
+        yield from _oauth2_mistakes(auth, tls)
+    if proxy is not None:
+        yield from _check_text("proxy", check_proxy, proxy.reveal())
+    if tls is not None:
+        from asyncbatch.sources.http.tls import tls_mistakes
+
+        yield from ((f"tls.{key}", advice) for key, advice in tls_mistakes(tls))
+
+
+def _oauth2_mistakes(auth: OAuth2Auth, tls: TlsSettings | None) -> Iterator[Mistake]:
+    try:
+        _check_url(auth.token_url)
+    except ValueError as error:
+        yield "auth.token_url", str(error)
+        return
+    parts = urlsplit(auth.token_url)
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        yield "auth.token_url", "would send secrets in clear text: use https://"
+    if not auth.client_id:
+        yield "auth.client_id", "must not be empty"
+    has_certificate = tls is not None and tls.cert is not None
+    if auth.client_secret is None and auth.refresh_token is None and not has_certificate:
+        yield "auth.client_secret", "is missing: give it, a refresh_token, or tls.cert"
+    for name in auth.params:
+        if name in _TOKEN_PARAMETERS:
+            yield f"auth.params.{name}", f"is set by auth itself: use auth.{name}"
+
+
+def check_proxy(text: str) -> None:
+    """Raise ValueError, without secrets, for a text that is neither "none" nor a proxy's URL."""
+    if text == NO_PROXY:
+        return
+    parts = urlsplit(text)
+    if parts.scheme.startswith("socks"):
+        raise ValueError("is a SOCKS proxy, which is not supported: name one with http://")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError('must be a URL that begins with http:// or https://, or "none"')
+    _ = parts.port  # raises ValueError for an invalid port
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_header_value(value: str) -> bool:

@@ -17,11 +17,12 @@ from asyncbatch.core.batches import Chunk
 from asyncbatch.core.records import Bookmark, Failure
 from asyncbatch.core.report import Traffic
 from asyncbatch.core.system import install_command
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import UsageError, error_reason
 from asyncbatch.formats.decoder import encode
 from asyncbatch.formats.failures import FeedError
 from asyncbatch.sources.cursor import is_ahead, minus_lag
 from asyncbatch.sources.http.base import HttpError, PageMark
+from asyncbatch.sources.http.conditions import Validators
 from asyncbatch.sources.http.settings import setting_mistakes
 
 if TYPE_CHECKING:
@@ -99,13 +100,18 @@ class HttpSource:
             raise UsageError(
                 f"reading from HTTP needs one more package: {install_command('http')}"
             ) from None
-        self._client = HttpClient(self.settings, session, self._clock, self._sleep)
+        try:
+            self._client = HttpClient(self.settings, session, self._clock, self._sleep)
+        except OSError as error:  # certificates that are gone since they were checked
+            await self._connections.__aexit__()
+            raise UsageError(error_reason(error)) from None
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._client is not None:
             self._requests_before = self.request_count
-            self._client = None
+            client, self._client = self._client, None
+            await client.close()
             await self._connections.__aexit__()
 
     def shown(self, url: str, *, keep_escapes: bool = False) -> str:
@@ -137,6 +143,16 @@ class HttpSource:
         """The number of pages of all URLs, once the server has told it for each."""
         told = self._client.expected_pages if self._client else {}
         return sum(told.values()) if len(told) == len(self.settings.urls) else None
+
+    def expect(self, url: str, validators: Validators) -> None:
+        """Ask for the body of a URL only if it differs from the one with these validators."""
+        client = self._entered_client()
+        client.conditions.expect(client.first_url(url), validators)
+
+    def validators(self, url: str) -> Validators:
+        """Return the validators of the body of a URL that was read now."""
+        client = self._entered_client()
+        return client.conditions.validators(client.first_url(url))
 
     async def pages(
         self,
@@ -262,12 +278,22 @@ class UrlFeed:
         incremental = self._source.settings.incremental
         if incremental is not None and incremental.type is not None:
             before = structs.replace(before, kind=incremental.type)
+        is_conditional = self._source.settings.conditional
+        if is_conditional and (before.etag or before.modified):
+            self._source.expect(self._url, Validators(before.etag, before.modified))
         try:
             async with aclosing(
                 self._source.pages(self._url, start, since, shape=before.shape)
             ) as pages:
                 async for page in pages:
-                    yield _chunk(page, before)
+                    chunk = _chunk(page, before)
+                    if is_conditional:
+                        found = self._source.validators(self._url)
+                        bookmark = structs.replace(
+                            chunk.bookmark, etag=found.etag, modified=found.modified
+                        )
+                        chunk = structs.replace(chunk, bookmark=bookmark)
+                    yield chunk
         except HttpError as error:
             failure = error.failure
             raise FeedError(Failure(failure.url, "http", failure.message)) from None
