@@ -299,7 +299,11 @@ def make_row_writer(
 
         return FolderWriter(FolderOutput(target, files.format))
     row_writer: RowWriter
-    if not target.is_table:
+    if target.groups is not None:
+        from asyncbatch.sinks.groups import GroupWriter
+
+        row_writer = GroupWriter(target.groups, folds=not dedupe)
+    elif not target.is_table:
         row_writer = LinesWriter(target)
     elif target.columns_grow:
         row_writer = BlockWriter()
