@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from asyncbatch.config.options.streams import DEFAULT_MAX_KEYS
+from asyncbatch.config.options.aggregates import DEFAULT_MAX_KEYS
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.retry import Retries
 from asyncbatch.core.settings import FileWorkSettings
@@ -73,7 +73,7 @@ class RecordWorkSettings(Struct, frozen=True):
         For aggregates: that it has their fields.
         """
         if self.target is not None and self.target.groups is not None:
-            from asyncbatch.sinks.groups import group_check
+            from asyncbatch.sinks.group_encoding import group_check
 
             return group_check(self.target.groups)
         if self.target is None or not self.target.is_table:

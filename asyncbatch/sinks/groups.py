@@ -1,39 +1,31 @@
-"""Aggregates as the target of a run: workers fold the records, the sink writes the result."""
+"""Aggregates as the target of a run: the sink adds up groups, and writes them at the end."""
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
-from itertools import compress, groupby, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from asyncbatch.core.batches import Rows
 from asyncbatch.errors import SinkError, TooManyKeysError, UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
 from asyncbatch.sinks.column_block import ColumnBlock, make_block
-from asyncbatch.sinks.row_writer import RowWriter, cells_of
+from asyncbatch.sinks.group_encoding import decode_groups, group_check
+from asyncbatch.sinks.row_writer import cells_of
 from asyncbatch.sinks.sql import fold
-from asyncbatch.transforms.required_fields import FieldsCheck, number_field, scalar_field
-from asyncbatch.windows.aggregates import AggregateSet
-from asyncbatch.windows.events import KeyFields
-from asyncbatch.windows.groups import GroupColumns, GroupTotals, join_columns
+from asyncbatch.windows.groups import GroupColumns, GroupTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asyncbatch.core.ledger_entries import Entry
-    from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import BatchSink, Refusal
     from asyncbatch.sinks.column_block import Kind
-    from asyncbatch.sinks.row_writer import RowOutcome
     from asyncbatch.sinks.target import Target
     from asyncbatch.windows.groups import GroupSettings
 
-# The group of fewer records on average is sent as values: its totals would be larger.
-_MIN_RECORDS_PER_GROUP = 8
 _LOAD_ROWS = 10_000  # rows of the result in one load
 # Aggregates whose column holds integers, if no value says more.
 _INTEGERS = ("count", "distinct", "sum", "min", "max")
@@ -82,68 +74,6 @@ def _check_settings(groups: GroupSettings) -> None:
         raise UsageError(str(error)) from None
 
 
-def group_check(groups: GroupSettings) -> FieldsCheck:
-    """Return the check that a record has the fields of the key and of the aggregates.
-
-    Raises ValueError for an invalid path or repeated name, UsageError for a missing library.
-    """
-    recipe = AggregateSet(groups.aggregates)
-    numbers = recipe.number_fields
-    return FieldsCheck(
-        [
-            *(scalar_field(path, "key field", "record") for path in groups.by),
-            *(
-                number_field(path, "record")
-                if path in numbers
-                else scalar_field(path, noun="record")
-                for path in recipe.fields
-            ),
-        ]
-    )
-
-
-class GroupWriter(RowWriter):
-    """A row writer that sends records as totals of groups, or in columns.
-
-    A row is a record that passed `group_check`, or a `GroupColumns`, which stands for several.
-    Unless it `folds`, rows stay single, so that `without_rows` can remove some of them.
-    """
-
-    def __init__(self, settings: GroupSettings, *, folds: bool) -> None:
-        self._folds = folds
-        self._fields = group_check(settings).fields
-        self._keys, self._totals = KeyFields(settings.by), GroupTotals(settings)
-
-    def take(self, found: RowOutcome, *, single: bool) -> None:
-        """Leave the rows to `encode`."""
-
-    def encode(self, found: RowOutcome) -> Rows | None:
-        if not found.rows:
-            return None
-        parts: list[GroupColumns] = []
-        for kind, some in groupby(found.rows, type):
-            rows = list(some)
-            parts += rows if kind is GroupColumns else [self._columns_of(rows)]
-        columns = join_columns(parts)
-        payload: Any = columns
-        if self._folds:
-            groups = list(columns.by_key())
-            if len(groups) * _MIN_RECORDS_PER_GROUP <= columns.count:
-                payload = self._totals.fold(groups)
-        return Rows(pickle.dumps(payload, pickle.HIGHEST_PROTOCOL), columns.count)
-
-    def _columns_of(self, records: Sequence[dict[str, Json]]) -> GroupColumns:
-        columns = [one.column(records) for one in self._fields]
-        by = len(self._keys.names)
-        return GroupColumns(len(records), self._keys.column(columns[:by]), tuple(columns[by:]))
-
-    def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
-        found: GroupColumns = pickle.loads(payload)  # noqa: S301 - a worker of this run made it
-        keys = None if found.keys is None else list(compress(found.keys, kept))
-        columns = tuple(list(compress(column, kept)) for column in found.columns)
-        return pickle.dumps(GroupColumns(sum(kept), keys, columns), pickle.HIGHEST_PROTOCOL)
-
-
 class GroupSink:
     """A sink that adds up the groups of all records, and writes them into `sink` at the end.
 
@@ -171,7 +101,7 @@ class GroupSink:
         groups: Sequence[int] | None = None,  # noqa: ARG002 - no record is rejected here
     ) -> Sequence[Refusal]:
         """Add the records of a part. Raises SinkError for too many groups."""
-        found = pickle.loads(payload)  # noqa: S301 - a worker of this run made it
+        found = decode_groups(payload)
         try:
             if isinstance(found, GroupColumns):
                 self._totals.add(found)

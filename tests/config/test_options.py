@@ -88,8 +88,10 @@ TWO_MEANINGS = {
 }
 # Names with one meaning that is told in the words of the command, and the reason.
 TWO_TEXTS = {
+    "--agg": "simulated events have a default of their own",
     "--dead-letter": "the inputs of a stream are events",
     "--dry-run": "a run lists files, a pipeline shows rows",
+    "--max-keys": "keys of a window, or groups of a run",
     "--max-failures": "a stream counts late events too, and keeps exit status 0 without it",
     "--quiet": "a stream prints windows",
     "--report": "a stream has no files to be test cases",

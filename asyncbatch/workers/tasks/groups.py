@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import MsgspecError
 
-from asyncbatch.sinks.groups import group_check
+from asyncbatch.sinks.group_encoding import group_check
 from asyncbatch.windows.events import KeyFields
 from asyncbatch.windows.groups import GroupColumns
 from asyncbatch.workers.tasks.event_fields import RowReader
