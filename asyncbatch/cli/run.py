@@ -168,7 +168,7 @@ def run_files(
             letters=retries.dead_letter is not None,
             tracebacks=output.verbose,
         )
-        rows = _shown_rows(aggregates, target, ledger, output)
+        rows = _shown_rows(aggregates, target, ledger if watch is None else None, output)
         job = Job(
             (
                 FileSource(
@@ -231,14 +231,18 @@ def run_files(
 
 
 def _shown_rows(
-    aggregates: AggregateFlags, target: TargetFlags, ledger: LedgerFlags, output: RunOutputFlags
+    aggregates: AggregateFlags,
+    target: TargetFlags,
+    ledger: LedgerFlags | None,
+    output: RunOutputFlags,
 ) -> "GroupRows | None":
     """Return the sink of aggregates that are shown, or None. Raises UsageError."""
     if aggregates == AggregateFlags():
         return None
     from asyncbatch.config.aggregates import refuse_ledger
 
-    refuse_ledger(ledger)
+    if ledger is not None:
+        refuse_ledger(ledger)
     if target.to is not None:
         return None
     from asyncbatch.errors import UsageError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncbatch.config.options.aggregates import AggregateFlags
+from asyncbatch.config.options.aggregates import DEFAULT_MAX_KEYS, AggregateFlags
 from asyncbatch.config.options.target import LedgerFlags
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.groups import grouped_target
@@ -22,6 +22,8 @@ def flag_groups(flags: AggregateFlags) -> GroupSettings | None:
     """Return the groups of a command line, None without any. Raises UsageError."""
     if flags == AggregateFlags():
         return None
+    if flags.max_keys != DEFAULT_MAX_KEYS and not flags.by:
+        raise UsageError("--max-keys needs --by: without it, there is one group")
     try:
         aggregates = parse_aggregates(flags.agg or ("count",))
     except ValueError as error:

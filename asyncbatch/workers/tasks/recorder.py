@@ -241,7 +241,8 @@ class Recorder:
         """Keep records in columns, for aggregates."""
         file = self._builder.file
         file.read += found.count
-        file.contents.rows.append(found)
+        if found.count:  # a statistic takes no empty column
+            file.contents.rows.append(found)
 
     def keep_rows(
         self,
