@@ -43,7 +43,7 @@ Examples:
   asyncbatch run exports/
   asyncbatch run exports/ --schema user.schema.json --dead-letter bad.jsonl
   asyncbatch run exports/ --jq 'select(.active) | {id}' --to active.jsonl
-  asyncbatch run exports/ --by country --agg count,sum:amount,p95:ms
+  asyncbatch run exports/ --by address.city --agg count,max:id
   asyncbatch run exports/ --call clean.py:clean --to cleaned/
   asyncbatch run exports/ --to sqlite:///u.db --table users --key id
   asyncbatch run exports/ --to users.csv --dead-letter bad.jsonl

@@ -105,7 +105,9 @@ TWO_TEXTS = {
 }
 # Keys of pipeline files that are no flags, and flags that have another name there.
 OTHER_KEYS = {
-    "source, transform, sink, window, checkpoint, late, dead_letter, name": "tables and names",
+    "source, transform, aggregate, sink, window, checkpoint, late, dead_letter, name": (
+        "tables and names"
+    ),
     "type, kind, spec, size, every, gap, aggregates": "parts of --window and --agg",
     "paths, path, urls, pagination, auth, headers, incremental, param, start, size_param, total, "
     "pages, end_status, more, on_repeat, limit_param, next, field, initial, max, lag, "
