@@ -353,7 +353,7 @@ def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
         steps.append("the results are discarded: --to - prints them, --to FILE keeps them")
     if report.interrupted and job.watch is not None:
         steps.append("the same command continues: finished files are remembered")
-    elif report.interrupted and job.target is not None and command == "run":
+    elif report.interrupted and job.ledger is not None and command == "run":
         steps.append("--resume continues where the run ended")
     if (target := job.target) is not None and target.is_database and not target.key:
         steps += key_steps(report, command)

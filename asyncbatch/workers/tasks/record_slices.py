@@ -73,11 +73,14 @@ class RecordSlice(ABC):
     def texts(self) -> Sequence[Text]:
         """Return the records as they stand in the file."""
 
+    def array_text(self) -> bytes:
+        """Return the records as the text of an array."""
+        return b"[%b]" % b",".join(map(bytes, self.texts()))
+
     def compact_texts(self) -> Sequence[Text]:
         """Return the records' texts without white space between their parts."""
         # As one array: one call for each record takes three times as long.
-        array = b"[%b]" % b",".join(map(bytes, self.texts()))
-        return decode_array(msgspec.json.format(array, indent=-1))
+        return decode_array(msgspec.json.format(self.array_text(), indent=-1))
 
     def line(self, at: int) -> int | None:  # noqa: ARG002 - a default for subclasses
         """Return the line of record number `at` of these (from 0), if that costs nothing."""
@@ -196,6 +199,9 @@ class TextSlice(RecordSlice):
         if self._parts is None:
             self._parts = decode_array(self._body)
         return self._parts
+
+    def array_text(self) -> bytes:
+        return self._body if self._parts is None else super().array_text()
 
     def compact_texts(self) -> Sequence[Text]:
         if self._parts is None:
