@@ -70,6 +70,7 @@ WindowText: TypeAlias = Annotated[str, form("window", ["tumbling:5s"])]
 AggregateText: TypeAlias = Annotated[str, form("aggregate", ["sum:value"])]
 ShardText: TypeAlias = Annotated[str, form("shard", ["1/3"])]
 HttpUrl: TypeAlias = Annotated[Secret, Meta(extra={"form": "http_url"})]
+ApiUrl: TypeAlias = Annotated[Secret, Meta(extra={"form": "api_url"})]
 PingUrl: TypeAlias = Annotated[Secret, Meta(extra={"form": "ping_url"})]
 Rate: TypeAlias = Annotated[
     str, Meta(extra={"form": "rate"}, extra_json_schema={"pattern": RATE_PATTERN})

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from msgspec import Meta, field
 
 from asyncbatch.config.options.control import RetryCount, RetryDelay
 from asyncbatch.config.options.declare import (
+    ApiUrl,
     Bytes,
     Count,
     Delay,
-    HttpUrl,
     Name,
     Names,
     Options,
@@ -29,6 +29,7 @@ from asyncbatch.config.options.declare import (
 from asyncbatch.config.options.inputs import InputOptions
 from asyncbatch.config.options.streams import FollowOptions, PatternOptions, SimulatorOptions
 from asyncbatch.core.records import STDIN
+from asyncbatch.sources.http.request_mistakes import request_mistakes
 
 if TYPE_CHECKING:
     from asyncbatch.config.options.declare import Contradictions, Given
@@ -39,6 +40,16 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 Status: TypeAlias = Annotated[int, Meta(ge=100)]
 More: TypeAlias = Annotated[
     Pointer | None, Meta(description="Pointer to a value that is true while more pages follow.")
+]
+End: TypeAlias = Annotated[
+    Pointer | None, Meta(description="Pointer to a value that is true on the last page.")
+]
+NextHeader: TypeAlias = Annotated[
+    Name | None, Meta(description="The header of an answer, in place of next.")
+]
+ParameterPlace: TypeAlias = Annotated[
+    Literal["query", "body", "header"],
+    Meta(description="The place of the parameter. In a body it may be a pointer."),
 ]
 OnRepeat: TypeAlias = Annotated[
     Literal["fail", "end", "load"],
@@ -89,6 +100,8 @@ class PagePaginationTable(Options, frozen=True, tag_field="type", tag="page"):
     ] = None
     more: More = None
     on_repeat: OnRepeat = "fail"
+    end: End = None
+    param_in: ParameterPlace = "query"
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -111,23 +124,54 @@ class OffsetPaginationTable(Options, frozen=True, tag_field="type", tag="offset"
     ] = None
     more: More = None
     on_repeat: OnRepeat = "fail"
+    end: End = None
+    param_in: ParameterPlace = "query"
+
+
+class FollowingTable(Options, frozen=True):
+    """The form of the requests after the first one, if it differs."""
+
+    url: Annotated[Name | None, Meta(description="Their URL, which may be relative.")] = None
+    body: Annotated[
+        dict[str, Any] | None, Meta(description="Their body, in place of the first one's.")
+    ] = None
 
 
 class CursorPaginationTable(Options, frozen=True, tag_field="type", tag="cursor"):
     """Each page has the cursor of the next page, the last page has none."""
 
-    next: Annotated[Pointer, Meta(description="Pointer to the next cursor in a page.")]
+    next: Annotated[Pointer | None, Meta(description="Pointer to the next cursor in a page.")] = (
+        None
+    )
     param: Annotated[Name, Meta(description="The parameter for the cursor.")] = "cursor"
     more: More = None
     on_repeat: OnRepeat = "fail"
+    end: End = None
+    next_header: NextHeader = None
+    last_record: Annotated[
+        Pointer | None,
+        Meta(description="Pointer to the cursor in the last record of a page, in place of next."),
+    ] = None
+    param_in: ParameterPlace = "query"
+    following: FollowingTable | None = None
+    repeatable: Annotated[
+        bool,
+        Meta(description="false: the server counts the pages, so none is requested again."),
+    ] = True
 
 
 class NextUrlPaginationTable(Options, frozen=True, tag_field="type", tag="next_url"):
     """Each page has the URL of the next page, the last page has none."""
 
-    next: Annotated[Pointer, Meta(description="Pointer to the next URL in a page.")]
+    next: Annotated[Pointer | None, Meta(description="Pointer to the next URL in a page.")] = None
     more: More = None
     on_repeat: OnRepeat = "fail"
+    end: End = None
+    next_header: NextHeader = None
+    base: Annotated[
+        Name | None,
+        Meta(description="The start of relative links: a URL, or a pointer to it in a page."),
+    ] = None
 
 
 class LinkHeaderPaginationTable(Options, frozen=True, tag_field="type", tag="link_header"):
@@ -140,7 +184,10 @@ class IncrementalTable(Options, frozen=True):
     """Requests only for records newer than those of the last run."""
 
     field: Annotated[Path, Meta(description="The field whose largest value is stored.")]
-    param: Annotated[Name, Meta(description="The parameter for the largest value.")]
+    param: Annotated[
+        Name | None,
+        Meta(description="The parameter for the largest value; without it, {{ since }} has it."),
+    ] = None
     initial: Annotated[Time | None, Meta(description="The value for the first run.")] = None
     type: Annotated[
         Literal["number", "time", "text"] | None,
@@ -154,6 +201,7 @@ class IncrementalTable(Options, frozen=True):
         Delay,
         Meta(description="Begin the next run this much before the stored value: 5m, or a number."),
     ] = 0.0
+    param_in: ParameterPlace = "query"
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -165,7 +213,7 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
     """Pages of an HTTP API."""
 
     urls: Annotated[
-        tuple[HttpUrl, ...], Meta(min_length=1, description="The URLs of the first pages.")
+        tuple[ApiUrl, ...], Meta(min_length=1, description="The URLs of the first pages.")
     ]
     name: Annotated[Name | None, Meta(description="The name of the source, for --only.")] = None
     headers: Annotated[
@@ -180,7 +228,7 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
         Meta(description="Pointer to the array of records; without it, the whole page."),
     ] = ""
     format: Annotated[
-        Literal["auto", "json", "jsonl"],
+        Literal["auto", "json", "jsonl", "csv"],
         Meta(description="The format of every page; auto uses the content type."),
     ] = "auto"
     pagination: Annotated[
@@ -216,6 +264,18 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
     allow_origins: Annotated[
         tuple[Origin, ...], Meta(description="Other origins that next pages may come from.")
     ] = ()
+    method: Annotated[
+        Literal["GET", "POST"] | None,
+        Meta(description="The method of the requests; by default POST with a body, else GET."),
+    ] = None
+    body: Annotated[
+        dict[str, Any] | None,
+        Meta(description="The JSON body of the requests; a text `query` makes it GraphQL."),
+    ] = None
+    key_field: Annotated[
+        Name | None,
+        Meta(description="The records are the values of an object; this field gets their keys."),
+    ] = None
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -233,10 +293,8 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
         page_param = getattr(pagination, "param", None)
         if isinstance(auth, QueryAuthTable) and auth.name == page_param:
             yield ("auth", "name"), f"pagination also has the parameter {page_param!r}"
-        incremental = given.get("incremental")
-        if incremental is not None and incremental.param == page_param:
-            yield ("incremental", "param"), f"pagination also has the parameter {page_param!r}"
         urls = [url for url in given.get("urls") or () if url is not None]
+        yield from request_mistakes([url.reveal() for url in urls], given)
         if auth is None and len(set(map(_user, urls))) > 1:
             yield (
                 ("urls",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 from yarl import URL
@@ -18,6 +18,7 @@ from asyncbatch.sources.http.urls import parse_url, with_parameters, without_par
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncbatch.sources.http.requests import Request
     from asyncbatch.sources.http.settings import HttpSettings
 
 # Headers without secrets. They may go to origins other than that of the settings' URL.
@@ -73,12 +74,29 @@ def _secret_values(settings: HttpSettings) -> Iterator[str]:
     for name, value in settings.headers.items():
         if name.lower() not in HARMLESS_HEADERS and len(value.reveal()) >= _MIN_SECRET_CHARACTERS:
             yield value.reveal()
+    yield from _secrets_in(settings.body)
+    following = getattr(settings.pagination, "following", None)
+    if following is not None:
+        yield from _secrets_in(following.body)
     public = getattr(settings.pagination, "param", None)
     for url in map(URL, settings.urls):
         for name, text in url.query.items():
             is_secret = name != public and _SECRET_NAME.search(name)
             if is_secret and len(text) >= _MIN_SECRET_CHARACTERS:
                 yield text
+
+
+def _secrets_in(value: Any) -> Iterator[str]:
+    """Yield the texts of a body whose names look like those of secrets."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _secrets_in(one)
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            if not isinstance(one, str):
+                yield from _secrets_in(one)
+            elif _SECRET_NAME.search(name) and len(one) >= _MIN_SECRET_CHARACTERS:
+                yield one
 
 
 def _encodings_of(secret: str) -> tuple[str, ...]:
@@ -127,6 +145,14 @@ class OriginPolicy:
         if (origin := url.origin()) != home_origin and origin not in self._allowed:
             raise RefusedLinkError(
                 f"leads to another origin, {origin}, which is not in allow_origins"
+            )
+
+    def check_request(self, request: Request, home_origin: URL) -> None:
+        """Raise RefusedLinkError if a page of `home_origin` may not lead to this request."""
+        self.check(request.url, home_origin)
+        if request.is_tied and (origin := request.url.origin()) != home_origin:
+            raise RefusedLinkError(
+                f"leads to another origin, {origin}, which must not receive the body or the cursor"
             )
 
     def without_credentials(self, url: URL) -> URL:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
+    from asyncbatch.core.records import CursorKind, Scalar
     from asyncbatch.sources.base import Feed
     from asyncbatch.sources.http.base import Page
     from asyncbatch.sources.http.client import Clock, HttpClient, Sleep
@@ -142,23 +143,28 @@ class HttpSource:
         self,
         url: str,
         start: PageMark | None = None,
-        since: str | None = None,
+        since: Scalar | None = None,
         *,
+        kind: CursorKind | None = None,
         shape: str = "",
     ) -> AsyncGenerator[Page, None]:
         """Yield the pages of one of the settings' URLs, in order.
 
-        Begins after the page with the mark `start`. `since` is the value of `incremental.param`,
-        None for `initial`. `shape` is that of the pages of an earlier run: an object in the place
-        of an array is then an error. At most `concurrency` pages are requested ahead. Closing the
-        generator cancels these requests. Raises HttpError after all good pages.
+        Begins after the page with the mark `start`. `since` is the largest value of an earlier run,
+        None for `initial`, and `kind` says how such values are compared. `shape` is that of the
+        pages of an earlier run: an object in the place of an array is then an error. At most
+        `concurrency` pages are requested ahead. Closing the generator cancels these requests.
+        Raises HttpError after all good pages.
         """
         from asyncbatch.sources.http.pages import open_pages
 
         client, last = self._entered_client(), 0
         async with aclosing(
-            open_pages(client, url, start, since, asks_ahead=self._asks_ahead, shape=shape)
-        ) as pages:
+            open_pages(
+                client, url, start, since,
+                kind=kind, asks_ahead=self._asks_ahead, shape=shape,
+            )
+        ) as pages:  # fmt: skip
             async for page in pages:
                 if page.number != last:  # a streamed response is yielded in several parts
                     last = page.number
@@ -226,7 +232,13 @@ class HttpFeedSource:
 
 
 # Settings that decide where pages end and which value is kept, not which records are requested.
-_NOT_SELECTING = {"more", "on_repeat", "type", "max", "lag"}
+_NOT_SELECTING = {"more", "end", "on_repeat", "type", "max", "lag"}
+# Settings that came later, with their defaults: without them the digests of old ledgers stay.
+_NOT_IN_OLD_LEDGERS = {
+    "next_header": None, "last_record": None, "param_in": "query", "following": None,
+    "repeatable": True, "base": None,
+}  # fmt: skip
+_ABSENT = object()
 
 
 def _selecting_settings(table: Pagination | Incremental | None) -> dict[str, object] | None:
@@ -234,7 +246,11 @@ def _selecting_settings(table: Pagination | Incremental | None) -> dict[str, obj
     plain: dict[str, object] | None = msgspec.to_builtins(table)
     if plain is None:
         return None
-    return {name: value for name, value in plain.items() if name not in _NOT_SELECTING}
+    return {
+        name: value
+        for name, value in plain.items()
+        if name not in _NOT_SELECTING and value != _NOT_IN_OLD_LEDGERS.get(name, _ABSENT)
+    }
 
 
 class UrlFeed:
@@ -249,7 +265,9 @@ class UrlFeed:
     def settings_digest(self) -> str:
         http = self._source.settings
         tables = map(_selecting_settings, (http.pagination, http.incremental))
-        selection = encode([http.records, http.format, *tables])
+        requests = (http.method, http.body, http.key_field)
+        later = [requests] if any(one is not None for one in requests) else []
+        selection = encode([http.records, http.format, *tables, *later])
         return hashlib.blake2b(selection, digest_size=16).hexdigest()
 
     async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
@@ -264,16 +282,16 @@ class UrlFeed:
             before = structs.replace(before, kind=incremental.type)
         try:
             async with aclosing(
-                self._source.pages(self._url, start, since, shape=before.shape)
+                self._source.pages(self._url, start, since, kind=before.kind, shape=before.shape)
             ) as pages:
                 async for page in pages:
-                    yield _chunk(page, before)
+                    yield _chunk(page, before, self._source.settings.key_field)
         except HttpError as error:
             failure = error.failure
             raise FeedError(Failure(failure.url, "http", failure.message)) from None
 
-    def _since(self, before: Bookmark) -> str | None:
-        """Return the value of `incremental.param`, None for that of the first run.
+    def _since(self, before: Bookmark) -> Scalar | None:
+        """Return the value from which records are requested, None for that of the first run.
 
         Raises ValueError if the lag cannot be taken off it.
         """
@@ -286,11 +304,11 @@ class UrlFeed:
                 f"warning: {self.name}: records from {value!r} on are requested, which lies in the "
                 "future: --full-refresh forgets this value"
             )
-        return str(minus_lag(value, kind, incremental.lag) if incremental.lag else value)
+        return minus_lag(value, kind, incremental.lag) if incremental.lag else value
 
 
-def _chunk(page: Page, before: Bookmark) -> Chunk:
+def _chunk(page: Page, before: Bookmark, key_field: str | None) -> Chunk:
     mark = None if page.mark is None else encode(page.mark).decode()
     shape = page.shape or before.shape
     bookmark = Bookmark(mark, before.newest, before.since, before.kind, shape)
-    return Chunk(page.url, page.body, page.format, page.line, page.byte, bookmark)
+    return Chunk(page.url, page.body, page.format, page.line, page.byte, bookmark, key_field)

@@ -12,6 +12,7 @@ import msgspec
 from asyncbatch.core.records import STDIN, Position
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.arrays import ArrayStream, as_array, position_after
+from asyncbatch.formats.csv_records import csv_records
 from asyncbatch.formats.decoder import allow_deep_nesting
 from asyncbatch.formats.detect import (
     is_compressed,
@@ -22,6 +23,7 @@ from asyncbatch.formats.detect import (
 )
 from asyncbatch.formats.failures import FILE_ERRORS, validate_text
 from asyncbatch.formats.grammar import Fault
+from asyncbatch.formats.keyed_records import keyed_records
 from asyncbatch.formats.lines import InvalidLine, validate_lines
 from asyncbatch.formats.positions import TextPosition, find_elements, format_pointer, parse_pointer
 from asyncbatch.formats.sequences import read_concatenated, read_sequence
@@ -189,6 +191,11 @@ class Extractor:
         body = chunk.body
         if not isinstance(body, bytes):
             yield from slices_of_iterable(body, chunk.line)
+        elif chunk.form == "csv":
+            yield from slices_of_iterable(list(csv_records(body)), chunk.line)
+        elif chunk.key_field is not None:
+            keyed = keyed_records(body, self._records or (), chunk.key_field)
+            yield from slices_of_iterable(list(keyed), chunk.line)
         elif chunk.form == "jsonl":
             start = Position(chunk.byte, chunk.line - 1, chunk.line - 1)
             found = self._line_slices((body,), start)
