@@ -1,17 +1,18 @@
-"""`asyncbatch etl` on the shapes of public APIs: bodies, cursors, links, templates, other formats."""
+"""`asyncbatch etl` on the shapes of public APIs: bodies, cursors, links, templates, formats."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from textwrap import dedent
 from typing import Any
 
 import pytest
 
 from tests.commands import run_command_text
-from tests.servers.api import ApiServer, status
+from tests.servers.api import ApiServer, body, redirect, status, truncate, value
 from tests.servers.shapes import COUNT, SHAPES, Shape, routes_of
 
 
@@ -97,3 +98,240 @@ def test_a_failed_url_continues_after_its_last_page(etl, tmp_path, name):
 
 async def _usual(_: Any) -> None:
     return None
+
+
+def test_a_scroll_is_requested_once_and_begins_anew(etl, tmp_path):
+    shape = SHAPES["elasticsearch scroll"]
+    with ApiServer(routes=routes_of(shape)) as api:
+        text = to_table(shape, api.origin, 'key = ["id"]').replace("retries = 0", "retries = 3")
+        for behaviour in (_usual, _usual, truncate()):
+            api.misbehave(behaviour)
+        outcome = etl(text, "-o", "json")
+        assert (outcome.returncode, api.requests) == (1, 3)
+        assert "tried" not in failure_of(outcome)
+        assert len(ids(tmp_path)) == 6
+        assert etl(text).returncode == 0
+        assert api.seen[3].path == "/index/_search"
+    assert ids(tmp_path) == [f"id-{number}" for number in range(COUNT)]
+
+
+PARTIAL = {
+    "data": {"repository": {"issues": {"nodes": [{"id": "x"}, None]}}},
+    "errors": [{"message": "not yours", "path": ["repository", "issues", 1]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (PARTIAL, "not yours (at repository.issues.1)"),
+        ({"data": None, "errors": [{"message": "no such field"}]}, "no such field"),
+        ({"errors": [{"message": str(number)} for number in range(5)]}, "0; 1; 2; and 2 more"),
+    ],
+)
+def test_an_error_of_graphql_is_a_failure(etl, tmp_path, answer, message):
+    shape = SHAPES["github graphql"]
+    with ApiServer(routes=routes_of(shape)) as api:
+        text = to_table(shape, api.origin)
+        api.misbehave(_usual)
+        api.misbehave(value(answer))
+        outcome = etl(text, "-o", "json")
+        assert outcome.returncode == 1
+        assert f"the answer has errors of GraphQL: {message}" in failure_of(outcome)
+        assert json.loads(outcome.stdout)["failures"][0]["file"] == api.url("/graphql")
+        assert etl(text).returncode == 0
+    assert ids(tmp_path) == [f"id-{number}" for number in range(COUNT)]
+
+
+def test_a_rate_limit_of_graphql_is_waited_for(etl, tmp_path):
+    shape = SHAPES["github graphql"]
+    limit = {"errors": [{"type": "RATE_LIMITED", "message": "too much"}]}
+    code = {"errors": [{"message": "too much", "extensions": {"code": "THROTTLED"}}]}
+    with ApiServer(routes=routes_of(shape)) as api:
+        text = to_table(shape, api.origin).replace(
+            "retries = 0", "retries = 2\nretry_delay = 0.001"
+        )
+        api.misbehave(value(limit, Retry_After="0"))
+        api.misbehave(value(code))
+        outcome = etl(text, "-o", "json")
+    assert outcome.returncode == 0, outcome.stdout
+    assert json.loads(outcome.stdout)["retries"] == 2
+    assert ids(tmp_path) == [f"id-{number}" for number in range(COUNT)]
+
+
+def changes(asked: Any, records: Any) -> Any:
+    """Answer a search for records from a time on."""
+    since = asked.body["filter"]["updated_at"]["after"]
+    return {"items": [record for record in records if record["updated_at"] >= since]}
+
+
+CHANGES = Shape(
+    lambda number: {"id": f"id-{number}", "updated_at": f"2026-01-0{number + 1}T10:00:00Z"},
+    ["/search/{of}"],
+    changes,
+    """
+    urls = ["{origin}/search/{{{{ since | unix }}}}?day={{{{ today }}}}&half={{{{ since + 12h }}}}"]
+    records = "/items"
+    body = {{ filter = {{ updated_at = {{ after = "{{{{ since }}}}", unit = "s" }} }} }}
+    incremental = {{ field = "updated_at", initial = "2026-01-05T09:00:00+01:00" }}
+    """,
+)
+
+
+def test_templates_have_the_largest_value_of_the_last_run(etl, tmp_path):
+    table = '[sink]\nto = "sqlite:///out.db"\ntable = "t"\nkey = ["id"]\n'
+    with ApiServer(routes=routes_of(CHANGES, 7)) as api:
+        text = f'name = "n"\n{source(CHANGES.source, api.origin)}{table}'
+        days = [datetime.now(UTC).date().isoformat()]
+        for _ in range(2):
+            assert etl(text).returncode == 0
+        days.append(datetime.now(UTC).date().isoformat())
+        first, second = api.seen
+    assert first.path == f"/search/{int(datetime(2026, 1, 5, 8, tzinfo=UTC).timestamp())}"
+    assert first.query["half"] == "2026-01-05T21:00:00+01:00"
+    assert first.query["day"] in days
+    assert json.loads(first.body)["filter"]["updated_at"] == {
+        "after": "2026-01-05T09:00:00+01:00", "unit": "s",
+    }  # fmt: skip
+    assert json.loads(second.body)["filter"]["updated_at"]["after"] == "2026-01-07T10:00:00Z"
+    assert ids(tmp_path) == [f"id-{number}" for number in (4, 5, 6)]
+
+
+def test_a_parameter_of_new_records_may_be_in_the_body(etl, tmp_path):
+    with ApiServer(routes=routes_of(CHANGES, 7)) as api:
+        text = f"""
+        urls = ["{api.url("/search/x")}"]
+        records = "/items"
+        body = {{{{}}}}
+        [source.incremental]
+        field = "updated_at"
+        param = "/filter/updated_at/after"
+        param_in = "body"
+        initial = "2026-01-06"
+        """
+        table = '[sink]\nto = "sqlite:///out.db"\ntable = "t"\n'
+        assert etl(f'name = "n"\n{source(text, api.origin)}{table}').returncode == 0
+    assert ids(tmp_path) == ["id-5", "id-6"]
+
+
+def test_records_by_key_may_be_single_values(etl, tmp_path):
+    found = {"USD": 1.10, "GBP": 1e400, "": None, 'a"b': {}, "key": {"name": "key", "n": [1]}}
+    text = json.dumps({"rates": found}).replace("Infinity", "123456789012345678901234567890.5")
+    keys = 'records = "/rates"\nkey_field = "name"\n'
+    with ApiServer() as api:
+        api.misbehave(body(text.encode()))
+        urls = f'urls = ["{api.url("/echo")}"]\n'
+        outcome = etl(to_lines(source(urls + keys, api.origin)))
+    assert outcome.returncode == 0, outcome.stderr
+    assert (tmp_path / "out.jsonl").read_text().splitlines() == [
+        '{"name":"USD","value":1.1}',
+        '{"name":"GBP","value":123456789012345678901234567890.5}',
+        '{"name":"","value":null}',
+        '{"name":"a\\"b"}',
+        '{"name": "key", "n": [1]}',
+    ]
+
+
+BY_KEY = 'key_field = "id"\nrecords = "/users"'
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "answer", "found"),
+    [
+        (BY_KEY, "application/json", '{"users": {"a": {"id": 1}, "b": {}}}',
+         ([{"id": "b"}], "has another value than its key 'a' in 'id'")),
+        (BY_KEY, "application/json", '{"users": []}', ([], None)),
+        (BY_KEY, "application/json", '{"users": [1]}', (None, "expected an object of records")),
+        (BY_KEY, "application/json", '{"error": "no"}', (None, "reports an error")),
+        ("", "text/csv", "a,b\n1,2\n3\n\n4,5\n",
+         ([{"a": "1", "b": "2"}, {"a": "4", "b": "5"}], "has 1 cell, and the header 2")),
+        ("", "text/csv", "a,a\n1,2\n", (None, "two columns have the name 'a'")),
+        ("", "text/csv", 'a\n"x', (None, "is not CSV")),
+        ("", "text/csv", "", ([], None)),
+        ('format = "csv"', "application/octet-stream", "a\n\u00fc\n", ([{"a": "\u00fc"}], None)),
+        ('format = "csv"', "application/json", '{"error": 1}', (None, "expected CSV")),
+        ('format = "csv"', "text/csv; charset=x", "a\n1\n", (None, "the character set 'x'")),
+    ],
+)  # fmt: skip
+def test_bad_records_of_other_forms_are_named(etl, tmp_path, *, settings, kind, answer, found):
+    good, message = found
+    with ApiServer() as api:
+        api.misbehave(body(answer.encode(), kind))
+        urls = f'urls = ["{api.url("/echo")}"]\n'
+        text = to_lines(source((urls + settings).replace("{", "{{"), api.origin))
+        outcome = etl(text, "-o", "json")
+    if message is None:
+        assert outcome.returncode == 0, outcome.stdout
+    else:
+        assert outcome.returncode == 1, outcome.stdout
+        assert message in failure_of(outcome)
+    if good is not None:
+        assert lines(tmp_path) == good
+
+
+def test_the_body_stays_where_it_belongs(etl, tmp_path):
+    shape = SHAPES["notion"]
+    hidden = "s3cr3t-of-the-body"
+    with ApiServer(routes=routes_of(shape)) as api, ApiServer(routes=routes_of(shape)) as other:
+        path = shape.paths[0]
+        text = to_lines(source(shape.source, api.origin)).replace(
+            "page_size = 3", f'page_size = 3, api_token = "{hidden}"'
+        ).replace("retries = 0", f'retries = 0\nallow_origins = ["{other.origin}"]')  # fmt: skip
+        answers = [
+            (redirect(f"{path}?x"), "HTTP 302 redirects without the body of the request"),
+            (redirect(other.url(path), 307), "must not receive the body"),
+            (status(400, f"bad token {hidden}"), "HTTP 400"),
+        ]
+        for answer, message in answers:
+            api.misbehave(answer)
+            outcome = etl(text, "-o", "json")
+            assert outcome.returncode == 1
+            assert message in failure_of(outcome)
+            assert hidden not in outcome.stdout + outcome.stderr
+        assert other.requests == 0
+        api.misbehave(redirect(f"{path}?x", 308))
+        assert etl(text).returncode == 0
+        assert {(seen.method, b"page_size" in seen.body) for seen in api.seen} == {("POST", True)}
+    assert lines(tmp_path) == [shape.record(number) for number in range(COUNT)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "mistakes"),
+    [
+        ('pagination = { type = "cursor" }', ["pagination: next is missing: name one of"]),
+        ('pagination = { type = "cursor", next = "/a", last_record = "/b" }',
+         ["pagination: next and last_record exclude each other"]),
+        ('pagination = { type = "next_url", next_header = "a b" }',
+         ["pagination.next_header: is not the name of a header"]),
+        ('pagination = { type = "next_url", next = "/a", base = "x" }',
+         ["pagination.base: must be a URL"]),
+        ('pagination = { type = "cursor", next = "/a", param_in = "body" }',
+         ["pagination.param_in: is body, and there is none: write body = {}"]),
+        ('body = { a = 1 }\npagination = { type = "page", param = "/a/b", param_in = "body" }',
+         ["pagination.param: the body has a single value on the way to /a/b"]),
+        ('body = { a = [1] }\npagination = { type = "page", param = "/a/7", param_in = "body" }',
+         ["pagination.param: the array in the body has no element 7"]),
+        ('headers.X-C = "1"\npagination = { type = "page", param = "x-c", param_in = "header" }',
+         ["pagination.param: is also in headers"]),
+        ('format = "csv"\nrecords = "/a"\nkey_field = "b"',
+         ["records: is a pointer into JSON", "key_field: is only for JSON"]),
+        ('format = "csv"\npagination = { type = "cursor", next = "/a", end = "/b" }',
+         ["pagination.next: is a pointer into JSON", "pagination.end: is a pointer into JSON"]),
+        ('body = { a = [{ b = "{{ since }}" }] }',
+         ["body: has the template {{ since }}, which needs"]),
+        ('body = { a = "{{ sinse }}" }', ["body: has the template {{ sinse }}: write"]),
+        ('incremental = { field = "a" }', ["incremental.param: is missing"]),
+        ('incremental = { field = "a", param = "p" }\npagination = { type = "page", param = "p" }',
+         ["incremental.param: pagination also has the parameter 'p'"]),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_go_together(etl, settings, mistakes):
+    text = source(
+        f'urls = ["https://a.example/x"]\n{settings}'.replace("{", "{{").replace("}", "}}"), ""
+    )
+    outcome = etl(to_lines(text).replace("out.jsonl", 'sqlite:///x.db"\ntable = "t'), "--check")
+    assert outcome.returncode == 2
+    found = outcome.stderr.splitlines()[1:]
+    assert len(found) == len(mistakes), outcome.stderr
+    for line, mistake in zip(found, mistakes, strict=True):
+        assert f"source[0].{mistake}" in line

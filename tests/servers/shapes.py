@@ -91,7 +91,8 @@ def _notion(asked: Asked, records: Sequence[Any]) -> Any:
 
 def _graphql(asked: Asked, records: Sequence[Any]) -> Any:
     variables = asked.body["variables"]
-    assert "query" in asked.body and variables["owner"] == "ada"
+    assert "query" in asked.body
+    assert variables["owner"] == "ada"
     at = int((variables.get("after") or "Y3Vyc29y0").removeprefix("Y3Vyc29y"))
     page, following = _page(records, at, variables["first"])
     # The last page has a cursor, too.
