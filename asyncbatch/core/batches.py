@@ -46,6 +46,7 @@ class Chunk(Struct, frozen=True, gc=False):
     bookmark: Bookmark = Bookmark()
     # set if the records of a JSON text are the values of an object: the field for their key
     key_field: str | None = None
+    added_fields: bytes = b""  # a JSON object whose fields are added to each record
 
     @property
     def size(self) -> int:

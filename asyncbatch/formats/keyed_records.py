@@ -1,4 +1,4 @@
-"""Records that are the values of an object, by their key."""
+"""Records with more fields: those of their parent, or the key of an object that they are in."""
 
 from __future__ import annotations
 
@@ -41,10 +41,36 @@ def keyed_records(
             continue
         fields = _decode_object(text)
         if field not in fields:
-            rest = text[1:].lstrip()
-            comma = b"" if rest.startswith(b"}") else b","
-            yield b"{%b:%b%b%b" % (encode(field), encode(key), comma, rest)
+            yield _with_pairs(text, b"%b:%b" % (encode(field), encode(key)))
         elif decode(fields[field]) == key:
             yield text
         else:
             yield InvalidRecord(text, f"has another value than its key {key!r} in {field!r}")
+
+
+def with_fields(text: bytes, fields: dict[str, msgspec.Raw]) -> bytes | InvalidRecord:
+    """Return the text of an object with `fields` before its own ones.
+
+    A record that is no object, or has another value in such a field, is invalid.
+    """
+    if not text.startswith(b"{"):
+        return InvalidRecord(text, "is no object, so no field of its parent can be added")
+    own = _decode_object(text)
+    for name in fields.keys() & own.keys():
+        if decode(own[name]) != decode(fields[name]):
+            return InvalidRecord(text, f"has another value than its parent in {name!r}")
+    added = b",".join(
+        b"%b:%b" % (encode(name), value) for name, value in fields.items() if name not in own
+    )
+    return _with_pairs(text, added)
+
+
+def _with_pairs(text: bytes, pairs: bytes) -> bytes:
+    rest = text[1:].lstrip()
+    comma = b"," if pairs and not rest.startswith(b"}") else b""
+    return b"{%b%b%b" % (pairs, comma, rest)
+
+
+def decode_fields(text: bytes) -> dict[str, msgspec.Raw]:
+    """Return the texts of the values of an object."""
+    return _decode_object(text)

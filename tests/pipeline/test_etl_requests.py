@@ -335,3 +335,101 @@ def test_settings_that_do_not_go_together(etl, settings, mistakes):
     assert len(found) == len(mistakes), outcome.stderr
     for line, mistake in zip(found, mistakes, strict=True):
         assert f"source[0].{mistake}" in line
+
+
+def orders(asked: Any, records: Any) -> Any:
+    """Answer with orders in pages of three, or with the lines of one order in pages of two."""
+    if asked.path == "/orders":
+        at = int(asked.query["page"]) * 3
+        return {"orders": records[at : at + 3], "pages": -(-len(records) // 3)}
+    number = int(asked.path.split("/")[2].removeprefix("a b-"))
+    at = int(asked.query.get("at", 0))
+    found = [{"line": line, "of": number} for line in range(number)]
+    following = at + 2 if at + 2 < number else None
+    return {"lines": found[at : at + 2], "next": following}
+
+
+ORDERS = Shape(
+    lambda number: {"id": f"a b-{number}", "customer": {"name": f"ada {number}"}, "n": 10**20},
+    ["/orders", "/orders/{id}/lines"],
+    orders,
+    """
+    urls = ["{origin}/orders/{{id}}/lines"]
+    records = "/lines"
+    pagination = {{ type = "cursor", next = "/next", param = "at" }}
+    concurrency = 2
+    [source.parent]
+    urls = ["{origin}/orders"]
+    records = "/orders"
+    pagination = {{ type = "page", start = 0, pages = "/pages" }}
+    fields = {{ order_id = "id", customer = "customer.name", n = "n" }}
+    """,
+)
+LINES = [
+    {"order_id": f"a b-{of}", "customer": f"ada {of}", "n": 10**20, "line": line, "of": of}
+    for of in range(8)
+    for line in range(of)
+]
+
+
+def in_order(records: list[Any]) -> list[Any]:
+    return sorted(records, key=lambda record: (record["of"], record["line"]))
+
+
+def test_children_are_requested_for_each_record_of_a_parent(etl, tmp_path):
+    with ApiServer(routes=routes_of(ORDERS, 8)) as api:
+        outcome = etl(to_lines(source(ORDERS.source, api.origin)), "-o", "json")
+        assert api.most_at_once <= 2
+        assert {seen.target for seen in api.seen} >= {
+            "/orders/a%20b-7/lines?at=6",
+            "/orders?page=2",
+        }
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert in_order(lines(tmp_path)) == LINES
+    report = json.loads(outcome.stdout)
+    assert report["files"]["total"] == 8
+    assert report["sources"][0]["requests"] == 3 + 8 + sum((of - 1) // 2 for of in range(1, 8))
+
+
+def test_children_that_fail_stop_no_others_and_continue(etl, tmp_path):
+    table = '[sink]\nto = "sqlite:///out.db"\ntable = "t"\nkey = ["of", "line"]\n'
+    with ApiServer(routes=routes_of(ORDERS, 8)) as api:
+        text = f'name = "n"\n{source(ORDERS.source, api.origin)}{table}'
+        api.misbehave(_usual, path="/orders/a b-7/lines")
+        api.misbehave(status(500), path="/orders/a b-7/lines")
+        api.misbehave(status(404), path="/orders/a b-3/lines")
+        outcome = etl(text, "-o", "json")
+        assert outcome.returncode == 1
+        failures = json.loads(outcome.stdout)["failures"]
+        assert sorted(failure["file"] for failure in failures) == [
+            api.url("/orders/a%20b-3/lines"), api.url("/orders/a%20b-7/lines?at=2"),
+        ]  # fmt: skip
+        api.seen.clear()
+        assert etl(text).returncode == 0
+        targets = [seen.target for seen in api.seen if "b-7" in seen.target]
+        assert targets == [f"/orders/a%20b-7/lines?at={at}" for at in (2, 4, 6)]
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        rows = database.execute("SELECT order_id, customer, line, of FROM t").fetchall()
+    names = ("order_id", "customer", "line", "of")
+    assert sorted(rows) == sorted(tuple(one[name] for name in names) for one in LINES)
+
+
+def test_parents_that_lead_nowhere_are_named(etl, tmp_path):
+    parents: list[Any] = [
+        {"id": "."}, {"id": None}, {}, 7, {"id": True}, {"id": 1}, {"id": 1}, {"id": "a/../b?c"},
+    ]  # fmt: skip
+    with ApiServer([{"line": 1, "order_id": 2}, 3, {"line": 4}]) as api:
+        parent = (
+            f'[source.parent]\nurls = ["{api.url("/echo")}"]\nfields = {{{{ order_id = "id" }}}}'
+        )
+        api.misbehave(value(parents))
+        text = f'urls = ["{api.url("/link_header?at={{id}}")}"]\n{parent}\n'
+        outcome = etl(to_lines(source(text, api.origin)), "-o", "json")
+        targets = [seen.target for seen in api.seen[1:]]
+    assert outcome.returncode == 1
+    messages = [failure["message"] for failure in json.loads(outcome.stdout)["failures"]]
+    assert [message for message in messages if "parent" in message]
+    assert sorted(targets) == ["/link_header?at=1", "/link_header?at=a%2F..%2Fb%3Fc"]
+    assert sorted(lines(tmp_path), key=str) == [
+        {"order_id": "a/../b?c", "line": 4}, {"order_id": 1, "line": 4},
+    ]  # fmt: skip

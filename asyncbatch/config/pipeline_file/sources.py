@@ -209,6 +209,44 @@ class IncrementalTable(Options, frozen=True):
             yield ("lag",), 'needs numbers or times: it cannot be combined with type = "text"'
 
 
+PaginationTable: TypeAlias = (
+    PagePaginationTable
+    | OffsetPaginationTable
+    | CursorPaginationTable
+    | NextUrlPaginationTable
+    | LinkHeaderPaginationTable
+)
+Method: TypeAlias = Literal["GET", "POST"]
+
+
+class ParentTable(Options, frozen=True):
+    """The records that the URLs are made of: one request for each, with {field} in `urls`."""
+
+    urls: Annotated[
+        tuple[ApiUrl, ...], Meta(min_length=1, description="The URLs of the parents' first pages.")
+    ]
+    records: Annotated[Pointer, Meta(description="Pointer to the array of parents.")] = ""
+    pagination: Annotated[
+        PaginationTable | None, Meta(description="The way to the next page of parents.")
+    ] = None
+    fields: Annotated[
+        dict[str, Path],
+        Meta(description="Fields that each record gets: the path in its parent, by name."),
+    ] = field(default_factory=dict)
+    method: Annotated[Method | None, Meta(description="The method; see the source's.")] = None
+    body: Annotated[
+        dict[str, Any] | None, Meta(description="The JSON body of the requests for parents.")
+    ] = None
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        urls = [url for url in given.get("urls") or () if url is not None]
+        for index, url in enumerate(urls):
+            if _user(url):
+                yield ("urls", index), "has a user: use auth of the source"
+        yield from request_mistakes([url.reveal() for url in urls], given)
+
+
 class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
     """Pages of an HTTP API."""
 
@@ -232,12 +270,7 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
         Meta(description="The format of every page; auto uses the content type."),
     ] = "auto"
     pagination: Annotated[
-        PagePaginationTable
-        | OffsetPaginationTable
-        | CursorPaginationTable
-        | NextUrlPaginationTable
-        | LinkHeaderPaginationTable
-        | None,
+        PaginationTable | None,
         Meta(description="The way to the next page; without it, there is one page."),
     ] = None
     timeout: Annotated[Seconds, Meta(description="The time limit of a request, in seconds.")] = 30.0
@@ -265,7 +298,7 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
         tuple[Origin, ...], Meta(description="Other origins that next pages may come from.")
     ] = ()
     method: Annotated[
-        Literal["GET", "POST"] | None,
+        Method | None,
         Meta(description="The method of the requests; by default POST with a body, else GET."),
     ] = None
     body: Annotated[
@@ -276,6 +309,7 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
         Name | None,
         Meta(description="The records are the values of an object; this field gets their keys."),
     ] = None
+    parent: ParentTable | None = None
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:

@@ -137,6 +137,10 @@ class HttpClient:
             attempt, is_transient, min_delay=_requested_wait, sleep=self._sleep
         )
 
+    def share_limits(self, other: HttpClient) -> None:
+        """Count the requests of this client and of `other` together, which has equal limits."""
+        self._rate_limiters = other._rate_limiters
+
     def redact_url(self, url: str, *, keep_escapes: bool = False) -> str:
         """Return a URL of the settings without secrets, with usual escapes or with its own."""
         return without_escapes(

@@ -12,7 +12,14 @@ from urllib.parse import urlsplit
 
 from asyncbatch.formats.positions import parse_pointer
 from asyncbatch.sources.http.places import put_value
-from asyncbatch.sources.http.templates import template_mistakes, texts_of, uses, without_templates
+from asyncbatch.sources.http.templates import (
+    places_of,
+    template_mistakes,
+    texts_of,
+    uses,
+    without_templates,
+)
+from asyncbatch.transforms.fields import parse_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +42,21 @@ def request_mistakes(urls: Sequence[str], settings: Mapping[str, Any]) -> Iterat
         yield from _pagination_mistakes(pagination, settings)
     if incremental is not None:
         yield from _incremental_mistakes(urls, settings)
+    yield from _parent_mistakes(urls, settings.get("parent"))
+
+
+def _parent_mistakes(urls: Sequence[str], parent: Any) -> Iterator[PlacedMistake]:
+    places = [place for url in urls for place in places_of(url)]
+    if parent is None:
+        return
+    for index, url in enumerate(urls):
+        if not places_of(url):
+            yield ("urls", index), "has no field of its parent in braces, such as {id}"
+    for name, path in [*((place, place) for place in places), *parent.fields.items()]:
+        try:
+            parse_path(path)
+        except ValueError as error:
+            yield ("parent",), f"{name}: {error}"
 
 
 def _template_mistakes(urls: Sequence[str], settings: Mapping[str, Any]) -> Iterator[PlacedMistake]:

@@ -172,6 +172,21 @@ class Incremental(Struct, frozen=True, forbid_unknown_fields=True):
     param_in: ParameterPlace = "query"
 
 
+class ParentRequests(Struct, frozen=True, forbid_unknown_fields=True):
+    """The requests for the records that the URLs of a source are made of.
+
+    The other settings are those of the source.
+    """
+
+    urls: tuple[str, ...]
+    records: str = ""
+    pagination: Pagination | None = None
+    # The fields that the records of the source get: the paths of the parent's fields, by name.
+    fields: dict[str, str] = {}
+    method: Literal["GET", "POST"] | None = None
+    body: dict[str, Any] | None = None
+
+
 class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The URLs to read, and the options of their requests. Check with `setting_mistakes`."""
 
@@ -197,6 +212,7 @@ class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
     body: dict[str, Any] | None = None  # sent as JSON; its texts may have templates
     # The records are the values of an object. Each gets its key in this field.
     key_field: str | None = None
+    parent: ParentRequests | None = None  # `urls` then have fields of its records, as {id}
 
 
 def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
@@ -221,6 +237,29 @@ def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     for path, text in request_mistakes(settings.urls, structs.asdict(settings)):
         where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
         yield where.removeprefix("."), text
+    if settings.parent is not None:
+        parents = parent_settings(settings, settings.parent)
+        yield from (
+            (f"parent.{where}", text)
+            for where, text in setting_mistakes(parents)
+            if where.startswith(("urls", "records", "pagination", "body"))
+        )
+
+
+def parent_settings(settings: HttpSettings, parent: ParentRequests) -> HttpSettings:
+    """Return the settings of the requests for parents, which share most with those of children."""
+    return structs.replace(
+        settings,
+        urls=parent.urls,
+        records=parent.records,
+        pagination=parent.pagination,
+        method=parent.method,
+        body=parent.body,
+        format="auto",
+        key_field=None,
+        incremental=None,
+        parent=None,
+    )
 
 
 def _incremental_mistakes(incremental: Incremental) -> Iterator[Mistake]:

@@ -1,4 +1,4 @@
-"""Templates with dates in URLs and bodies: `{{ since }}`, `{{ now - 1d | date }}`."""
+"""Templates of URLs and bodies: `{{ since }}`, `{{ now - 1d | date }}`, and `{id}` of a parent."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _TEMPLATE = re.compile(r"\{\{(.*?)\}\}")
 _EXPRESSION = re.compile(
     r"\s*(since|now|today)\s*(?:([+-])\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)\s*)?(?:\|\s*([a-z_]+)\s*)?"
 )
+# The path of a field of the parent, in one pair of braces.
+_PLACE = re.compile(r"(?<!\{)\{([^{}\s][^{}]*)\}(?!\})")
 _MICROSECONDS = 1_000_000
 _FORMS: dict[str, Callable[[datetime], str | int]] = {
     "date": lambda time: time.astimezone(UTC).date().isoformat(),
@@ -59,6 +61,16 @@ def uses(text: str, name: str) -> bool:
     """Whether a template in `text` has the value `name`."""
     expressions = (_EXPRESSION.fullmatch(found[1]) for found in _TEMPLATE.finditer(text))
     return any(match is not None and match[1] == name for match in expressions)
+
+
+def places_of(url: str) -> list[str]:
+    """Return the paths of the fields of a parent that a URL has in braces."""
+    return _PLACE.findall(url)
+
+
+def fill_places(url: str, text_of: Callable[[str], str]) -> str:
+    """Return a URL with the escaped texts of `text_of` in the place of fields of a parent."""
+    return _PLACE.sub(lambda found: text_of(found[1]), url)
 
 
 def texts_of(value: Any) -> Iterator[str]:

@@ -41,6 +41,7 @@ from asyncbatch.workers.tasks.record_slices import (
     missing_array_error,
     slices_of_iterable,
     slices_of_text,
+    slices_with_fields,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.batches import Chunk, Split, SplitForm
+    from asyncbatch.core.records import InvalidRecord
     from asyncbatch.formats.detect import TextForm
     from asyncbatch.sinks.dead_letters import DeadLetter
     from asyncbatch.sources.reader import Opened
@@ -188,7 +190,13 @@ class Extractor:
 
     def _read_chunk(self, chunk: Chunk) -> Iterator[RecordSlice | InvalidLine | Position]:
         """Yield the records of a page, then the position after it."""
-        body = chunk.body
+        slices = self._chunk_slices(chunk, chunk.body)
+        yield from slices_with_fields(slices, chunk.added_fields) if chunk.added_fields else slices
+        yield Position(chunk.byte + chunk.size)
+
+    def _chunk_slices(
+        self, chunk: Chunk, body: bytes | Sequence[bytes | InvalidRecord]
+    ) -> Iterator[RecordSlice | InvalidLine]:
         if not isinstance(body, bytes):
             yield from slices_of_iterable(body, chunk.line)
         elif chunk.form == "csv":
@@ -202,7 +210,6 @@ class Extractor:
             yield from (one for one in found if not isinstance(one, Position))
         else:
             yield from self._document_slices(body)
-        yield Position(chunk.byte + chunk.size)
 
     def _array_stream(self, chunks: Iterator[bytes], content: Content | None) -> ArrayStream:
         seek = content.seek if content is not None and content.expected_size else None
