@@ -423,13 +423,13 @@ def test_parents_that_lead_nowhere_are_named(etl, tmp_path):
             f'[source.parent]\nurls = ["{api.url("/echo")}"]\nfields = {{{{ order_id = "id" }}}}'
         )
         api.misbehave(value(parents))
-        text = f'urls = ["{api.url("/link_header?at={{id}}")}"]\n{parent}\n'
+        text = f'urls = ["{api.url("/lines?at={{id}}")}"]\n{parent}\n'
         outcome = etl(to_lines(source(text, api.origin)), "-o", "json")
         targets = [seen.target for seen in api.seen[1:]]
     assert outcome.returncode == 1
     messages = [failure["message"] for failure in json.loads(outcome.stdout)["failures"]]
     assert [message for message in messages if "parent" in message]
-    assert sorted(targets) == ["/link_header?at=1", "/link_header?at=a%2F..%2Fb%3Fc"]
+    assert sorted(targets) == ["/lines?at=1", "/lines?at=a%2F..%2Fb%3Fc"]
     assert sorted(lines(tmp_path), key=str) == [
         {"order_id": "a/../b?c", "line": 4}, {"order_id": 1, "line": 4},
     ]  # fmt: skip
