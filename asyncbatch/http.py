@@ -23,6 +23,7 @@ from asyncbatch.sources.http.settings import (
     NextUrlPagination,
     OffsetPagination,
     PagePagination,
+    ParentRequests,
     QueryAuth,
 )
 from asyncbatch.sources.http.source import Connections, HttpSource
@@ -45,6 +46,7 @@ __all__ = [
     "Page",
     "PageMark",
     "PagePagination",
+    "ParentRequests",
     "QueryAuth",
     "Reason",
     "Secret",

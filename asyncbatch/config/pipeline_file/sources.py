@@ -29,9 +29,10 @@ from asyncbatch.config.options.declare import (
 from asyncbatch.config.options.inputs import InputOptions
 from asyncbatch.config.options.streams import FollowOptions, PatternOptions, SimulatorOptions
 from asyncbatch.core.records import STDIN
-from asyncbatch.sources.http.request_mistakes import request_mistakes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncbatch.config.options.declare import Contradictions, Given
     from asyncbatch.core.secrets import Secret
 
@@ -244,7 +245,7 @@ class ParentTable(Options, frozen=True):
         for index, url in enumerate(urls):
             if _user(url):
                 yield ("urls", index), "has a user: use auth of the source"
-        yield from request_mistakes([url.reveal() for url in urls], given)
+        yield from _request_mistakes(urls, given)
 
 
 class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
@@ -328,7 +329,7 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
         if isinstance(auth, QueryAuthTable) and auth.name == page_param:
             yield ("auth", "name"), f"pagination also has the parameter {page_param!r}"
         urls = [url for url in given.get("urls") or () if url is not None]
-        yield from request_mistakes([url.reveal() for url in urls], given)
+        yield from _request_mistakes(urls, given)
         if auth is None and len(set(map(_user, urls))) > 1:
             yield (
                 ("urls",),
@@ -367,6 +368,12 @@ class FilesSourceTable(InputOptions, frozen=True, kw_only=True, tag_field="type"
                 ("records",),
                 'reads parts of documents, but unit = "file" reads whole ones: choose one',
             )
+
+
+def _request_mistakes(urls: Sequence[Secret], given: Given) -> Contradictions:
+    from asyncbatch.sources.http.request_mistakes import request_mistakes
+
+    yield from request_mistakes([url.reveal() for url in urls], given)
 
 
 def _user(url: Secret) -> str:

@@ -19,7 +19,6 @@ from asyncbatch.sources.http.templates import (
     uses,
     without_templates,
 )
-from asyncbatch.transforms.fields import parse_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +48,8 @@ def _parent_mistakes(urls: Sequence[str], parent: Any) -> Iterator[PlacedMistake
     places = [place for url in urls for place in places_of(url)]
     if parent is None:
         return
+    from asyncbatch.transforms.fields import parse_path
+
     for index, url in enumerate(urls):
         if not places_of(url):
             yield ("urls", index), "has no field of its parent in braces, such as {id}"

@@ -22,7 +22,6 @@ from asyncbatch.formats.decoder import encode
 from asyncbatch.formats.failures import FeedError
 from asyncbatch.sources.cursor import is_ahead, minus_lag
 from asyncbatch.sources.http.base import HttpError, PageMark
-from asyncbatch.sources.http.children import Children, FailedFeed
 from asyncbatch.sources.http.settings import parent_settings, setting_mistakes
 
 if TYPE_CHECKING:
@@ -239,6 +238,8 @@ class HttpFeedSource:
             for feed in self.feeds:
                 yield feed
             return
+        from asyncbatch.sources.http.children import Children, FailedFeed
+
         found: list[Feed] = []
         self.feeds = found
         async with aclosing(Children(self.settings, parent, parents).each()) as children:

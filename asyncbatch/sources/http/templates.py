@@ -10,7 +10,6 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from asyncbatch.core.units import parse_duration
-from asyncbatch.sources.cursor import minus_lag, to_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,6 +117,8 @@ def _unescape(found: re.Match[str]) -> str:
 
 
 def _value_of(expression: str, values: TemplateValues) -> Scalar:
+    from asyncbatch.sources.cursor import minus_lag, to_time  # loads the transforms
+
     match = _EXPRESSION.fullmatch(expression)
     if match is None:
         raise ValueError(f"unknown template {{{{{expression}}}}}")
