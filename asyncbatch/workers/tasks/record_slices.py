@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asyncbatch.formats.decoder import decode, decode_array
+from asyncbatch.formats.keyed_records import decode_fields, with_fields
 from asyncbatch.formats.positions import (
     BOM,
     Locator,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.core.records import InvalidRecord
-    from asyncbatch.formats.lines import ValidLines
+    from asyncbatch.formats.lines import InvalidLine, ValidLines
     from asyncbatch.formats.sequences import ValidValues
     from asyncbatch.sinks.dead_letters import DeadLetter
 
@@ -315,6 +316,19 @@ def slices_of_iterable(
         yield IterableSlice([record.text], number, RecordError("invalid_json", record.reason))
     if texts:
         yield IterableSlice(texts, first + len(records) - len(texts))
+
+
+def slices_with_fields(
+    slices: Iterable[RecordSlice | InvalidLine], fields: bytes
+) -> Iterator[RecordSlice | InvalidLine]:
+    """Yield slices whose records have the fields of a JSON object, too. They lose their places."""
+    added = decode_fields(fields)
+    for one in slices:
+        if isinstance(one, RecordSlice) and one.error is None:
+            texts = [with_fields(bytes(text), added) for text in one.texts()]
+            yield from slices_of_iterable(texts, one.first)
+        else:
+            yield one
 
 
 class FirstRecords(RecordSlice):
