@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
+import subprocess
 from contextlib import closing
 from datetime import UTC, datetime
 from textwrap import dedent
@@ -11,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.commands import run_command_text
+from asyncbatch import Pipeline
+from asyncbatch.http import CursorPagination, HttpSettings, ParentRequests
+from tests.commands import PATIENCE, CommandProcess, environment, run_command_text
 from tests.servers.api import ApiServer, body, redirect, status, truncate, value
 from tests.servers.shapes import COUNT, SHAPES, Shape, routes_of
 
@@ -433,3 +437,61 @@ def test_parents_that_lead_nowhere_are_named(etl, tmp_path):
     assert sorted(lines(tmp_path), key=str) == [
         {"order_id": "a/../b?c", "line": 4}, {"order_id": 1, "line": 4},
     ]  # fmt: skip
+
+
+def test_a_page_of_parents_that_fails_is_a_failure(etl, tmp_path):
+    with ApiServer(routes=routes_of(ORDERS, 8)) as api:
+        for behaviour in (_usual, status(500)):
+            api.misbehave(behaviour, path="/orders")
+        outcome = etl(to_lines(source(ORDERS.source, api.origin)), "-o", "json")
+        (failure,) = json.loads(outcome.stdout)["failures"]
+        assert (outcome.returncode, failure["file"]) == (1, api.url("/orders?page=1"))
+        assert failure["message"].startswith("parents: HTTP 500")
+    assert in_order(lines(tmp_path)) == [one for one in LINES if one["of"] in (0, 1, 2)]
+
+
+def test_killed_runs_lose_and_double_no_child(files, tmp_path):
+    table = '[sink]\nto = "sqlite:///out.db"\ntable = "t"\nkey = ["of", "line"]\n'
+    with ApiServer(routes=routes_of(ORDERS, 8)) as api:
+        files({"p.toml": f'name = "n"\n{source(ORDERS.source, api.origin)}{table}'})
+        for answers in (5, 9, None):
+            running = CommandProcess(
+                ["etl", "p.toml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                cwd=tmp_path, env=environment(), start_new_session=True,
+            )  # fmt: skip
+            with running:
+                if answers is not None and api.answer(answers, running):
+                    running.send_signal(signal.SIGKILL)
+                    continue
+                api.answers = None
+                assert running.wait(timeout=PATIENCE) == 0
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        rows = database.execute("SELECT of, line FROM t").fetchall()
+    assert sorted(rows) == sorted((one["of"], one["line"]) for one in LINES)
+
+
+async def test_a_program_sends_bodies_and_reads_children(tmp_path):
+    notion, output = SHAPES["notion"], tmp_path / "out.jsonl"
+    with ApiServer(routes=routes_of(notion) | routes_of(ORDERS, 8)) as api:
+        bodies = HttpSettings(
+            (api.url(notion.paths[0]),), records="/results", body={"page_size": 4},
+            pagination=CursorPagination("/next_cursor", "start_cursor", param_in="body"),
+        )  # fmt: skip
+        parent = ParentRequests(
+            (api.url("/orders?page=1"),), records="/orders", fields={"order": "id"}
+        )
+        children = HttpSettings(
+            (api.url("/orders/{id}/lines"),), records="/lines", parent=parent,
+            pagination=CursorPagination("/next", "at"),
+        )  # fmt: skip
+        report = await Pipeline([bodies, children], sink=output).run()
+    assert report.tally.files == 1 + 3
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [one for one in found if "of" not in one] == [
+        notion.record(number) for number in range(COUNT)
+    ]
+    assert in_order([one for one in found if "of" in one]) == [
+        {"order": one["order_id"], "line": one["line"], "of": one["of"]}
+        for one in LINES
+        if one["of"] in (3, 4, 5)
+    ]

@@ -366,7 +366,7 @@ class UrlFeed:
         mark = None if page.mark is None else encode(page.mark).decode()
         shape = page.shape or before.shape
         bookmark = Bookmark(mark, before.newest, before.since, before.kind, shape)
-        key_field = self._source.settings.key_field
+        key_field = self._source.settings.key_field if page.format == "json" else None
         return Chunk(
             page.url,
             page.body,
