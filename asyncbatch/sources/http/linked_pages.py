@@ -227,7 +227,7 @@ class LinkedPages:
             link = None if found is None else decode(found)
         elif not isinstance(pagination, LinkHeaderPagination):
             return None
-        if not link:
+        if link is None or link == "":
             return None
         if not isinstance(link, str):
             raise BadLinkError(f"expected the URL of the next page, found {describe_type(link)}")

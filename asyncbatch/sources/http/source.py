@@ -345,6 +345,8 @@ class UrlFeed:
         except HttpError as error:
             failure = error.failure
             raise FeedError(Failure(failure.url, "http", failure.message)) from None
+        except UsageError as error:  # a template does not fit to the largest value
+            raise FeedError(Failure(self.name, "http", str(error))) from None
 
     def _since(self, before: Bookmark) -> Scalar | None:
         """Return the value from which records are requested, None for that of the first run.
