@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from asyncbatch import Pipeline
 from asyncbatch.http import CursorPagination, HttpSettings, ParentRequests
-from tests.commands import PATIENCE, CommandProcess, environment, run_command_text
+from tests.commands import PATIENCE, ROOT, CommandProcess, environment, run_command_text
 from tests.servers.api import ApiServer, body, redirect, status, truncate, value
 from tests.servers.shapes import COUNT, SHAPES, Shape, routes_of
 
@@ -518,3 +519,17 @@ async def test_a_program_sends_bodies_and_reads_children(tmp_path):
         for one in LINES
         if one["of"] in (3, 4, 5)
     ]
+
+
+def test_the_examples_of_the_documentation_are_valid(etl):
+    text = (ROOT / "docs" / "apis.md").read_text()
+    blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    examples = [block.removeprefix('[[source]]\ntype = "http"\n') for block in blocks]
+    for number, pagination in enumerate(re.findall(r"`(\{ type = .*?\})`", text)):
+        urls = f'urls = ["https://a.example/{number}"]'
+        examples.append(f"{urls}\nbody = {{}}\npagination = {pagination}")
+    assert len(examples) > 12
+    sources = "".join(source(example, None) + "\n" for example in examples)
+    table = '[sink]\nto = "sqlite:///x.db"\ntable = "t"\n'
+    outcome = etl(f'name = "n"\n{sources}{table}', "--check")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
