@@ -64,7 +64,10 @@ class GroupOutput(Output):
         self, report: AnyReport, budget: FailureBudget | None, command: str, exit_code: int
     ) -> None:
         """Print the table, then the summary of the run."""
+        assert isinstance(report, Report)
         self.close()
+        if report.discarded is not None:
+            report.discarded = "no result is shown, because the run did not finish"
         if self.form == "text" and self._rows.rows:
             width = shutil.get_terminal_size().columns if stdout().isatty() else None
             text = "".join(f"{line}\n" for line in self._lines(width))

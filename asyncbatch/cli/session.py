@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import Job
     from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
+    from asyncbatch.sinks.target import Target
 
 _SNAPSHOT_SECONDS = 0.25
 _SUMMARY_SECONDS = 2.0
@@ -343,6 +344,10 @@ def run_job(
     ).carry_out()  # fmt: skip
 
 
+def _is_resumable(target: Target | None) -> bool:
+    return target is not None and target.groups is None
+
+
 def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
     """Return what the user may do after a run that was not a success."""
     assert isinstance(report, Report)
@@ -353,7 +358,7 @@ def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
         steps.append("the results are discarded: --to - prints them, --to FILE keeps them")
     if report.interrupted and job.watch is not None:
         steps.append("the same command continues: finished files are remembered")
-    elif report.interrupted and job.ledger is not None and command == "run":
+    elif report.interrupted and _is_resumable(job.target) and command == "run":
         steps.append("--resume continues where the run ended")
     if (target := job.target) is not None and target.is_database and not target.key:
         steps += key_steps(report, command)

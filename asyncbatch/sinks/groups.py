@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from asyncbatch.core.system import paused_collection
 from asyncbatch.errors import SinkError, TooManyKeysError, UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
@@ -18,12 +19,14 @@ from asyncbatch.sinks.sql import fold
 from asyncbatch.windows.groups import GroupColumns, GroupTotals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from asyncbatch.core.ledger_entries import Entry
     from asyncbatch.sinks.base import BatchSink, Refusal
     from asyncbatch.sinks.column_block import Kind
     from asyncbatch.sinks.target import Target
+    from asyncbatch.windows.aggregates import Totals
+    from asyncbatch.windows.events import Key
     from asyncbatch.windows.groups import GroupSettings
 
 _LOAD_ROWS = 10_000  # rows of the result in one load
@@ -101,12 +104,9 @@ class GroupSink:
         groups: Sequence[int] | None = None,  # noqa: ARG002 - no record is rejected here
     ) -> Sequence[Refusal]:
         """Add the records of a part. Raises SinkError for too many groups."""
-        found = decode_groups(payload)
         try:
-            if isinstance(found, GroupColumns):
-                self._totals.add(found)
-            else:
-                self._totals.merge(found)
+            with paused_collection():
+                self._add(decode_groups(payload))
         except TooManyKeysError as error:
             raise SinkError(
                 f"there are more than {error.most:,} groups: allow more with --max-keys, "
@@ -123,9 +123,10 @@ class GroupSink:
             self._sink.finish(succeeded=False, ended=False)
             return False
         try:
-            rows = self._rows()
-            while chunk := list(islice(rows, _LOAD_ROWS)):
-                self._load_rows(chunk)
+            with paused_collection():
+                rows = self._rows()
+                while chunk := list(islice(rows, _LOAD_ROWS)):
+                    self._load_rows(chunk)
             self._sink.commit()
         except SinkError:
             self._sink.finish(succeeded=False, ended=False)
@@ -138,6 +139,12 @@ class GroupSink:
         """End a blocked write. May be called from any thread."""
         if (give_up := getattr(self._sink, "give_up", None)) is not None:
             give_up()
+
+    def _add(self, found: GroupColumns | Mapping[Key, Totals]) -> None:
+        if isinstance(found, GroupColumns):
+            self._totals.add(found)
+        else:
+            self._totals.merge(found)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for key, aggregates in self._totals.results():

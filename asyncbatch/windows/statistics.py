@@ -243,6 +243,7 @@ def _sketch_library() -> Any:
     return datasketches
 
 
+_NO_SUM = Fraction(0)  # shared: there may be a million sums, and it takes longest to make
 _PENDING = 32  # values that are summed in one call: smaller calls cost more
 # 2^27 + 1 splits a double into two halves whose products are exact (Dekker, 1971).
 _SPLITTER = 134_217_729.0
@@ -281,7 +282,7 @@ class Sum:
         self._whole = 0
         self._parts: list[float] = []
         self._pending: list[float] = []
-        self._beyond = Fraction(0)  # the sum of numbers whose float sum would overflow
+        self._beyond = _NO_SUM  # the sum of numbers whose float sum would overflow
         self._is_float = False
 
     def add(self, values: Sequence[float]) -> None:
@@ -359,7 +360,7 @@ class Squares:
     def __init__(self) -> None:
         self._count = 0
         self._values, self._squares = Sum(), Sum()
-        self._beyond = Fraction(0)  # the squares of integers and of very large or small floats
+        self._beyond = _NO_SUM  # the squares of integers and of very large or small floats
 
     def add(self, values: Sequence[float]) -> None:
         """Add numbers."""

@@ -11,6 +11,7 @@ import random
 import sqlite3
 import statistics
 from contextlib import closing
+from typing import Any
 
 import duckdb
 import pyarrow.parquet
@@ -37,7 +38,7 @@ SQL = """
 """
 
 
-def make_records(count: int, seed: int = 1) -> list[dict]:
+def make_records(count: int, seed: int = 1) -> list[dict[str, Any]]:
     """Return records whose amounts are exact as doubles, so that each order has the same sum."""
     choose = random.Random(seed)
     return [
@@ -69,10 +70,14 @@ def folder(tmp_path):
     return inputs
 
 
-def from_sql(inputs, keys: str) -> list[tuple]:
+def query(sql: str) -> list[tuple[Any, ...]]:
+    return duckdb.execute(sql).fetchall()
+
+
+def from_sql(inputs, keys: str) -> list[tuple[Any, ...]]:
     names = sorted(path for path in inputs.iterdir())
     files = ", ".join(f"'{name}'" for name in names)
-    return duckdb.sql(SQL.format(keys=keys, files=files)).fetchall()
+    return query(SQL.format(keys=keys, files=files))
 
 
 def same(rows, expected, *, keys: int) -> None:
@@ -139,9 +144,9 @@ def test_a_key_replaces_rows_and_append_adds_them(run, folder, tmp_path):
 
 def test_the_table_and_the_objects_have_the_same_groups(run, folder):
     options = ("in", "--by", "kind", "--agg", "n=count,sum:n")
-    expected = duckdb.sql(
+    expected = query(
         f"SELECT kind, count(*), sum(n) FROM read_json('{folder}/*') GROUP BY 1 ORDER BY 1"
-    ).fetchall()
+    )
     shown = run(*options).stdout.splitlines()
     assert [line.split() for line in (shown[0], *shown[2:4])] == [
         ["kind", "n", "sum_n"],
@@ -245,10 +250,10 @@ def test_transforms_come_first(run, folder):
     ran = run("in", "--jq", "select(.amount > 0) | {c: .country, parts: [.n, .n]} | .c as $c "
               "| .parts[] | {c: $c, n: .}", "--by", "c", "--agg", "count,sum:n", "--to", "-",
               "-w", "2")  # fmt: skip
-    expected = duckdb.sql(
+    expected = query(
         f"SELECT country, 2 * count(*), 2 * sum(n) FROM read_json('{folder}/*') "
         "WHERE amount > 0 GROUP BY 1 ORDER BY 1"
-    ).fetchall()
+    )
     assert [tuple(json.loads(line).values()) for line in ran.stdout.splitlines()] == expected
 
 
@@ -256,10 +261,10 @@ def test_transforms_come_first(run, folder):
 def test_only_the_first_of_duplicates_counts(run, folder, workers):
     ran = run("in", "--dedupe", "country,u.id", "--by", "kind", "--agg", "count,sum:n", "--to", "-",
               "-w", workers)  # fmt: skip
-    expected = duckdb.sql(
+    expected = query(
         "SELECT kind, count(*), sum(n) FROM (SELECT DISTINCT ON (country, u.id) kind, n "
         f"FROM read_json('{folder}/*') ORDER BY n) GROUP BY 1 ORDER BY 1"
-    ).fetchall()
+    )
     assert [tuple(json.loads(line).values()) for line in ran.stdout.splitlines()] == expected
 
 
@@ -342,7 +347,7 @@ def test_a_pipeline_file_and_a_program_give_the_same(folder, tmp_path, etl):
         found = database.execute("SELECT land, n, total FROM totals ORDER BY land").fetchall()
     assert found == expected
 
-    class Rows(list):
+    class Rows(list[Any]):
         def load(self, records):
             self.extend(records)
 
