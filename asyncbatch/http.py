@@ -24,9 +24,9 @@ from asyncbatch.sources.http.settings import (
     OffsetPagination,
     PagePagination,
     QueryAuth,
-    TlsSettings,
 )
 from asyncbatch.sources.http.source import Connections, HttpSource
+from asyncbatch.sources.http.tls import TlsSettings
 
 __all__ = [
     "BasicAuth",

@@ -109,6 +109,8 @@ OTHER_KEYS = {
     "pages, end_status, more, on_repeat, limit_param, next, field, initial, max, lag, "
     "username, password, token, value, rate_limit, max_pages, max_body, allow_origins, "
     "longest_wait": "sources, which arguments name on a command line, and HTTP, which it lacks",
+    "tls, ca, cert, key_password, proxy, conditional, token_url, client_id, client_secret, "
+    "refresh_token, scope, audience, params, client_auth": "the access to HTTP servers",
     "fields, from, apply, default, now, on_missing, expr, function, file, refs, env, lossy": (
         "transforms, which are tables in an order of their own"
     ),

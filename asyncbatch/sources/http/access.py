@@ -37,7 +37,7 @@ _UNAUTHORIZED = 401
 _BEARER = "Bearer "
 
 
-class Access:
+class ServerAccess:
     """Sends the requests of one source: through its proxy, with its certificates and its token.
 
     The caller owns `session`, and calls `close` at the end.

@@ -15,7 +15,7 @@ from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.core.units import parse_rate
 from asyncbatch.formats.compression import accepted_encodings
 from asyncbatch.formats.validator import make_validator
-from asyncbatch.sources.http.access import Access
+from asyncbatch.sources.http.access import ServerAccess
 from asyncbatch.sources.http.base import EXCERPT_CHARACTERS, HttpError, HttpFailure
 from asyncbatch.sources.http.conditions import Conditions
 from asyncbatch.sources.http.failures import (
@@ -93,7 +93,7 @@ class HttpClient:
         self.notes: list[str] = []  # warnings for the user, without secrets
         self.expected_pages: dict[str, int] = {}  # by URL, as the server told it
         self.conditions = Conditions()
-        self._access = Access(settings, session, self.redactor, clock)
+        self._access = ServerAccess(settings, session, self.redactor, clock)
         self._sleep = sleep
         self._validator = make_validator()
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None

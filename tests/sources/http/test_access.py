@@ -18,9 +18,9 @@ from asyncbatch.sources.http.settings import (
     HttpSettings,
     NextUrlPagination,
     OAuth2Auth,
-    TlsSettings,
 )
 from asyncbatch.sources.http.source import HttpSource
+from asyncbatch.sources.http.tls import TlsSettings
 from tests.commands import run_command_text
 from tests.servers.access import (
     CLIENT,
@@ -73,7 +73,7 @@ def pipeline(folder, *sources, key="id", mode="upsert"):
 
 
 def etl(folder, *arguments, **env):
-    return run_command_text("etl", "p.toml", *arguments, cwd=folder, env=env)
+    return run_command_text("etl", "p.toml", "--workers", "0", *arguments, cwd=folder, env=env)
 
 
 def rows(folder):
