@@ -74,7 +74,8 @@ dist: .venv/.tested  ## the wheel and the source distribution, as PyPI takes the
 audit: .venv/.tested  ## known holes in what users install; needs the advisories of PyPI
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit '.[all]'
-	.venv-audit/bin/pip-audit --local --skip-editable
+	.venv-audit/bin/python -m pip freeze --exclude asyncbatch > .venv-audit/installed.txt
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .venv-audit/installed.txt
 
 reference: .venv/.tested  ## write docs/options.md and docs/failures.md from the declarations
 	$(BIN)/python -m tests.reference

@@ -15,6 +15,7 @@ from asyncbatch.sources.http.settings import (
     BasicAuth,
     BearerAuth,
     CursorPagination,
+    FollowingRequest,
     HeaderAuth,
     HttpSettings,
     Incremental,
@@ -23,6 +24,7 @@ from asyncbatch.sources.http.settings import (
     OAuth2Auth,
     OffsetPagination,
     PagePagination,
+    ParentRequests,
     QueryAuth,
 )
 from asyncbatch.sources.http.source import Connections, HttpSource
@@ -33,6 +35,7 @@ __all__ = [
     "BearerAuth",
     "Connections",
     "CursorPagination",
+    "FollowingRequest",
     "HeaderAuth",
     "HttpError",
     "HttpFailure",
@@ -46,6 +49,7 @@ __all__ = [
     "Page",
     "PageMark",
     "PagePagination",
+    "ParentRequests",
     "QueryAuth",
     "Reason",
     "Secret",

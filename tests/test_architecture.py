@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections import defaultdict
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, cast
 
@@ -77,7 +78,12 @@ def name_of(path: Path) -> str:
 
 
 NAMES = {name_of(path): path for path in MODULES}
-TREES = {name: ast.parse(path.read_text()) for name, path in NAMES.items()}
+
+
+@cache
+def tree_of(name: str) -> ast.Module:
+    """Return the syntax tree of a module."""
+    return ast.parse(NAMES[name].read_text())
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -97,7 +103,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 def own_imports(name: str) -> Iterator[str]:
     """Yield the modules of the package that a module imports."""
-    for full in imported(TREES[name]):
+    for full in imported(tree_of(name)):
         if full.startswith("asyncbatch."):
             inner = full.removeprefix("asyncbatch.")
             yield inner if inner in NAMES else inner.rpartition(".")[0]
@@ -122,7 +128,7 @@ def test_no_import_runs_in_a_circle():
 def test_libraries_have_homes():
     allowed = {*LIBRARIES, "asyncbatch", "msgspec"}
     for name in NAMES:
-        for library in {full.split(".")[0] for full in imported(TREES[name])} - STANDARD:
+        for library in {full.split(".")[0] for full in imported(tree_of(name))} - STANDARD:
             assert library in allowed, f"{name} imports {library}: give it a home in LIBRARIES"
             homes = LIBRARIES.get(library)
             assert homes is None or name.startswith(homes), f"{name} imports {library}"
@@ -143,8 +149,8 @@ def test_one_function_writes_to_stderr():
 
 def test_class_names_are_unique():
     homes = defaultdict(list)
-    for name, tree in TREES.items():
-        for node in ast.walk(tree):
+    for name in NAMES:
+        for node in ast.walk(tree_of(name)):
             if isinstance(node, ast.ClassDef):
                 homes[node.name].append(name)
     assert not {name: found for name, found in homes.items() if len(found) > 1}
@@ -153,7 +159,7 @@ def test_class_names_are_unique():
 def test_rooms_say_what_they_hold():
     for name, path in NAMES.items():
         if path.name == "__init__.py":
-            assert ast.get_docstring(TREES[name]), f"{name} has no charter"
+            assert ast.get_docstring(tree_of(name)), f"{name} has no charter"
 
 
 def test_every_option_has_help():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import goals, page, public, setting, shapes
+from benchmarks import documents, goals, orders, page, public, setting, shapes
 from benchmarks.corpora import array_of, counted_lines, folder_of, lines_of
 from benchmarks.documents import Document
 from benchmarks.measure import CommandError
@@ -25,6 +25,8 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(setting, "DATA", str(tmp_path / "data"))
     monkeypatch.setattr(shapes, "BLOCK_BYTES", 50_000)
     monkeypatch.setattr(shapes, "ORDER_FILES", 2)
+    for module in (documents, orders):
+        monkeypatch.setattr(module, "POOL", 60)
     return Setting("asyncbatch", 1, quick=True)
 
 

@@ -384,13 +384,20 @@ def open_reports(
     return [ReportFile(path, stores, command=command) for path in paths]
 
 
-def open_live_page(flags: MonitorFlags, command: str) -> list[RunObserver]:
-    """Return the live page if the options ask for it. Raises UsageError."""
-    if flags.live is None:
-        return []
-    from asyncbatch.cli.live.page import LivePage
+def open_servers(
+    flags: MonitorFlags, command: str, *, metrics_port: int | None = None
+) -> list[RunObserver]:
+    """Open the ports that the options ask for: live page and metrics. Raises UsageError."""
+    servers: list[RunObserver] = []
+    if flags.live is not None:
+        from asyncbatch.cli.live.page import LivePage
 
-    return [LivePage(flags.live, command, hold=flags.live_hold)]
+        servers.append(LivePage(flags.live, command, hold=flags.live_hold))
+    if metrics_port is not None:
+        from asyncbatch.cli.render.prometheus import MetricsServer
+
+        servers.append(MetricsServer(metrics_port, command))
+    return servers
 
 
 def refuse_results(output: OutputFlags) -> None:

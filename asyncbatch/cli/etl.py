@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec.structs import asdict
 
-from asyncbatch.cli.command import open_live_page, open_reports, print_note, refuse_results
+from asyncbatch.cli.command import open_reports, open_servers, print_note, refuse_results
 from asyncbatch.cli.usage import NotBegunError
 from asyncbatch.cli.values import (
     command_policy,
@@ -152,7 +152,11 @@ def run_etl(
             watch=watch,
         )
         report_files = open_reports(output.report, job.stores)
-        live = [] if sources.dry_run else open_live_page(monitor, "etl")
+        servers = (
+            []
+            if sources.dry_run
+            else open_servers(monitor, "etl", metrics_port=watching.metrics_port)
+        )
     except (UsageError, OSError) as error:
         raise typer.BadParameter(error_reason(error)) from None
     identity = RunIdentity(
@@ -160,7 +164,7 @@ def run_etl(
     )
     observers = [
         *make_observers(monitor, budget, identity, has_ledger=job.ledger is not None),
-        *live,
+        *servers,
     ]
     if sources.dry_run:
         observers = []

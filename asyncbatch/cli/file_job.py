@@ -47,6 +47,7 @@ from asyncbatch.errors import PipelineFileError, UsageError
 from asyncbatch.pipeline.builder import make_job_sources
 from asyncbatch.pipeline.stream.delivery import DeliverySettings
 from asyncbatch.pipeline.stream.stream import StreamCore
+from asyncbatch.sinks.groups import grouped_target
 from asyncbatch.sinks.target import Target
 from asyncbatch.sinks.windows import make_target
 from asyncbatch.sources.live.open import SIMULATE, LiveOptions, open_path
@@ -102,6 +103,11 @@ def etl_job(
         raise UsageError(
             "--full-refresh and --allow-duplicates need a ledger, and runs with --max-records or "
             "--dry-run have none: leave them out"
+        )
+    if (options.resume or options.allow_duplicates) and pipeline.aggregate is not None:
+        raise UsageError(
+            "--resume and --allow-duplicates need a ledger, and aggregates are made of all inputs: "
+            "leave them out"
         )
     if dry_run:
         work = replace(work, target=Target("", "parts", ""), letters=False)
@@ -161,11 +167,14 @@ def _shared_work(
     pipeline: PipelineFile, tables: Sequence[SourceTable], *, tracebacks: bool
 ) -> RecordWorkSettings:
     """Return the settings for the work on records that all sources share."""
+    target = sink_target(pipeline.sink, _root(tables), job=pipeline.name)
+    if pipeline.aggregate is not None:
+        target = grouped_target(target, pipeline.aggregate.groups)
     return checked_settings(
         RecordWorkSettings(
             transforms=transform_specs(pipeline.transforms),
             dedupe=dedupe_key(pipeline.transforms) or (),
-            target=sink_target(pipeline.sink, _root(tables), job=pipeline.name),
+            target=target,
             letters=pipeline.dead_letter is not None,
             tracebacks=tracebacks,
             patience=max(MIN_PATIENCE, pipeline.sink.flush_interval or DEFAULT_PATIENCE),
@@ -224,6 +233,8 @@ def _etl_ledger_settings(
     `work` is the work of the first file source, or the shared work if there is no file source.
     """
     target = work.target if isinstance(work, RecordWorkSettings) else None
+    if target is not None and target.groups is not None:
+        return None  # each run makes the aggregates of all inputs
     has_feeds = any(isinstance(table, HttpSourceTable) for table in tables)
     dedupes = isinstance(work, RecordWorkSettings) and bool(work.dedupe)
     is_object = target is not None and target.is_remote and target.form != "folder"

@@ -10,6 +10,7 @@ from msgspec import structs
 from asyncbatch.cli.flags import flags
 from asyncbatch.cli.terminal import separate_results
 from asyncbatch.config.job import RecordWorkSettings
+from asyncbatch.config.options.aggregates import AggregateFlags
 from asyncbatch.config.options.inputs import ReplayOptions
 from asyncbatch.config.options.target import TargetFlags
 from asyncbatch.config.options.transforms import DedupeFlags, SchemaFlags
@@ -39,6 +40,7 @@ def record_settings(
     schema: SchemaFlags,
     dedupe: DedupeFlags = DedupeFlags(),  # noqa: B008 - groups of options are frozen
     target: TargetFlags = TargetFlags(),  # noqa: B008 - as above
+    aggregates: AggregateFlags = AggregateFlags(),  # noqa: B008 - as above
     replay: ReplayOptions = ReplayOptions(),  # noqa: B008 - as above
     letters: bool = False,
     tracebacks: bool = False,
@@ -58,7 +60,7 @@ def record_settings(
             *(() if schema.schema is None else (_load_schema(schema, schema.schema),)),
         ),
         dedupe=dedupe.dedupe,
-        target=_make_target(target, inputs.root),
+        target=_make_target(target, aggregates, inputs.root),
         letters=letters,
         replay=replay.from_dead_letter,
         call_concurrency=call.call_concurrency,
@@ -142,12 +144,24 @@ def _load_schema(options: SchemaFlags, path: str) -> SchemaSource:
     )
 
 
-def _make_target(options: TargetFlags, root: str | None) -> Target | None:
+def _make_target(
+    options: TargetFlags, aggregates: AggregateFlags, root: str | None
+) -> Target | None:
     """Return the target, or None without one. Raises UsageError for options without effect."""
-    if options.to is not None:
-        return target_of(options, options.to, root)
+    target = None if options.to is None else target_of(options, options.to, root)
+    if target is None:
+        _refuse_target_options(options)
+    if aggregates == AggregateFlags():
+        return target
+    from asyncbatch.config.aggregates import aggregate_target, flag_groups
+
+    groups = flag_groups(aggregates)
+    return target if groups is None else aggregate_target(target, options, groups)
+
+
+def _refuse_target_options(options: TargetFlags) -> None:
+    """Raise UsageError for options of a target that is not there."""
     default = TargetFlags()
     for flag in flags(TargetFlags):
         if getattr(options, flag.field) != getattr(default, flag.field):
             raise UsageError(f"{flag.names[0]} needs a target: name it with --to")
-    return None

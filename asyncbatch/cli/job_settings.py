@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import Job, StreamSettings
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.pipeline.stream.delivery import DeliverySettings
+    from asyncbatch.sinks.target import Target
+    from asyncbatch.windows.aggregates import Aggregate
 
 _MAX_INPUTS = 20
 AUTOMATIC = "chosen automatically"
@@ -38,10 +40,7 @@ def job_settings(job: Job) -> dict[str, str]:
         "target": "none" if target is None else display_path(redact_address(target.name)),
     }
     if target is not None:
-        shown["order of rows"] = "as the inputs" if job.ordered else "as they are done"
-    if target is not None and target.is_database:
-        key = f" by {', '.join(target.key)}" if target.key else ""
-        shown["table"] = f"{target.table or ''}, {target.mode}{key}"
+        shown |= _target_settings(target, ordered=job.ordered)
     shown["workers"] = _count(job.workers, NO_WORKERS if job.workers == 0 else None)
     if job.dask is not None:
         shown["engine"] = "dask"
@@ -65,6 +64,19 @@ def job_settings(job: Job) -> dict[str, str]:
     return shown
 
 
+def _target_settings(target: Target, *, ordered: bool) -> dict[str, str]:
+    shown = {}
+    if target.groups is not None:
+        shown["key"] = ", ".join(target.groups.by) or "none"
+        shown["aggregates"] = _aggregates(target.groups.aggregates)
+    else:
+        shown["order of rows"] = "as the inputs" if ordered else "as they are done"
+    if target.is_database:
+        key = f" by {', '.join(target.key)}" if target.key else ""
+        shown["table"] = f"{target.table or ''}, {target.mode}{key}"
+    return shown
+
+
 def stream_settings(
     settings: StreamSettings,
     sources: Sequence[str],
@@ -73,13 +85,11 @@ def stream_settings(
     workers: int | None,
 ) -> dict[str, str]:
     """Return the settings of a stream, by their names. `sources` are their names."""
-    aggregates = [f"{one.name}={one.kind}:{one.field}" if one.field else one.kind
-                  for one in settings.aggregates]  # fmt: skip
     shown = {
         "sources": _listed([_path(one) for one in sources]),
         "window": str(settings.window),
         "key": ", ".join(settings.by) or "none",
-        "aggregates": ", ".join(aggregates),
+        "aggregates": _aggregates(settings.aggregates),
         "time": settings.time or "of arrival",
         "lateness allowed": format_duration(settings.lateness),
         "target": "none" if delivery.to is None else _path(delivery.to),
@@ -107,6 +117,12 @@ def _inputs(job: Job) -> Iterator[str]:
         if inputs.files_from is not None:
             yield f"{prefix}the list {_path(inputs.files_from)}"
         yield from (f"{prefix}{_path(path)}" for path in inputs.paths)
+
+
+def _aggregates(aggregates: Sequence[Aggregate]) -> str:
+    return ", ".join(
+        f"{one.name}={one.kind}:{one.field}" if one.field else one.kind for one in aggregates
+    )
 
 
 def _path(path: str) -> str:

@@ -46,7 +46,7 @@ class Ping(RunObserver):
         self._thread: Thread | None = None  # of the last request
         self._error: str | None = None  # of the first request that failed
 
-    def begin(self) -> None:
+    def begin(self, report: AnyReport) -> None:  # noqa: ARG002 - as observers have it
         """Send the ping of a run that begins."""
         self._send("/start", None)
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import typer
 from msgspec.structs import replace
 
-from asyncbatch.cli.command import open_live_page, open_reports, refuse_results, take_lock
+from asyncbatch.cli.command import open_reports, open_servers, refuse_results, take_lock
 from asyncbatch.cli.parameters import Paths
 from asyncbatch.cli.values import dask_settings, failure_budget, has_library, memory_plan
+from asyncbatch.config.options.aggregates import AggregateFlags
 from asyncbatch.config.options.control import (
     BatchFlags,
     ClusterFlags,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from asyncbatch.cli.prints import Prints
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.settings import FileWorkSettings, LedgerSettings
+    from asyncbatch.sinks.groups import GroupRows
     from asyncbatch.workers.engine import Work
 
 EPILOG = """\
@@ -41,6 +43,7 @@ Examples:
   asyncbatch run exports/
   asyncbatch run exports/ --schema user.schema.json --dead-letter bad.jsonl
   asyncbatch run exports/ --jq 'select(.active) | {id}' --to active.jsonl
+  asyncbatch run exports/ --by address.city --agg count,max:id
   asyncbatch run exports/ --call clean.py:clean --to cleaned/
   asyncbatch run exports/ --to sqlite:///u.db --table users --key id
   asyncbatch run exports/ --to users.csv --dead-letter bad.jsonl
@@ -62,6 +65,7 @@ def run_files(
     call: CallFlags,
     schema: SchemaFlags,
     dedupe: DedupeFlags,
+    aggregates: AggregateFlags,
     target: TargetFlags,
     ledger: LedgerFlags,
     watching: WatchFlags,
@@ -160,9 +164,11 @@ def run_files(
             schema=schema,
             dedupe=dedupe,
             target=target,
+            aggregates=aggregates,
             letters=retries.dead_letter is not None,
             tracebacks=output.verbose,
         )
+        rows = _shown_rows(aggregates, target, ledger if watch is None else None, output)
         job = Job(
             (
                 FileSource(
@@ -186,11 +192,14 @@ def run_files(
             most_workers=plan.workers if plan else None,
             dask=None if dry_run else dask,
             watch=watch,
+            sink=rows,
         )
         launch = Launch(job)
         launch.prepare()
         report_files = open_reports(output.report, files.stores)
-        live = [] if dry_run else open_live_page(monitor, "run")
+        servers = (
+            [] if dry_run else open_servers(monitor, "run", metrics_port=watching.metrics_port)
+        )
         prints = _capture_prints(output, settings) if call.call else None
         launch.start()
     except (UsageError, OSError) as error:
@@ -198,7 +207,6 @@ def run_files(
 
     # Imported after the launch, while the workers start.
     from asyncbatch.cli.observers import RunIdentity, make_observers, target_name
-    from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import run_job
 
     lists = [path for path in (inputs.files_from, replay.from_dead_letter) if path]
@@ -210,18 +218,44 @@ def run_files(
     )
     observers = [
         *make_observers(monitor, job.budget, identity, has_ledger=job.ledger is not None),
-        *live,
+        *servers,
     ]
-    make_output, work = (Output, None) if not dry_run else _plan_types()
-    shown = make_output(
-        output, stdout_is_taken=target.to == "-", reads_stdin=job.reads_stdin, prints=prints
-    )
+    shown, work = _shown_output(
+        output, rows, dry_run=dry_run, stdout_is_taken=target.to == "-",
+        reads_stdin=job.reads_stdin, prints=prints,
+    )  # fmt: skip
     _warn_about_unit(schema.schema, settings, named, shown)
     code = run_job(
         job, shown, command="run", report_files=report_files, grace=stop.grace, launch=launch,
         work=work, observers=() if dry_run else observers,
     )  # fmt: skip
     raise typer.Exit(code)
+
+
+def _shown_rows(
+    aggregates: AggregateFlags,
+    target: TargetFlags,
+    ledger: LedgerFlags | None,
+    output: RunOutputFlags,
+) -> "GroupRows | None":
+    """Return the sink of aggregates that are shown, or None. Raises UsageError."""
+    if aggregates == AggregateFlags():
+        return None
+    from asyncbatch.config.aggregates import refuse_ledger
+
+    if ledger is not None:
+        refuse_ledger(ledger)
+    if target.to is not None:
+        return None
+    from asyncbatch.errors import UsageError
+    from asyncbatch.sinks.groups import GroupRows
+
+    if output.output not in ("text", "json", "jsonl"):
+        raise UsageError(
+            f"--output {output.output} has no place for the result of --by and --agg: write it "
+            "with --to, or print it as text, json or jsonl"
+        )
+    return GroupRows(aggregates.by)
 
 
 def _capture_prints(output: RunOutputFlags, settings: "Any") -> "Prints | None":
@@ -270,16 +304,29 @@ def _ledger_settings(
     settings: "FileWorkSettings | RecordWorkSettings", flags: LedgerFlags, root: str | None
 ) -> "LedgerSettings | None":
     """Return the settings of the ledger, or None without one. Raises UsageError."""
-    has_target = getattr(settings, "target", None) is not None
-    if not has_target and flags == LedgerFlags(identity=flags.identity):
+    target = getattr(settings, "target", None)
+    if target is not None and target.groups is not None:
+        return None
+    if target is None and flags == LedgerFlags(identity=flags.identity):
         return None
     from asyncbatch.config.ledger import ledger_settings
 
     return ledger_settings(settings, flags, root)
 
 
-def _plan_types() -> "tuple[type[Output], Callable[[Any], Work]]":
-    from asyncbatch.cli.preview import PlanOutput
-    from asyncbatch.workers.tasks.count import PlanTask
+def _shown_output(
+    output: RunOutputFlags, rows: "GroupRows | None", *, dry_run: bool, **more: "Any"
+) -> "tuple[Output, Callable[[Any], Work] | None]":
+    """Return the output, and the work if it is not that of the job."""
+    if dry_run:
+        from asyncbatch.cli.preview import PlanOutput
+        from asyncbatch.workers.tasks.count import PlanTask
 
-    return PlanOutput, PlanTask
+        return PlanOutput(output, **more), PlanTask
+    if rows is not None:
+        from asyncbatch.cli.group_output import GroupOutput
+
+        return GroupOutput(output, rows=rows, **more), None
+    from asyncbatch.cli.output import Output
+
+    return Output(output, **more), None

@@ -233,8 +233,8 @@ class RunLog(RunObserver):
         self._progress = PlainProgress(self._log_progress, line)
         self._snapshot: Any = None
 
-    def begin(self) -> None:
-        settings = self._report.settings
+    def begin(self, report: AnyReport) -> None:
+        settings = report.settings
         text = "; ".join(f"{name}: {value}" for name, value in settings.items())
         log_event(_INFO, "settings", text, settings=settings)
 

@@ -13,8 +13,8 @@ class RunObserver:
 
     shows_details: ClassVar[bool] = False  # whether it shows failures and settings meanwhile
 
-    def begin(self) -> None:
-        """Learn that the run begins."""
+    def begin(self, report: AnyReport) -> None:
+        """Learn that the run begins. Its report goes on to count."""
 
     def part(self, found: Any) -> None:
         """Learn of the outcome of some inputs, or of some windows."""

@@ -164,7 +164,7 @@ class Session:
         if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
             loop.add_signal_handler(signal.SIGTSTP, self._stop_process)
         for observer in self._observers:  # from now on, a signal leads to an end
-            observer.begin()
+            observer.begin(self._work.report)
         is_overdue = False
         try:
             await work
@@ -337,15 +337,6 @@ def run_job(
         run.report.settings = job_settings(job)
     if command != "validate":
         shown.next_steps = partial(_next_steps, job, command)
-    if job.watch is not None and job.watch.metrics_port is not None:
-        from asyncbatch.cli.render.prometheus import MetricsServer
-
-        try:
-            server = MetricsServer(job.watch.metrics_port, run.report, command)
-        except UsageError as error:
-            to_stderr(f"Error: {error}")
-            return exit_codes.USAGE
-        observers = (*observers, server)
     return Session(
         run, shown, command=command, budget=job.budget, report_files=report_files, grace=grace,
         observers=observers, is_endless=job.watch is not None,
@@ -362,7 +353,7 @@ def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
         steps.append("the results are discarded: --to - prints them, --to FILE keeps them")
     if report.interrupted and job.watch is not None:
         steps.append("the same command continues: finished files are remembered")
-    elif report.interrupted and job.target is not None and command == "run":
+    elif report.interrupted and job.ledger is not None and command == "run":
         steps.append("--resume continues where the run ended")
     if (target := job.target) is not None and target.is_database and not target.key:
         steps += key_steps(report, command)

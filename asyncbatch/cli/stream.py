@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncbatch.cli.command import open_live_page, open_reports, take_lock
+from asyncbatch.cli.command import open_reports, open_servers, take_lock
 from asyncbatch.cli.terminal import find_log, to_stderr
 from asyncbatch.cli.values import command_policy
 from asyncbatch.config.options.control import ConfigFlags, LockFlags, MonitorFlags, StopFlags
@@ -177,7 +177,7 @@ def stream_events(
             )
         if work is None:
             raise typer.Exit(exit_codes.SUCCESS)
-        live_page = open_live_page(monitor, "stream")
+        servers = open_servers(monitor, "stream")
         work.open()
     except LockHeldError as error:
         to_stderr(f"Error: {error}")
@@ -199,7 +199,7 @@ def stream_events(
                 RunIdentity("stream", source, work.target),
                 has_ledger=work.has_checkpoint,
             ),
-            *live_page,
+            *servers,
         ],
     )
     raise typer.Exit(session.carry_out())

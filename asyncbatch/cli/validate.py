@@ -2,7 +2,7 @@
 
 import typer
 
-from asyncbatch.cli.command import open_live_page, open_reports
+from asyncbatch.cli.command import open_reports, open_servers
 from asyncbatch.cli.parameters import Paths
 from asyncbatch.cli.values import failure_budget, memory_plan
 from asyncbatch.config.options.control import (
@@ -94,7 +94,7 @@ def validate_files(
         launch = Launch(job)
         launch.prepare()
         report_files = open_reports(output.report, files.stores)
-        live = open_live_page(monitor, "validate")
+        servers = open_servers(monitor, "validate")
         launch.start()
     except (UsageError, OSError) as error:
         raise typer.BadParameter(error_reason(error)) from None
@@ -119,6 +119,6 @@ def validate_files(
     observers = make_observers(monitor, job.budget, identity, has_ledger=False)
     code = run_job(
         job, shown, command="validate", report_files=report_files, grace=stop.grace,
-        launch=launch, observers=[*observers, *live],
+        launch=launch, observers=[*observers, *servers],
     )  # fmt: skip
     raise typer.Exit(code)

@@ -28,7 +28,7 @@ def watch_settings(options: WatchFlags, excluded: Mapping[str, object]) -> Watch
     if options.delete_done and options.move_done is not None:
         raise UsageError("--move-done keeps finished files, --delete-done does not: choose one")
     given = asdict(options)
-    del given["watch"]
+    del given["watch"], given["metrics_port"]
     for field in ("move_done", "move_failed"):
         if given[field] is not None:
             given[field] = os.path.abspath(given[field])

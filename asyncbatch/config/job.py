@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from asyncbatch.config.options.streams import DEFAULT_MAX_KEYS
+from asyncbatch.config.options.aggregates import DEFAULT_MAX_KEYS
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.retry import Retries
 from asyncbatch.core.settings import FileWorkSettings
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.base import FeedSource
     from asyncbatch.sources.cursor import CursorField
     from asyncbatch.sources.inputs import Inputs
+    from asyncbatch.transforms.base import Transform
     from asyncbatch.transforms.spec import TransformSpec
     from asyncbatch.windows.aggregates import Aggregate
     from asyncbatch.windows.spec import WindowSpec
@@ -66,8 +67,15 @@ class RecordWorkSettings(Struct, frozen=True):
         return reads_text(self.transforms)
 
     @property
-    def row_check(self) -> RowCheck | None:
-        """The check that a record can be a row of the target, None without a table."""
+    def row_check(self) -> Transform | None:
+        """The check that a record can be a row of the target, None without a table.
+
+        For aggregates: that it has their fields.
+        """
+        if self.target is not None and self.target.groups is not None:
+            from asyncbatch.sinks.group_encoding import group_check
+
+            return group_check(self.target.groups)
         if self.target is None or not self.target.is_table:
             return None
         return RowCheck(self.target.name, self.target.key)
@@ -261,6 +269,11 @@ class Job(Struct, frozen=True):
         if self.has_feeds:
             raise UsageError("--watch waits for files: all sources must be folders")
         target = self.target
+        if target is not None and target.groups is not None:
+            raise UsageError(
+                "--watch has no end, and aggregates are written at the end of a run: leave out "
+                "--by and --agg, or use asyncbatch stream, which writes them window by window"
+            )
         if target is not None and not target.keeps_loads:
             place = "the table appears" if target.is_database else f"{target.name} appears"
             raise UsageError(

@@ -36,14 +36,17 @@ class Chunk(Struct, frozen=True, gc=False):
     """Records from a source that is no file: an API page, or records of a program."""
 
     file: str  # the name of the input in failures
-    # a JSON text, JSON Lines, or the texts of single records
+    # a JSON text, JSON Lines, CSV, or the texts of single records
     body: bytes | Sequence[bytes | InvalidRecord] = b""
-    form: Literal["json", "jsonl", "records"] = "json"
+    form: Literal["json", "jsonl", "csv", "records"] = "json"
     # where the body begins in `file`, from 1; of single records, the number of the first
     line: int = 1
     byte: int = 0  # where the body begins in `file`, from 0
     # the bookmark of the feed after this chunk, without its largest cursor value
     bookmark: Bookmark = Bookmark()
+    # set if the records of a JSON text are the values of an object: the field for their key
+    key_field: str | None = None
+    added_fields: bytes = b""  # a JSON object whose fields are added to each record
 
     @property
     def size(self) -> int:

@@ -146,7 +146,6 @@ class WatchSettings(Struct, frozen=True):
     move_done: str | None = None  # the folder for files whose records were all taken
     move_failed: str | None = None  # the folder for other files
     delete_done: bool = False  # delete files whose records were all taken
-    metrics_port: int | None = None  # the port of this machine that serves metrics
 
 
 class LedgerSettings(Struct, frozen=True):

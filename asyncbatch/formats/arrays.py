@@ -334,8 +334,11 @@ class ArrayStream:
 
     @property
     def _opener(self) -> bytes:
-        """A short prefix with which the text in memory can be checked alone."""
-        return b"[" * len(self._pointer) + (b"[0" if self._reader.position.record else b"")
+        """A short prefix with which the text in memory can be checked alone.
+
+        After a mark, text is surely UTF-8. The start of the file was checked for UTF-16 before.
+        """
+        return BOM + b"[" * len(self._pointer) + (b"[0" if self._reader.position.record else b"")
 
     def _check_text_after_array(self) -> None:
         """Check the text after the array. Raises InvalidTextError."""

@@ -19,10 +19,12 @@ from asyncbatch.config.job import (
     RecordWorkSettings,
     checked_settings,
 )
+from asyncbatch.config.options.aggregates import DEFAULT_MAX_KEYS
 from asyncbatch.core.report import Report
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.callback import CallbackSink
+from asyncbatch.sinks.groups import grouped_target
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.cursor import CursorField
 from asyncbatch.sources.http.settings import CONDITIONAL_SINK, HttpSettings
@@ -31,6 +33,8 @@ from asyncbatch.sources.inputs import Inputs
 from asyncbatch.sources.iterables import IterableFeedSource, source_name, unique_names
 from asyncbatch.transforms.fields import parse_path
 from asyncbatch.transforms.spec import step_specs
+from asyncbatch.windows.aggregates import parse_aggregates
+from asyncbatch.windows.groups import GroupSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -97,7 +101,9 @@ class Pipeline:
     are functions or generators, async or not, and the results of `jq`, `fields`, `require`,
     `schema` and `call`. The `sink` is any target of `--to`, with its `table`, `key`, `mode`,
     `columns` and `schema_contract`; a `Sink` of the program; or None, to count and check. With
-    `dedupe`, the paths of a key, only the first record of each key is loaded.
+    `dedupe`, the paths of a key, only the first record of each key is loaded. With `by` or
+    `aggregates`, the sink gets one row for each group of records in their place, at the end, as
+    with `--by` and `--agg`.
 
     Rejected records and failed sources are data: in the report, and in the file `dead_letter`. The
     sink gets up to `batch_size` records at a time, in the order of their source if `ordered`;
@@ -124,6 +130,9 @@ class Pipeline:
         columns: Sequence[str] | None = None,
         schema_contract: SchemaContract | None = None,
         dedupe: str | Sequence[str] = (),
+        by: str | Sequence[str] = (),
+        aggregates: str | Sequence[str] | Mapping[str, str] = (),
+        max_keys: int = DEFAULT_MAX_KEYS,
         dead_letter: str | os.PathLike[str] | None = None,
         batch_size: int | None = None,
         flush_interval: float = DEFAULT_PATIENCE,
@@ -149,12 +158,18 @@ class Pipeline:
         if sink is not None and not isinstance(sink, str | os.PathLike):
             self._callback_sink = CallbackSink(sink)
         self._user_sink: object = sink
+        target = _make_target(sink, options)
+        if by or aggregates:
+            groups = _groups(by, aggregates or ("count",), max_keys)
+            if target is None:
+                raise UsageError("by and aggregates need a sink, which gets their rows")
+            target = grouped_target(target, groups, has_mode=bool(mode or key))
         work = checked_settings(
             RecordWorkSettings(
                 transforms=tuple(step_specs(transforms)),
                 dedupe=_key_paths(dedupe),
                 call_concurrency=call_concurrency,
-                target=_make_target(sink, options),
+                target=target,
                 letters=dead_letter is not None,
                 tracebacks=tracebacks,
                 patience=max(MIN_PATIENCE, flush_interval),
@@ -202,6 +217,8 @@ class Pipeline:
         if self._callback_sink is not None:
             raise UsageError("resume and ledger need a sink with a name, as sqlite:///x.db")
         target = work.target
+        if target is not None and target.groups is not None:
+            raise UsageError("aggregates are made of all inputs: leave out resume and ledger")
         if not (target and target.is_database) and any(map(_is_feed_job, sources)):
             raise UsageError("resume and ledger of URLs need a database as the sink")
         from asyncbatch.config.ledger import ledger_settings
@@ -306,6 +323,18 @@ def _make_target(
     if not callable(getattr(sink, "load", None)):
         raise UsageError(f"{name} is not a sink: it has no method load(records)")
     return Target(name, "program", "")
+
+
+def _groups(
+    by: str | Sequence[str], aggregates: str | Sequence[str] | Mapping[str, str], max_keys: int
+) -> GroupSettings:
+    """Return the settings of groups. Raises UsageError."""
+    if max_keys < 1:
+        raise UsageError(f"max_keys is {max_keys}; it cannot be less than 1")
+    try:
+        return GroupSettings(_as_tuple(by), parse_aggregates(aggregates), max_keys)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _iter_origins(source: Source | Sequence[Source]) -> Iterator[Origin]:

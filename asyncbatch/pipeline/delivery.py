@@ -47,10 +47,14 @@ class Delivery:
     def __init__(self, job: Job) -> None:
         self._job = job
         target = job.target
-        has_sink = target is not None and target.has_sink
+        work = job.record_work
+        # Aggregates do not depend on the order, but the first of several duplicates does.
+        has_rows = target is not None and target.has_sink
+        if target is not None and target.groups is not None:
+            has_rows = work is not None and bool(work.dedupe)
         most = job.files.sizes.held
         self.order: Order | None = None
-        if job.ordered and (has_sink or job.dead_letter):
+        if job.ordered and (has_rows or job.dead_letter):
             is_plain = len(job.sources) == 1 and not job.has_feeds
             self.order = (
                 InputOrder(max_bytes=most) if is_plain else SourceOrder(job, max_bytes=most)
@@ -67,6 +71,7 @@ class Delivery:
         self._dead_letters: DeadLetterFile | None = None
         self._ledger_session: LedgerSession | None = None
         self._abort_uploads: Callable[[], None] | None = None
+        self.written_at_end = 0  # rows that were written by `finish`
         self.is_saved = True  # whether all delivered parts are in the target and the ledger
         self._save_at = 0.0  # the time of the next save of a run that watches folders
         # Held during a write to the target: a task can be cancelled, but not its thread.
@@ -134,6 +139,10 @@ class Delivery:
             self._job.stores,
             sorts_columns=not self._job.ordered,
         )
+        if target.groups is not None:
+            from asyncbatch.sinks.groups import GroupSink
+
+            sink = GroupSink(target, target.groups, sink)
         if ledger_session:
             ledger_session.prepare(sink)
         self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))
@@ -325,7 +334,9 @@ class Delivery:
                 if dead_letters is not None:
                     ends.callback(dead_letters.finish)
                 if ledger_session is None:
-                    return sink is None or sink.finish(succeeded=succeeded, ended=ended)
+                    committed = sink is None or sink.finish(succeeded=succeeded, ended=ended)
+                    self.written_at_end = getattr(sink, "written", 0)  # of aggregates only
+                    return committed
                 ends.callback(ledger_session.close)
                 try:
                     ledger_session.before_finish()

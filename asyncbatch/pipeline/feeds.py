@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from msgspec import structs
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
     # Returns the bookmark at which a feed resumes, or the reason why it is not read.
     Admit = Callable[[Feed], Awaitable[Bookmark | Failure | None]]
+
+
+# Feeds that wait for the turn of their group, or for the ledger, for each one that is read.
+_SLOTS_PER_READER = 4
 
 
 class _FeedProgress:
@@ -45,7 +50,6 @@ class FeedBatchSource:
     """
 
     def __init__(self, source: FeedSource, first: int, admit: Admit) -> None:
-        self.exhausted = True
         self.unsettled = 0
         self.waiting = 0  # number of batches that were read and not taken
         self._source, self._first_number = source, first
@@ -58,6 +62,13 @@ class FeedBatchSource:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._read_task: asyncio.Task[None] | None = None
         self._ended = self._stopped = False
+        # Feeds that become known during the run are not read before there is a slot for them.
+        self._slots = asyncio.Semaphore(_SLOTS_PER_READER * source.concurrency)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `found` is the number of all feeds."""
+        return self._source.is_complete
 
     @property
     def found(self) -> int:
@@ -111,7 +122,7 @@ class FeedBatchSource:
 
     def _stop(self) -> None:
         self._stopped = True
-        for task in self._tasks.values():
+        for task in list(self._tasks.values()):
             task.cancel()
         if self._batches.empty():
             self._batches.put_nowait(None)  # for the waiting consumer
@@ -124,13 +135,29 @@ class FeedBatchSource:
             await asyncio.gather(self._read_task, return_exceptions=True)
 
     async def _read_all(self) -> None:
+        is_bounded, number = not self._source.is_complete, self._first_number
         try:
-            async with asyncio.TaskGroup() as group:
-                for number, feed in enumerate(self._source.feeds, self._first_number):
-                    self._tasks[number] = group.create_task(self._read(number, feed))
+            async with (
+                asyncio.TaskGroup() as group,
+                aclosing(self._source.each_feed()) as feeds,
+            ):
+                async for feed in feeds:
+                    if is_bounded:
+                        await self._slots.acquire()
+                    if self._stopped:
+                        break
+                    task = group.create_task(self._read(number, feed))
+                    self._tasks[number] = task
+                    if is_bounded:
+                        task.add_done_callback(partial(self._free_slot, number))
+                    number += 1
         finally:
             if not self._stopped:
                 await self._batches.put(None)
+
+    def _free_slot(self, number: int, _: asyncio.Task[None]) -> None:
+        self._slots.release()
+        del self._tasks[number]
 
     async def _read(self, number: int, feed: Feed) -> None:
         """Add a batch for each chunk of a feed, then one for its end."""
@@ -321,16 +348,24 @@ class FeedPreviewSource:
         await self._batches.aclose()
 
     async def _read_all(self) -> AsyncGenerator[Batch, None]:
-        for number, feed in enumerate(self._source.feeds, self._first_number):
-            splits, failure = 0, None
-            last = Chunk(feed.name)
-            try:
-                async with aclosing(feed.chunks(None)) as chunks:
-                    async for last in chunks:
-                        yield Batch(number, (feed.name,), split_of_chunk(splits, last))
-                        splits += 1
-                        if number in self._cut_feeds:
-                            break
-            except FeedError as error:
-                failure = error.failure
-            yield Batch(number, (feed.name,), end_split(feed, splits, last, failure))
+        number = self._first_number
+        async with aclosing(self._source.each_feed()) as feeds:
+            async for feed in feeds:
+                async with aclosing(self._read(number, feed)) as batches:
+                    async for batch in batches:
+                        yield batch
+                number += 1
+
+    async def _read(self, number: int, feed: Feed) -> AsyncGenerator[Batch, None]:
+        splits, failure = 0, None
+        last = Chunk(feed.name)
+        try:
+            async with aclosing(feed.chunks(None)) as chunks:
+                async for last in chunks:
+                    yield Batch(number, (feed.name,), split_of_chunk(splits, last))
+                    splits += 1
+                    if number in self._cut_feeds:
+                        break
+        except FeedError as error:
+            failure = error.failure
+        yield Batch(number, (feed.name,), end_split(feed, splits, last, failure))

@@ -235,6 +235,10 @@ def make_task(
         from asyncbatch.workers.tasks.profile import ProfileTask
 
         return partial(ProfileTask, prepare(job.record_work))
+    if job.target is not None and job.target.groups is not None and job.record_work is not None:
+        from asyncbatch.workers.tasks.groups import GroupTask
+
+        return partial(GroupTask, prepare(job.record_work))
     if job.record_work is not None:
         from asyncbatch.workers.tasks.transform import TransformTask
 

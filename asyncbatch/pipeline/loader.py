@@ -166,6 +166,27 @@ class LinesLoader:
     def close(self) -> None: ...
 
 
+class GroupLoader:
+    """Adds records to the aggregates of their groups, whose rows are written at the end."""
+
+    wait_seconds: float | None = None
+    is_late = False
+
+    def __init__(self, sink: BatchSink[bytes | bytearray]) -> None:
+        self._sink = sink
+
+    def load(self, batch_part: BatchPart) -> Sequence[BatchPart]:
+        rows, batch_part.part.rows = batch_part.part.rows, None
+        if rows is not None:
+            self._sink.load(rows.payload)
+        return (batch_part,)
+
+    def flush(self) -> Sequence[BatchPart]:
+        return ()
+
+    def close(self) -> None: ...
+
+
 class TableLoader:
     """Loads rows in batches of `batch_rows`, across the borders of parts.
 
@@ -413,6 +434,8 @@ def make_loader(
     Finished inputs are reported to `journal` if the target is a database, and to `resumed_rows` if
     it is a file.
     """
+    if target.groups is not None:
+        return GroupLoader(sink)
     if target.is_table:
         loader = TableLoader if target.columns_grow else ObjectsLoader
         return loader(

@@ -326,6 +326,7 @@ class Run:
         else:
             if not finishing.result():
                 report.discard(succeeded=succeeded, can_resume=bool(self._job.ledger))
+            report.tally.written += self._delivery.written_at_end
         report.add_missing_names()
         report.notes += self._delivery.take_notes()
         report.notes += (await self._scheduler.get_launch()).notes()

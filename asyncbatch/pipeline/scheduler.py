@@ -101,6 +101,7 @@ class Scheduler:
         if self._launch is None:
             return None
         done = all(search.is_exhausted for search in self._launch.searches.values())
+        done = done and all(source.is_complete for source in self._feeds.values())
         return self.found if done else None
 
     def count_ahead(self) -> None:
@@ -115,7 +116,7 @@ class Scheduler:
         if self._launch is None or self._job.limit is not None:
             return None
         counts = [search.expected for search in self._launch.searches.values()]
-        if None in counts:
+        if None in counts or not all(source.is_complete for source in self._feeds.values()):
             return None
         feeds = InputCount(self._feed_count, None if self._feeds else 0)
         return sum(filter(None, counts), feeds)
@@ -127,7 +128,7 @@ class Scheduler:
     def inputs_of(self, number: int) -> tuple[int, bool]:
         """Return the number of known inputs of a source, and whether it is final."""
         if (feeds := self._feeds.get(number)) is not None:
-            return len(feeds.feeds), self._is_entered
+            return len(feeds.feeds), self._is_entered and feeds.is_complete
         search = self._launch.searches[number] if self._launch else None
         return (search.found_count, search.is_exhausted) if search else (0, False)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import FileWorkSettings
     from asyncbatch.sinks.base import Pending
     from asyncbatch.sinks.folder import MirroredOutput
+    from asyncbatch.sinks.group_encoding import GroupEncoder
     from asyncbatch.sinks.target import Target
 
 
@@ -265,6 +266,22 @@ class KeyedWriter(RowWriter):
         return rows
 
 
+class GroupWriter(RowWriter):
+    """A row writer that encodes records for aggregates."""
+
+    def __init__(self, encoder: GroupEncoder) -> None:
+        self._encoder = encoder
+
+    def take(self, found: RowOutcome, *, single: bool) -> None:
+        """Leave the rows to `encode`."""
+
+    def encode(self, found: RowOutcome) -> Rows | None:
+        return Rows(*self._encoder.encode(found.rows)) if found.rows else None
+
+    def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
+        return self._encoder.without(payload, kept)
+
+
 class FolderWriter(RowWriter):
     """A row writer that writes mirrored outputs in the worker."""
 
@@ -299,7 +316,11 @@ def make_row_writer(
 
         return FolderWriter(FolderOutput(target, files.format))
     row_writer: RowWriter
-    if not target.is_table:
+    if target.groups is not None:
+        from asyncbatch.sinks.group_encoding import GroupEncoder
+
+        row_writer = GroupWriter(GroupEncoder(target.groups, folds=not dedupe))
+    elif not target.is_table:
         row_writer = LinesWriter(target)
     elif target.columns_grow:
         row_writer = BlockWriter()

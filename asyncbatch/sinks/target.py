@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SchemaContract,
     )
     from asyncbatch.sinks.schema_contract import SchemaContractCheck
+    from asyncbatch.windows.groups import GroupSettings
 
 STDOUT = "-"
 KNOWN = "'-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, .parquet), a folder/, "
@@ -69,6 +70,8 @@ class Target(Struct, frozen=True):
     stores: StoreSettings | None = None
     # columns that a new table gets with the time type of its database, also in a key
     times: tuple[str, ...] = ()
+    # the aggregates of all records, which are written in their place (`sinks/groups`)
+    groups: GroupSettings | None = None
 
     @classmethod
     def parse(cls, name: str, **options: Any) -> Target:
@@ -83,7 +86,9 @@ class Target(Struct, frozen=True):
 
     @property
     def is_table(self) -> bool:
-        """Whether rows are objects whose fields become columns."""
+        """Whether records are rows: objects whose fields become columns."""
+        if self.groups is not None:
+            return False
         return self.form in ("csv", "parquet", "program") or self.is_database
 
     @property
@@ -94,6 +99,8 @@ class Target(Struct, frozen=True):
     @property
     def keeps_loads(self) -> bool:
         """Whether loaded rows stay in the target, also if the run fails."""
+        if self.groups is not None:
+            return False
         stays = self.form in ("stdout", "folder", "program")
         return stays or (self.is_database and self.mode != "replace")
 

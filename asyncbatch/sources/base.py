@@ -53,7 +53,7 @@ class FeedSource(Protocol):
 
     name: str
     kind: str  # the type in reports and pipeline files
-    feeds: Sequence[Feed]
+    feeds: Sequence[Feed]  # those that are known so far
     concurrency: int  # the number of feeds of a group that are read at a time, at most
 
     async def __aenter__(self) -> Self:
@@ -62,6 +62,15 @@ class FeedSource(Protocol):
 
     async def __aexit__(self, *_: object) -> None:
         """Close the connections."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether `feeds` has all feeds."""
+        ...
+
+    def each_feed(self) -> AsyncGenerator[Feed, None]:
+        """Yield all feeds, in order. Further ones are looked for when the caller needs them."""
         ...
 
     def end(self) -> bool:

@@ -264,11 +264,15 @@ class IterableFeedSource:
         self.name = name
         self.feed = IterableFeed(name, records)
         self.feeds: Sequence[Feed] = (self.feed,)
+        self.is_complete = True
 
     @property
     def error(self) -> BaseException | None:
         """The exception of the iterable, or None."""
         return self.feed.error
+
+    async def each_feed(self) -> AsyncGenerator[Feed, None]:
+        yield self.feed
 
     async def __aenter__(self) -> Self:
         return self

@@ -31,7 +31,7 @@ class Chain:
         self.may_keep = may_keep  # an output may be the record itself, which keeps its text then
         # For a single schema: whether a record passes.
         self.test: Callable[[Any], bool] | None = None
-        # For a single row check: whether all of these values can be rows.
+        # For a single check of rows or fields: whether all of these values can be rows.
         self.takes: Callable[[Sequence[Any]], bool] | None = None
         if len(stages) == 1:
             self.test = getattr(stages[0], "is_valid", None)
@@ -70,7 +70,7 @@ class Chain:
 def make_stages(
     specs: Sequence[TransformSpec],
     retrier: Retrier | None = None,
-    row_check: RowCheck | None = None,
+    row_check: Transform | None = None,
 ) -> list[Transform | AsyncCall]:
     """Return the transforms of `specs` in order, then `row_check`. Raises UsageError."""
     stages: list[Transform | AsyncCall] = []
@@ -127,7 +127,7 @@ def make_stage(
 def make_chain(
     specs: Sequence[TransformSpec],
     retrier: Retrier | None = None,
-    row_check: RowCheck | None = None,
+    row_check: Transform | None = None,
 ) -> Chain | None:
     """Return the transforms as a chain, None without transforms. Raises UsageError.
 

@@ -243,7 +243,7 @@ def test_options_that_name_files_servers_or_code_are_trusted():
 SAMPLES = {
     "duration": "2m", "span": "90s", "size": "64K", "pointer": "/a/b", "path": "a.b",
     "window": "session:3s", "aggregate": "sum:x", "shard": "2/3", "count": "all",
-    "http_url": "https://example.com/x", "ping_url": "https://example.com/ping/x",
+    "http_url": "https://example.com/x", "api_url": "https://example.com/x", "ping_url": "https://example.com/ping/x",
     "listen_address": "[::1]:8000",
 }  # fmt: skip
 

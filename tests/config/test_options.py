@@ -88,8 +88,10 @@ TWO_MEANINGS = {
 }
 # Names with one meaning that is told in the words of the command, and the reason.
 TWO_TEXTS = {
+    "--agg": "simulated events have a default of their own",
     "--dead-letter": "the inputs of a stream are events",
     "--dry-run": "a run lists files, a pipeline shows rows",
+    "--max-keys": "keys of a window, or groups of a run",
     "--max-failures": "a stream counts late events too, and keeps exit status 0 without it",
     "--quiet": "a stream prints windows",
     "--report": "a stream has no files to be test cases",
@@ -103,7 +105,9 @@ TWO_TEXTS = {
 }
 # Keys of pipeline files that are no flags, and flags that have another name there.
 OTHER_KEYS = {
-    "source, transform, sink, window, checkpoint, late, dead_letter, name": "tables and names",
+    "source, transform, aggregate, sink, window, checkpoint, late, dead_letter, name": (
+        "tables and names"
+    ),
     "type, kind, spec, size, every, gap, aggregates": "parts of --window and --agg",
     "paths, path, urls, pagination, auth, headers, incremental, param, start, size_param, total, "
     "pages, end_status, more, on_repeat, limit_param, next, field, initial, max, lag, "

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 import asyncbatch
+from tests.commands import ROOT
 from tests.conftest import many, python
 
 
@@ -26,6 +27,12 @@ def test_the_public_names():
         assert getattr(asyncbatch, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         asyncbatch.nonsense  # noqa: B018
+
+
+def test_the_reference_has_each_public_name():
+    lines = (ROOT / "docs" / "api.md").read_text().splitlines()
+    listed = [line.removeprefix("::: asyncbatch.") for line in lines if line.startswith(":::")]
+    assert sorted(listed) == sorted({*asyncbatch.__all__, "http"} - {"__version__"})
 
 
 async def test_process_files(files):

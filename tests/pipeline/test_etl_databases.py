@@ -9,15 +9,12 @@ import signal
 import sqlite3
 import subprocess
 from contextlib import closing
-from itertools import count
 
 import pytest
 
 from tests.commands import PATIENCE, CommandProcess, environment, run_command_text
 from tests.pipeline.test_etl_http import CURSOR, INCREMENTAL, PAGE, asked, people, pipeline, source
 from tests.servers.api import ApiServer, status, value
-
-NUMBERS = count()
 
 
 @pytest.fixture(params=["sqlite", "duckdb", "postgresql"])
@@ -38,8 +35,7 @@ def target(request, tmp_path):
 
         return f"{request.param}:///out.db", ask
     server = request.getfixturevalue("server")
-    name = f"e{next(NUMBERS)}"
-    server.execute(f'CREATE DATABASE "{name}"')
+    name = server.empty_database()
     return server.url(name), lambda query: [tuple(row) for row in server.execute(query, name)]
 
 
@@ -91,8 +87,7 @@ def test_pages_are_upserted_in_their_order(tmp_path, target):
 @pytest.mark.parametrize("sink", ["", 'key = ["id"]', 'mode = "replace"'])
 def test_a_server_that_dies_midway_loses_and_doubles_nothing(server, tmp_path, sink):
     pick = random.Random(sink)
-    name = f"e{next(NUMBERS)}"
-    server.execute(f'CREATE DATABASE "{name}"')
+    name = server.empty_database()
     with ApiServer(people(900), size=5) as api:
         text = pipeline(source(api.url("/cursor"), CURSOR), to=server.url(name), sink=sink)
         (tmp_path / "p.toml").write_text(text)

@@ -412,10 +412,12 @@ def test_reports_are_rewritten(tmp_path, watch):
 def test_metrics_port(tmp_path, watch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = watch("--metrics-port", str(port))
+        refused = watch("--metrics-port", str(port), "--report", "r.json")
         refused.communicate(timeout=60)
         assert refused.returncode == 2
         assert f"--metrics-port {port}" in refused.log.read_text()
+        report = json.loads(text(tmp_path / "r.json"))
+        assert (report["exit_code"], f"--metrics-port {port}" in report["error"]) == (2, True)
     process = watch("--metrics-port", str(port))
     put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
     process.wait_for_rows([(1, "a")])

@@ -19,7 +19,7 @@ import ssl
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from heapq import heappop, heappush
 from typing import Any, NamedTuple, Self
@@ -34,6 +34,7 @@ from tests.servers import end_connections
 
 _LOOK_SECONDS = 0.002
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
 
@@ -46,6 +47,8 @@ class Seen(NamedTuple):
     at: float
     target: str
     """Path and query, with the escapes that came."""
+    method: str = "GET"
+    body: bytes = b""
 
 
 class ApiServer:
@@ -59,6 +62,7 @@ class ApiServer:
         start: int = 1,
         delay: float = 0.0,
         tls: ssl.SSLContext | None = None,
+        routes: Mapping[str, Handler] | None = None,
     ) -> None:
         self.records, self.size, self.start, self.delay = list(records), size, start, delay
         self.seen: list[Seen] = []
@@ -70,6 +74,7 @@ class ApiServer:
         self.waits_for = 0
         """Answers wait until there were this many requests at once."""
         self._tls = tls
+        self._routes = routes or {}
         self._clients: set[object] = set()
         self._behaviours: deque[tuple[str | None, Behaviour]] = deque()
         self._loop = asyncio.new_event_loop()
@@ -133,6 +138,8 @@ class ApiServer:
         app = web.Application(middlewares=[self._middleware])
         for name in ("page", "offset", "cursor", "next_url", "link_header", "lines", "echo"):
             app.router.add_get(f"/{name}", getattr(self, f"_{name}"))
+        for path, handler in self._routes.items():
+            app.router.add_route("*", path, handler)
         runner = web.AppRunner(
             app, shutdown_timeout=0.05, handler_cancellation=True, access_log=None
         )
@@ -154,8 +161,11 @@ class ApiServer:
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         now = asyncio.get_running_loop().time()
         self.seen.append(
-            Seen(request.path, dict(request.query), dict(request.headers), now, request.raw_path)
-        )
+            Seen(
+                request.path, dict(request.query), dict(request.headers), now, request.raw_path,
+                request.method, await request.read(),
+            )
+        )  # fmt: skip
         assert request.transport is not None
         self._clients.add(request.transport.get_extra_info("peername"))
         self.at_once += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
-from itertools import count
 from typing import Any
 
 import duckdb
@@ -17,7 +16,6 @@ from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.columns import Columns
 from asyncbatch.sinks.schema_contract import SchemaContractCheck
 
-NUMBERS = count()
 FIRST = [{"id": 1, "n": 0.5, "ok": True, "name": "a"}]
 LATER = [
     {"id": 2, "n": 1, "ok": False, "name": 7},
@@ -34,8 +32,7 @@ def database(request, tmp_path):
     """Return the address of a database, and a function that runs a statement in it."""
     if request.param == "postgres":
         server = request.getfixturevalue("server")
-        name = f"contract{next(NUMBERS)}"
-        server.execute(f'CREATE DATABASE "{name}"')
+        name = server.empty_database()
         return server.url(name), lambda query: server.execute(query, name)
     connect: Any = sqlite3.connect if request.param == "sqlite" else duckdb.connect
 

@@ -231,6 +231,13 @@ def test_of_an_array_that_is_named_twice_the_first_was_wrong():
     assert found.error.position == TextPosition(2, 10, 26)
 
 
+def test_a_nul_after_a_mark_is_no_sign_of_utf_16():
+    found = read(stream_of(BOM + b"[\0" + b"1," * 50 + b"1]", 20))
+    assert found.error is not None
+    assert found.error.fault.kind == "invalid_json"
+    assert found.error.position == TextPosition(1, 2, 4)
+
+
 def test_elements_larger_than_a_window():
     big = b'{"a": [%b]}' % b",".join([b'{"b": "},{"}'] * 500)
     text = b"[" + b",\n".join([big, b"1", big, b"2"]) + b"]"

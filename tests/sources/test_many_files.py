@@ -11,11 +11,9 @@ COLD = ("env",)  # a fork counts the modules of its parent too
 
 
 @pytest.mark.parametrize(
-    ("few", "many", "options"),
-    [(30_000, 200_000, ()), (30_000, 120_000, ("--to", "out.jsonl"))],
-    ids=["200,000 counted", "120,000 written in order"],
+    "options", [(), ("--to", "out.jsonl")], ids=["counted", "written in order"]
 )
-def test_many_more_files_take_no_more_memory(run, files, few, many, options):
+def test_many_more_files_take_no_more_memory(run, files, options):
     # A thousand links to a folder of a thousand links to one file.
     folder = files({"f/0.json": '{"a": 1}'})
     for number in range(1, 1000):
@@ -24,7 +22,7 @@ def test_many_more_files_take_no_more_memory(run, files, few, many, options):
         (folder / f"d{number}").symlink_to("f")
     names = [f"d{outer}/{inner}.json\n" for outer in range(1000) for inner in range(1000)]
     peaks = []
-    for count in (few, many):
+    for count in (30_000, 120_000):
         # A list is not searched: each of its lines is a file to open and read.
         (folder / "list").write_text("".join(names[:count]))
         outcome = run("--files-from", "list", "-w", "2", *options, "-o", "json", prefix=COLD)

@@ -73,7 +73,7 @@ class LivePage(RunObserver):
         self._due: dict[str, float] = {}  # when a part is to be rendered again
         self._next = 0.0
 
-    def begin(self) -> None:
+    def begin(self, report: AnyReport) -> None:  # noqa: ARG002 - as observers have it
         """Start to serve."""
         self._server.start()
 

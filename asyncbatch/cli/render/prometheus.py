@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.cli.run_observer import RunObserver
 from asyncbatch.core.records import display_path
-from asyncbatch.core.report import StreamReport
+from asyncbatch.core.report import Report, StreamReport
 from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client import Gauge, Metric
 
     from asyncbatch.cli.render import Outcomes
-    from asyncbatch.core.report import AnyReport, Report
+    from asyncbatch.core.report import AnyReport
 
 
 class Gauges:
@@ -174,11 +174,13 @@ class Metrics:
 class MetricsServer(RunObserver):
     """An observer that serves the metrics of a run that goes on, on this machine only.
 
-    A daemon thread answers. Raises UsageError if the library is missing or the port is taken.
+    A daemon thread answers, with nothing before the run begins. Raises UsageError if
+    the library is missing or the port is taken.
     """
 
-    def __init__(self, port: int, report: Report, command: str) -> None:
-        self._metrics, self._report, self._command = Metrics(command), report, command
+    def __init__(self, port: int, command: str) -> None:
+        self._metrics, self._command = Metrics(command), command
+        self._report: Report | None = None
         from prometheus_client import CollectorRegistry, start_http_server
 
         registry = CollectorRegistry()
@@ -190,7 +192,14 @@ class MetricsServer(RunObserver):
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics of this moment."""
+        if self._report is None:
+            return ()
         return self._metrics.run_gauges(self._report, self._command, None).collect()
+
+    def begin(self, report: AnyReport) -> None:
+        """Take the report."""
+        assert isinstance(report, Report)
+        self._report = report
 
     def end(self, report: AnyReport, exit_code: int, wait_s: float) -> None:  # noqa: ARG002 - as observers have it
         """Answer no more."""

@@ -167,6 +167,7 @@ class RunFields(_Fields, kw_only=True):
     dry_run: bool | UnsetType = UNSET
     batches: _Count | UnsetType = UNSET
     profile: Any = UNSET  # of `asyncbatch profile`
+    groups: Any = UNSET  # the result of --by and --agg, if it has no other target
 
     @property
     def target_lost(self) -> bool:

@@ -181,6 +181,15 @@ def _proxy_url(value: Any) -> Secret:
     return secret_url(text)
 
 
+def _api_url(value: Any) -> Secret:
+    """Return a URL that may have templates."""
+    from asyncbatch.sources.http.templates import without_templates
+
+    text = _require_text(value, "a URL, in quotes")
+    _http_url(without_templates(text))
+    return secret_url(text)
+
+
 def _ping_url(value: Any) -> Secret:
     return secret_path_url(_http_url(value).reveal())
 
@@ -232,6 +241,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "time": _time,
     "origin": _origin,
     "http_url": _http_url,
+    "api_url": _api_url,
     "ping_url": _ping_url,
     "proxy_url": _proxy_url,
     "listen_address": _listen_address,

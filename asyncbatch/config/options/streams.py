@@ -6,6 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
+from asyncbatch.config.options.aggregates import (
+    AGGREGATES_TEXT,
+    DEFAULT_MAX_KEYS,
+    GroupFields,
+)
 from asyncbatch.config.options.control import OutputFlags, RetryDelay
 from asyncbatch.config.options.declare import (
     AggregateText,
@@ -25,7 +30,6 @@ from asyncbatch.config.options.target import CsvSafe, TableName  # noqa: TC001 -
 from asyncbatch.core.settings import EVENT_TYPES
 
 ARRIVAL = "arrival"  # in place of the field of an event's time
-DEFAULT_MAX_KEYS = 100_000
 
 
 class WindowOptions(Options, frozen=True, kw_only=True):
@@ -46,15 +50,7 @@ class WindowOptions(Options, frozen=True, kw_only=True):
         Literal["auto", "s", "ms", "us", "ns"],
         option("Read times that are numbers in this unit; auto decides by their size."),
     ] = "auto"
-    by: Annotated[
-        tuple[Path, ...],
-        option(
-            "Group by FIELDS, separated by commas: user.id,country.",
-            metavar="FIELDS",
-            commas=True,
-            main=True,
-        ),
-    ] = ()
+    by: GroupFields = ()
     lateness: Annotated[
         Span,
         option(
@@ -107,9 +103,9 @@ class WindowFlags(WindowOptions, frozen=True, kw_only=True):
     agg: Annotated[
         tuple[AggregateText, ...],
         option(
-            "Compute count, or sum, avg, min, max, stddev, distinct, p50, p95, p99 of a field: "
-            "avg:FIELD. NAME=avg:FIELD names the result.",
+            AGGREGATES_TEXT,
             metavar="AGG",
+            commas=True,
             default="count; with simulate: also sum and avg:value",
             main=True,
         ),

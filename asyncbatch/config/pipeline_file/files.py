@@ -9,6 +9,7 @@ from msgspec import Meta, field
 
 from asyncbatch.config.options.declare import Name, Options
 from asyncbatch.config.options.streams import ARRIVAL
+from asyncbatch.config.pipeline_file.aggregate import AggregateTable
 from asyncbatch.config.pipeline_file.mistakes import suggestion
 from asyncbatch.config.pipeline_file.sinks import (
     DATABASES,
@@ -57,6 +58,9 @@ class PipelineFile(Options, frozen=True):
         tuple[FieldsTable | RequireTable | DedupeTable | JqTable | CallTable | SchemaTable, ...],
         Meta(description="The transforms of each record, in this order."),
     ] = field(name="transform", default=())
+    aggregate: Annotated[
+        AggregateTable | None, Meta(description="The aggregates of all records, after transforms.")
+    ] = None
     dead_letter: DeadLetterTable | None = None
 
     @classmethod
@@ -75,6 +79,12 @@ class PipelineFile(Options, frozen=True):
         yield from _misplaced_keys(given)
         made = ProducedFields(transforms)
         yield from made.missing_fields
+        aggregate = given.get("aggregate")
+        if aggregate is not None:
+            for at, path in aggregate.fields():
+                yield from made.find_missing(path, ("aggregate", *at))
+            yield from _unfit_for_aggregates(given, aggregate)
+            return
         for place, name in enumerate(getattr(given.get("sink"), "key", ())):
             if made.names is not None and name not in made.names:
                 near = suggestion(name, made.names)
@@ -145,6 +155,36 @@ def _misplaced_keys(given: Given) -> Iterator[tuple[Any, str]]:
                 from asyncbatch.sources.http.settings import CONDITIONAL_SINK
 
                 yield ("source", index, "conditional"), CONDITIONAL_SINK
+
+
+def _unfit_for_aggregates(given: Given, aggregate: AggregateTable) -> Iterator[tuple[Any, str]]:
+    """Yield the values of the sink and the sources that do not fit aggregates."""
+    for index, source in enumerate(given.get("source") or ()):
+        if isinstance(source, HttpSourceTable) and source.incremental is not None:
+            yield (
+                ("source", index, "incremental"),
+                "requests only new records, but aggregates are made of all",
+            )
+    sink, columns = given.get("sink"), aggregate.groups.columns
+    for index, name in enumerate(aggregate.by):
+        if columns.count(name) > 1 and name not in aggregate.by[:index]:
+            yield ("aggregate", "by", index), f"two columns of the result would be called {name!r}"
+    if sink is None or sink.to is None:
+        return
+    form = form_of(sink.to.reveal())
+    if form == "folder":
+        yield ("sink", "to"), "is a folder, but aggregates need one file or table"
+    elif form in DATABASES and sink.mode is None and not sink.key:
+        yield (
+            ("sink", "mode"),
+            'is missing: each run makes all aggregates anew. Write "replace", "append", or a key',
+        )
+    for index, name in enumerate(sink.key):
+        if name not in columns:
+            yield ("sink", "key", index), f"is no column of the result: {', '.join(columns)}"
+    for key in ("batch_size", "unordered"):
+        if getattr(sink, key):
+            yield ("sink", key), "has no effect on aggregates: leave it out"
 
 
 class StreamFile(Options, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from msgspec import Meta, field
@@ -12,10 +12,10 @@ from msgspec.structs import asdict
 
 from asyncbatch.config.options.control import RetryCount, RetryDelay
 from asyncbatch.config.options.declare import (
+    ApiUrl,
     Bytes,
     Count,
     Delay,
-    HttpUrl,
     Name,
     Names,
     Options,
@@ -33,6 +33,8 @@ from asyncbatch.config.options.streams import FollowOptions, PatternOptions, Sim
 from asyncbatch.core.records import STDIN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncbatch.config.options.declare import Contradictions, Given
     from asyncbatch.core.secrets import Secret
 
@@ -41,6 +43,16 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 Status: TypeAlias = Annotated[int, Meta(ge=100)]
 More: TypeAlias = Annotated[
     Pointer | None, Meta(description="Pointer to a value that is true while more pages follow.")
+]
+End: TypeAlias = Annotated[
+    Pointer | None, Meta(description="Pointer to a value that is true on the last page.")
+]
+NextHeader: TypeAlias = Annotated[
+    Name | None, Meta(description="The header of an answer, in place of next.")
+]
+ParameterPlace: TypeAlias = Annotated[
+    Literal["query", "body", "header"],
+    Meta(description="The place of the parameter. In a body it may be a pointer."),
 ]
 OnRepeat: TypeAlias = Annotated[
     Literal["fail", "end", "load"],
@@ -132,6 +144,8 @@ class PagePaginationTable(Options, frozen=True, tag_field="type", tag="page"):
     ] = None
     more: More = None
     on_repeat: OnRepeat = "fail"
+    end: End = None
+    param_in: ParameterPlace = "query"
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -154,23 +168,54 @@ class OffsetPaginationTable(Options, frozen=True, tag_field="type", tag="offset"
     ] = None
     more: More = None
     on_repeat: OnRepeat = "fail"
+    end: End = None
+    param_in: ParameterPlace = "query"
+
+
+class FollowingTable(Options, frozen=True):
+    """The form of the requests after the first one, if it differs."""
+
+    url: Annotated[Name | None, Meta(description="Their URL, which may be relative.")] = None
+    body: Annotated[
+        dict[str, Any] | None, Meta(description="Their body, in place of the first one's.")
+    ] = None
 
 
 class CursorPaginationTable(Options, frozen=True, tag_field="type", tag="cursor"):
     """Each page has the cursor of the next page, the last page has none."""
 
-    next: Annotated[Pointer, Meta(description="Pointer to the next cursor in a page.")]
+    next: Annotated[Pointer | None, Meta(description="Pointer to the next cursor in a page.")] = (
+        None
+    )
     param: Annotated[Name, Meta(description="The parameter for the cursor.")] = "cursor"
     more: More = None
     on_repeat: OnRepeat = "fail"
+    end: End = None
+    next_header: NextHeader = None
+    last_record: Annotated[
+        Pointer | None,
+        Meta(description="Pointer to the cursor in the last record of a page, in place of next."),
+    ] = None
+    param_in: ParameterPlace = "query"
+    following: FollowingTable | None = None
+    repeatable: Annotated[
+        bool,
+        Meta(description="false: the server counts the pages, so none is requested again."),
+    ] = True
 
 
 class NextUrlPaginationTable(Options, frozen=True, tag_field="type", tag="next_url"):
     """Each page has the URL of the next page, the last page has none."""
 
-    next: Annotated[Pointer, Meta(description="Pointer to the next URL in a page.")]
+    next: Annotated[Pointer | None, Meta(description="Pointer to the next URL in a page.")] = None
     more: More = None
     on_repeat: OnRepeat = "fail"
+    end: End = None
+    next_header: NextHeader = None
+    base: Annotated[
+        Name | None,
+        Meta(description="The start of relative links: a URL, or a pointer to it in a page."),
+    ] = None
 
 
 class LinkHeaderPaginationTable(Options, frozen=True, tag_field="type", tag="link_header"):
@@ -183,7 +228,10 @@ class IncrementalTable(Options, frozen=True):
     """Requests only for records newer than those of the last run."""
 
     field: Annotated[Path, Meta(description="The field whose largest value is stored.")]
-    param: Annotated[Name, Meta(description="The parameter for the largest value.")]
+    param: Annotated[
+        Name | None,
+        Meta(description="The parameter for the largest value; without it, {{ since }} has it."),
+    ] = None
     initial: Annotated[Time | None, Meta(description="The value for the first run.")] = None
     type: Annotated[
         Literal["number", "time", "text"] | None,
@@ -197,6 +245,7 @@ class IncrementalTable(Options, frozen=True):
         Delay,
         Meta(description="Begin the next run this much before the stored value: 5m, or a number."),
     ] = 0.0
+    param_in: ParameterPlace = "query"
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -204,11 +253,49 @@ class IncrementalTable(Options, frozen=True):
             yield ("lag",), 'needs numbers or times: it cannot be combined with type = "text"'
 
 
+PaginationTable: TypeAlias = (
+    PagePaginationTable
+    | OffsetPaginationTable
+    | CursorPaginationTable
+    | NextUrlPaginationTable
+    | LinkHeaderPaginationTable
+)
+Method: TypeAlias = Literal["GET", "POST"]
+
+
+class ParentTable(Options, frozen=True):
+    """The records that the URLs are made of: one request for each, with {field} in `urls`."""
+
+    urls: Annotated[
+        tuple[ApiUrl, ...], Meta(min_length=1, description="The URLs of the parents' first pages.")
+    ]
+    records: Annotated[Pointer, Meta(description="Pointer to the array of parents.")] = ""
+    pagination: Annotated[
+        PaginationTable | None, Meta(description="The way to the next page of parents.")
+    ] = None
+    fields: Annotated[
+        dict[str, Path],
+        Meta(description="Fields that each record gets: the path in its parent, by name."),
+    ] = field(default_factory=dict)
+    method: Annotated[Method | None, Meta(description="The method; see the source's.")] = None
+    body: Annotated[
+        dict[str, Any] | None, Meta(description="The JSON body of the requests for parents.")
+    ] = None
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        urls = [url for url in given.get("urls") or () if url is not None]
+        for index, url in enumerate(urls):
+            if _user(url):
+                yield ("urls", index), "has a user: use auth of the source"
+        yield from _request_mistakes(urls, given)
+
+
 class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
     """Pages of an HTTP API."""
 
     urls: Annotated[
-        tuple[HttpUrl, ...], Meta(min_length=1, description="The URLs of the first pages.")
+        tuple[ApiUrl, ...], Meta(min_length=1, description="The URLs of the first pages.")
     ]
     name: Annotated[Name | None, Meta(description="The name of the source, for --only.")] = None
     headers: Annotated[
@@ -228,16 +315,11 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
         Meta(description="Pointer to the array of records; without it, the whole page."),
     ] = ""
     format: Annotated[
-        Literal["auto", "json", "jsonl"],
+        Literal["auto", "json", "jsonl", "csv"],
         Meta(description="The format of every page; auto uses the content type."),
     ] = "auto"
     pagination: Annotated[
-        PagePaginationTable
-        | OffsetPaginationTable
-        | CursorPaginationTable
-        | NextUrlPaginationTable
-        | LinkHeaderPaginationTable
-        | None,
+        PaginationTable | None,
         Meta(description="The way to the next page; without it, there is one page."),
     ] = None
     timeout: Annotated[Seconds, Meta(description="The time limit of a request, in seconds.")] = 30.0
@@ -272,6 +354,19 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
     conditional: Annotated[
         bool, Meta(description="Read a body again only if its ETag or Last-Modified has changed.")
     ] = False
+    method: Annotated[
+        Method | None,
+        Meta(description="The method of the requests; by default POST with a body, else GET."),
+    ] = None
+    body: Annotated[
+        dict[str, Any] | None,
+        Meta(description="The JSON body of the requests; a text `query` makes it GraphQL."),
+    ] = None
+    key_field: Annotated[
+        Name | None,
+        Meta(description="The records are the values of an object; this field gets their keys."),
+    ] = None
+    parent: ParentTable | None = None
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -291,15 +386,12 @@ class HttpSourceTable(Options, frozen=True, tag_field="type", tag="http"):
         if isinstance(auth, QueryAuthTable) and auth.name == page_param:
             yield ("auth", "name"), f"pagination also has the parameter {page_param!r}"
         yield from _access_mistakes(auth, given.get("tls"), given.get("proxy"))
-        incremental = given.get("incremental")
         if given.get("conditional"):
             from asyncbatch.sources.http.settings import conditional_mistakes
 
-            mistakes = conditional_mistakes(pagination, incremental)
-            yield from ((("conditional",), text) for _, text in mistakes)
-        if incremental is not None and incremental.param == page_param:
-            yield ("incremental", "param"), f"pagination also has the parameter {page_param!r}"
+            yield from ((("conditional",), text) for _, text in conditional_mistakes(given))
         urls = [url for url in given.get("urls") or () if url is not None]
+        yield from _request_mistakes(urls, given)
         if auth is None and len(set(map(_user, urls))) > 1:
             yield (
                 ("urls",),
@@ -355,6 +447,12 @@ def _access_mistakes(
         proxy,
     )
     yield from ((tuple(where.split(".")), advice) for where, advice in found)
+
+
+def _request_mistakes(urls: Sequence[Secret], given: Given) -> Contradictions:
+    from asyncbatch.sources.http.request_mistakes import request_mistakes
+
+    yield from request_mistakes([url.reveal() for url in urls], given)
 
 
 def _user(url: Secret) -> str:

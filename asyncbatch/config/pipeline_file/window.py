@@ -8,6 +8,10 @@ from msgspec import Meta
 
 from asyncbatch.config.options.declare import AggregateText, Span, WindowText
 from asyncbatch.config.options.streams import ARRIVAL, WindowOptions
+from asyncbatch.config.pipeline_file.aggregate import (
+    aggregate_contradictions,
+    aggregated_fields,
+)
 from asyncbatch.core.units import format_duration
 from asyncbatch.windows.aggregates import parse_aggregates
 from asyncbatch.windows.spec import parse_window
@@ -46,16 +50,7 @@ class WindowTable(WindowOptions, frozen=True, kw_only=True):
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         yield from _kind_contradictions(given)
-        aggregates = given.get("aggregates")
-        if aggregates is not None and not aggregates:
-            yield ("aggregates",), 'is empty: write ["count"]'
-        elif aggregates and None not in (
-            aggregates.values() if isinstance(aggregates, dict) else aggregates
-        ):
-            names = [one.name for one in parse_aggregates(aggregates)]
-            for index, name in enumerate(names):
-                if name in names[:index]:
-                    yield ("aggregates", index), f'is also called {name!r}: write "NAME=" before it'
+        yield from aggregate_contradictions(given)
         if given.get("time") == ARRIVAL:
             for key in ("lateness", "idle_timeout", "max_future"):
                 if given.get(key):
@@ -85,10 +80,7 @@ class WindowTable(WindowOptions, frozen=True, kw_only=True):
             yield ("time",), self.time
         for index, path in enumerate(self.by):
             yield ("by", index), path
-        is_named = isinstance(self.aggregates, dict)
-        for index, aggregate in enumerate(self.aggregate_columns):
-            if aggregate.field:
-                yield ("aggregates", aggregate.name if is_named else index), aggregate.field
+        yield from aggregated_fields(self.aggregates)
 
 
 def _kind_contradictions(given: Given) -> Contradictions:

@@ -19,7 +19,7 @@ from asyncbatch.config.job import (
     StreamSettings,
     checked_settings,
 )
-from asyncbatch.config.options.streams import DEFAULT_MAX_KEYS
+from asyncbatch.config.options.aggregates import DEFAULT_MAX_KEYS
 from asyncbatch.core.retry import Retries
 from asyncbatch.core.units import parse_duration
 from asyncbatch.errors import AsyncbatchError, UsageError

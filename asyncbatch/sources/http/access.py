@@ -64,6 +64,12 @@ class ServerAccess:
                 settings.auth, self._shown_url, self._post, redactor.add, clock
             )
 
+    def share_tokens(self, other: ServerAccess) -> None:
+        """Use the tokens of `other`, which has the same credentials."""
+        self._tokens = other._tokens
+        if self._tokens is not None:
+            self._tokens.also_tell(self._redactor.add)
+
     async def prepare(self) -> None:
         """Fetch a token if one is needed, outside of the limits of a request. Raises TokenError."""
         if self._tokens is not None:

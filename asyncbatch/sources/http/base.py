@@ -54,10 +54,12 @@ class HttpFailure(Struct, frozen=True):
     @property
     def is_transient(self) -> bool:
         """Whether the same request may succeed later, so that a retry makes sense."""
+        if self.is_rate_limited:
+            return True
         if self.reason != "status":
             return self.reason in _TRANSIENT_REASONS
         status = self.status or 0
-        return self.is_rate_limited or status in _TRANSIENT_STATUSES or status >= 500
+        return status in _TRANSIENT_STATUSES or status >= 500
 
 
 class HttpError(AsyncbatchError):
@@ -76,26 +78,29 @@ class PageMark(Struct, frozen=True):
 
     link: str  # its URL, without credentials
     number: int  # from 1
-    # the shape of the pages before, without `records`: "array", "single" or "lines"
+    # the shape of the pages before, without `records`: "array", "single", "lines" or "csv"
     shape: str = ""
     # The digest of the records before, if the link of the page before leads to itself: the same
     # records again are then the end. Empty otherwise.
     digest: str = ""
+    cursor: str = ""  # the JSON text of a cursor that is not in the link
+    # The time of the first request in seconds since 1970, if its templates have the time.
+    moment: int | None = None
 
 
 class Page(Struct, frozen=True):
     """One page of an API, or some lines of a streamed JSON Lines response."""
 
-    url: str  # for messages, without secrets
+    url: str  # for messages, without secrets; with the number, if the pages share a URL
     number: int  # from 1; the parts of a streamed response share it
-    body: bytes  # one valid JSON text, or lines that are not validated
+    body: bytes  # one valid JSON text, CSV with a header, or lines that are not validated
     content_type: str
-    format: Literal["json", "jsonl"] = "json"
+    format: Literal["json", "jsonl", "csv"] = "json"
     # Resumes after this page. None for page numbers and offsets, which are not stable, after the
     # last page, and in the middle of a response.
     mark: PageMark | None = None
     is_last: bool = False  # whether it is known that no page follows
     line: int = 1  # the first line of this part in the response, from 1
     byte: int = 0  # the first byte of this part in the response, from 0
-    # the shape of the pages, without `records`: "array", "single" or "lines"
+    # the shape of the pages, without `records`: "array", "single", "lines" or "csv"
     shape: str = ""

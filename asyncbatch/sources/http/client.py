@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
+from msgspec.structs import replace
 from yarl import URL
 
 import asyncbatch
@@ -20,10 +22,13 @@ from asyncbatch.sources.http.base import EXCERPT_CHARACTERS, HttpError, HttpFail
 from asyncbatch.sources.http.conditions import Conditions
 from asyncbatch.sources.http.failures import (
     REQUEST_ERRORS,
+    GraphqlError,
     RedirectLoopError,
+    RefusedLinkError,
     StatusError,
     explain_error,
 )
+from asyncbatch.sources.http.graphql import check_errors, is_graphql
 from asyncbatch.sources.http.rate_limiter import RateLimiter
 from asyncbatch.sources.http.resolver import StableResolver
 from asyncbatch.sources.http.response import (
@@ -35,6 +40,7 @@ from asyncbatch.sources.http.response import (
     read_response,
 )
 from asyncbatch.sources.http.security import OriginPolicy, Redactor
+from asyncbatch.sources.http.templates import without_escapes
 from asyncbatch.sources.http.urls import parse_url
 
 if TYPE_CHECKING:
@@ -43,7 +49,9 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
 
     from asyncbatch.sources.http.base import Reason
+    from asyncbatch.sources.http.requests import Request
     from asyncbatch.sources.http.settings import HttpSettings
+    from asyncbatch.sources.http.waits import Wait
 
     Clock = Callable[[], float]
     Sleep = Callable[[float], Awaitable[None]]
@@ -75,6 +83,7 @@ def open_session() -> aiohttp.ClientSession:
 
 
 _REDIRECTS = {301, 302, 303, 307, 308}
+_KEEPING_REDIRECTS = {307, 308}  # which repeat the method and the body
 _MAX_REDIRECTS = 10
 _QUOTED_BYTES = 4096  # of a body, redacted before `EXCERPT_CHARACTERS` of it are quoted
 
@@ -96,16 +105,20 @@ class HttpClient:
         self._access = ServerAccess(settings, session, self.redactor, clock)
         self._sleep = sleep
         self._validator = make_validator()
+        self._is_graphql = is_graphql(settings)
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None
         self._rate_limiters: defaultdict[str, RateLimiter] = defaultdict(
             lambda: RateLimiter(rate, settings.concurrency, clock, sleep)
         )
 
-    async def request(self, url: URL, home_origin: URL, *, may_stream: bool) -> HttpResponse:
-        """Return the response of `url`, after redirects and retries. Raises HttpError.
+    async def request(
+        self, request: Request, home_origin: URL, *, may_stream: bool, may_repeat: bool = True
+    ) -> HttpResponse:
+        """Return the response of a request, after redirects and retries. Raises HttpError.
 
         `home_origin` is the origin of the settings' URL. With `may_stream`, JSON Lines are not read
-        yet: the caller reads and closes the stream of the response.
+        yet: the caller reads and closes the stream of the response. Without `may_repeat`, a request
+        is retried only after an answer with an error status.
         """
         attempts = 0
 
@@ -114,28 +127,44 @@ class HttpClient:
             attempts += 1
             try:
                 return await self._follow_redirects(
-                    url, home_origin, attempts, may_stream=may_stream
+                    request, home_origin, attempts, may_stream=may_stream
                 )
             except REQUEST_ERRORS as error:  # its message may contain secrets
-                raise self.to_http_error(url, error, attempts) from None
+                raise self.to_http_error(request.url, error, attempts) from None
+
+        def is_transient(error: BaseException) -> bool:
+            return self._is_transient(error) and (
+                may_repeat or (isinstance(error, HttpError) and error.failure.status is not None)
+            )
 
         return await self.retrier.call_async(
-            attempt, self._is_transient, min_delay=_requested_wait, sleep=self._sleep
+            attempt, is_transient, min_delay=_requested_wait, sleep=self._sleep
         )
 
     def first_url(self, url: str) -> URL:
         """Return a URL of the settings as it is requested."""
         return self.policy.without_credentials(parse_url(url))
 
+    def share_limits(self, other: HttpClient) -> None:
+        """Count the requests of this client and of `other` together, which has equal limits.
+
+        They share their access tokens, too.
+        """
+        self._rate_limiters = other._rate_limiters
+        self._access.share_tokens(other._access)
+
     def redact_url(self, url: str, *, keep_escapes: bool = False) -> str:
         """Return a URL of the settings without secrets, with usual escapes or with its own."""
-        return self.redactor.redact_url(parse_url(url) if keep_escapes else URL(url))
+        return without_escapes(
+            self.redactor.redact_url(parse_url(url) if keep_escapes else URL(url))
+        )
 
     def to_http_error(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
         """Return the HttpError about `url` for one of `REQUEST_ERRORS`."""
         limits = self.settings
         reason, text = explain_error(error, timeout=limits.timeout, max_body=limits.max_body)
         quoted = getattr(error, "body", b"")[:_QUOTED_BYTES].decode("utf-8", "replace")
+        wait: Wait | None = getattr(error, "wait", None)
         return HttpError(
             HttpFailure(
                 self.redactor.redact_url(url),
@@ -144,8 +173,8 @@ class HttpClient:
                 (error.status or None) if isinstance(error, StatusError) else None,
                 attempts,
                 self.redactor.redact(quoted)[:EXCERPT_CHARACTERS],
-                error.wait.seconds if isinstance(error, StatusError) else None,
-                is_rate_limited=isinstance(error, StatusError) and error.wait.is_rate_limited,
+                wait.seconds if wait is not None else None,
+                is_rate_limited=wait is not None and wait.is_rate_limited,
             )
         )
 
@@ -165,17 +194,18 @@ class HttpClient:
         return self.make_error(url, "repeated_page", text)
 
     async def _follow_redirects(
-        self, url: URL, home_origin: URL, attempts: int, *, may_stream: bool
+        self, request: Request, home_origin: URL, attempts: int, *, may_stream: bool
     ) -> HttpResponse:
-        """Return the response of `url` after redirects. Raises `REQUEST_ERRORS`."""
-        first, seen = url, {url}
+        """Return the response of a request after redirects. Raises `REQUEST_ERRORS`."""
+        first = url = request.url
+        seen = {url}
         while True:
             await self._access.prepare()
             async with (
                 self._rate_limiters[url.authority].acquire(),
                 asyncio.timeout(self.settings.timeout) as limit,
             ):
-                response = await self._send(url, home_origin, self.conditions.headers(first))
+                response = await self._send(request, home_origin, self.conditions.headers(first))
                 try:
                     target = response.headers.get("Location")
                     if target is None or response.status not in _REDIRECTS:
@@ -187,15 +217,24 @@ class HttpClient:
                         if may_stream and is_lines(response, self.settings.format):
                             limit.reschedule(None)  # each read has its own timeout
                             return await self._open_stream(response, url, attempts)
-                        return await read_response(
+                        answer = await read_response(
                             response, url, attempts, self.settings, self._validator
                         )
+                        if self._is_graphql:
+                            self._check_errors(answer, response)
+                        return answer
                     response.release()
                 except BaseException:
                     response.close()
                     raise
+            if request.body is not None and response.status not in _KEEPING_REDIRECTS:
+                raise RefusedLinkError(
+                    f"HTTP {response.status} redirects without the body of the request, to "
+                    f"{self.redactor.redact_url(self.policy.resolve(url, target))}: use that URL"
+                )
             url = self.policy.resolve(url, target)
-            self.policy.check(url, home_origin)
+            request = replace(request, url=url)
+            self.policy.check_request(request, home_origin)
             if url in seen:
                 raise RedirectLoopError(
                     f"redirected in a circle, to {self.redactor.redact_url(url)} again"
@@ -205,17 +244,22 @@ class HttpClient:
             seen.add(url)
 
     async def _send(
-        self, url: URL, home_origin: URL, conditions: Mapping[str, str]
+        self, request: Request, home_origin: URL, conditions: Mapping[str, str]
     ) -> ClientResponse:
-        target, headers = self.policy.allowed_request(url, home_origin)
-        headers = {**headers, **conditions}
+        target, headers = self.policy.allowed_request(request.url, home_origin)
+        if request.body is not None:
+            headers = {"Content-Type": "application/json", **headers}
+        headers = {**headers, **dict(request.headers), **conditions}
         is_home = target.origin() == home_origin
+        send = partial(
+            self._access.send, request.method, target, headers, is_home=is_home, data=request.body
+        )
         self.request_count += 1
-        response = await self._access.send("GET", target, headers, is_home=is_home)
+        response = await send()
         if self._access.may_repeat(response, is_home=is_home):
             response.close()
             self.request_count += 1
-            response = await self._access.send("GET", target, headers, is_home=is_home)
+            response = await send()
         return response
 
     async def close(self) -> None:
@@ -226,7 +270,7 @@ class HttpClient:
         """Return a JSON Lines response with its first part read."""
         stream = LineStream(response, self.settings.max_body, self.settings.timeout)
         await stream.read_first_part()
-        link = next_link(response)
+        link = next_link(response, self.settings)
         return HttpResponse(url, response.content_type, b"", True, link, attempts, stream)
 
     async def _check_status(self, response: ClientResponse, url: URL) -> None:
@@ -234,10 +278,21 @@ class HttpClient:
         try:
             await check_status(response, time.time())
         except StatusError as error:
-            wait = error.wait.seconds
-            if wait is not None and wait <= self.settings.longest_wait:
-                self._rate_limiters[url.authority].pause(wait)
+            self._pause(url, error.wait)
             raise
+
+    def _check_errors(self, answer: HttpResponse, response: ClientResponse) -> None:
+        """Raise GraphqlError for errors of GraphQL; pause the host as long as they ask for."""
+        try:
+            check_errors(answer.body, response.headers, time.time())
+        except GraphqlError as error:
+            self._pause(answer.url, error.wait)
+            raise
+
+    def _pause(self, url: URL, wait: Wait | None) -> None:
+        seconds = None if wait is None else wait.seconds
+        if seconds is not None and seconds <= self.settings.longest_wait:
+            self._rate_limiters[url.authority].pause(seconds)
 
     def _is_transient(self, error: BaseException) -> bool:
         if not isinstance(error, HttpError) or not error.failure.is_transient:

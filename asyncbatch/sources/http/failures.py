@@ -40,6 +40,14 @@ class NoRecordsError(Exception):
         self.body = body
 
 
+class GraphqlError(NoRecordsError):
+    """An answer has errors of GraphQL. `wait` is set if they are about a rate limit."""
+
+    def __init__(self, message: str, body: bytes, wait: Wait | None) -> None:
+        super().__init__(message, body)
+        self.wait = wait
+
+
 class StatusError(Exception):
     """A response has an error status, and may ask to wait."""
 
@@ -97,6 +105,7 @@ REQUEST_ERRORS = (
 
 _REASONS: dict[type, Reason] = {
     NoRecordsError: "no_records",
+    GraphqlError: "no_records",
     RedirectLoopError: "redirect_loop",
     RefusedLinkError: "refused_origin",
     ProxyError: "proxy",

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from asyncbatch.core.units import format_count
-from asyncbatch.formats.decoder import decode
+from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.formats.positions import parse_pointer, text_at
 from asyncbatch.sources.http.base import HttpError, Page, PageMark
 from asyncbatch.sources.http.failures import REQUEST_ERRORS, NoRecordsError, RefusedLinkError
 from asyncbatch.sources.http.page_records import RecordsCheck
+from asyncbatch.sources.http.requests import CursorError, describe_type, page_name
 from asyncbatch.sources.http.response import BodyPart
 from asyncbatch.sources.http.settings import (
     CursorPagination,
@@ -20,17 +21,17 @@ from asyncbatch.sources.http.settings import (
     NextUrlPagination,
 )
 from asyncbatch.sources.http.told import Told
-from asyncbatch.sources.http.urls import with_parameters
+from asyncbatch.sources.http.urls import is_absolute
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from yarl import URL
 
-    from asyncbatch.formats.positions import Buffer
     from asyncbatch.sources.http.base import Reason
     from asyncbatch.sources.http.client import HttpClient
     from asyncbatch.sources.http.page_records import PageRecords
+    from asyncbatch.sources.http.requests import Request, RequestPlan
     from asyncbatch.sources.http.response import HttpResponse, LineStream
 
 _MAX_REMEMBERED_URLS = 10_000  # for the check of repetition; `max_pages` ends longer cycles
@@ -43,50 +44,51 @@ class BadLinkError(Exception):
 class LinkedPages:
     """Pages that link to the next one, or have a cursor for it.
 
-    They begin at `first`, or at the mark `start` of an earlier run, whose pages had `shape`.
-    `home_origin` is the origin of the settings' URL.
+    They begin with the first request of `plan`, or at the mark `start` of an earlier run, whose
+    pages had `shape`. `home_origin` is the origin of the settings' URL.
     """
 
     def __init__(
         self,
         client: HttpClient,
-        first: URL,
+        plan: RequestPlan,
         home_origin: URL,
         start: PageMark | None = None,
         shape: str = "",
     ) -> None:
-        self._client, self._first, self._home_origin = client, first, home_origin
+        self._client, self._plan, self._home_origin = client, plan, home_origin
         self._start = start
         self._pagination = client.settings.pagination
         shape = start.shape if start is not None and start.shape else shape
         self._check = RecordsCheck(client.settings, shape)
         self._told = Told(client.settings)
-        self._requested: dict[URL, None] = {}
-        self._asked_again: URL | None = None  # a URL whose own page named it as the next one
+        self._requested: dict[tuple[URL, bytes], None] = {}
+        self._asked_again: Request | None = None  # a request whose own page led to it again
+        self._may_repeat = getattr(self._pagination, "repeatable", True)
 
     async def pages(self) -> AsyncGenerator[Page, None]:
         """Yield the pages that have records. Raises HttpError.
 
         The error of a link is raised after the page that contains the link.
         """
-        url, number = self._begin()
-        while url is not None:
-            self._check_url(url, number)
-            answer = await self._request(url)
-            records = await self._find_records(url, answer)
+        request, number = self._begin()
+        while request is not None:
+            self._check_request(request, number)
+            answer = await self._request(request)
+            records = await self._find_records(request.url, answer)
             earlier = self._check.earlier_page(records, number)
-            if earlier is not None and self._is_end(url, number, earlier):
+            if earlier is not None and self._is_end(request, number, earlier):
                 break
             if records.count:
                 self._told.note(answer)
-            following, broken = self._find_next(url, answer, records)
+            following, broken = self._find_next(request, answer, records)
             end = Page(
-                self._client.redactor.redact_url(url),
+                page_name(self._client, request, number),
                 number,
                 answer.body,
                 answer.content_type,
-                "jsonl" if answer.is_lines else "json",
-                None if following is None else self._mark(url, following, number, records),
+                answer.form,
+                None if following is None else self._mark(request, following, number, records),
                 is_last=following is None and broken is None,
                 shape="" if self._client.settings.records else self._check.shape,
             )
@@ -98,24 +100,28 @@ class LinkedPages:
                 yield end
             if broken is not None:
                 raise broken
-            url, number = following, number + 1
-        shown = self._client.redactor.redact_url(self._first)
+            request, number = following, number + 1
+        shown = self._client.redactor.redact_url(self._plan.first.url)
         self._client.notes += self._told.warnings(shown)
 
-    def _begin(self) -> tuple[URL | None, int]:
-        """Return the first URL to request, and the number of its page."""
+    def _begin(self) -> tuple[Request | None, int]:
+        """Return the first request, and the number of its page."""
         if self._start is None:
-            return self._first, 1
-        url, number = self._client.policy.resolve(self._first, self._start.link), self._start.number
+            return self._plan.first, 1
+        url = self._client.policy.resolve(self._plan.first.url, self._start.link)
+        request, number = self._plan.resumed(self._start, url), self._start.number
         if self._start.digest:
             self._check.remember(self._start.digest, number - 1)
-            self._asked_again = url
-        return url, number
+            self._asked_again = request
+        return request, number
 
-    async def _request(self, url: URL) -> HttpResponse:
-        """Return the response of `url`. Raises HttpError."""
+    async def _request(self, request: Request) -> HttpResponse:
+        """Return the response of a request. Raises HttpError."""
+        may_repeat = self._may_repeat or len(self._requested) == 1
         try:
-            return await self._client.request(url, self._home_origin, may_stream=True)
+            return await self._client.request(
+                request, self._home_origin, may_stream=True, may_repeat=may_repeat
+            )
         except HttpError as error:
             failure = error.failure
             is_resumed = self._start is not None and len(self._requested) == 1
@@ -131,50 +137,55 @@ class LinkedPages:
         except NoRecordsError as error:
             raise self._client.to_http_error(url, error, answer.attempts) from None
 
-    def _is_end(self, url: URL, number: int, earlier: int) -> bool:
+    def _is_end(self, request: Request, number: int, earlier: int) -> bool:
         """Whether a page with the records of an `earlier` page is the end. Raises HttpError."""
         on_repeat = getattr(self._pagination, "on_repeat", "fail")
-        if url == self._asked_again and earlier == number - 1:
-            if self._start is not None or url != self._first:
+        if request == self._asked_again and earlier == number - 1:
+            if self._start is not None or request != self._plan.first:
                 return True
-            raise self._make_error(
-                url, "repeated_next", "the pages form a cycle: the first page leads to itself"
-            )
+            text = "the pages form a cycle: the first page leads to itself"
+            raise self._make_error(request.url, "repeated_next", text)
         if on_repeat == "fail":
-            raise self._client.make_repeat_error(url, number, earlier)
+            raise self._client.make_repeat_error(request.url, number, earlier)
         return bool(on_repeat == "end")
 
     def _find_next(
-        self, url: URL, answer: HttpResponse, records: PageRecords
-    ) -> tuple[URL | None, HttpError | None]:
-        """Return the URL of the next page, None after the last, and the error of the link.
+        self, request: Request, answer: HttpResponse, records: PageRecords
+    ) -> tuple[Request | None, HttpError | None]:
+        """Return the next request, None after the last page, and the error of the link.
 
-        The URL is not checked yet.
+        The request is not checked yet.
         """
-        more = self._told.flag(answer, "more")
+        more = self._told.has_more(answer)
         if more is False:
             return None, None
         try:
-            following = self._next_url(answer)
-        except (BadLinkError, RefusedLinkError) as error:
-            return None, self._make_error(url, "bad_next", str(error))
-        if following == url:
+            following = self._next_request(answer, records)
+        except (BadLinkError, RefusedLinkError, CursorError) as error:
+            return None, self._make_error(request.url, "bad_next", str(error))
+        if following is not None and (following == request or not self._may_repeat):
             if records.count == 0:
                 following = None
             elif records.count is not None:
-                self._asked_again = url
+                self._asked_again = following
         if following is None and more:
             text = "the page says that there are more, and names no other page"
-            return None, self._make_error(url, "bad_next", text)
+            return None, self._make_error(request.url, "bad_next", text)
         return following, None
 
-    def _mark(self, url: URL, following: URL, number: int, records: PageRecords) -> PageMark:
-        """Return the mark of the page after the one at `url`."""
+    def _mark(
+        self, request: Request, following: Request, number: int, records: PageRecords
+    ) -> PageMark | None:
+        """Return the mark of the request that follows, None if the server repeats no page."""
+        if not self._may_repeat:
+            return None
         return PageMark(
-            str(following),
+            str(following.url),
             number + 1,
             "" if self._client.settings.records else self._check.shape,
-            records.digest if following == url else "",
+            records.digest if following == request else "",
+            self._plan.cursor_of(following),
+            self._plan.moment,
         )
 
     async def _stream_pages(
@@ -193,51 +204,95 @@ class LinkedPages:
             await stream.close()
         yield _page_part(end, held, mark=end.mark, is_last=end.is_last)
 
-    def _next_url(self, answer: HttpResponse) -> URL | None:
-        """Return the URL of the next page, None after the last. It is not checked yet.
+    def _next_request(self, answer: HttpResponse, records: PageRecords) -> Request | None:
+        """Return the request for the next page, None after the last. It is not checked yet.
 
-        Raises BadLinkError and RefusedLinkError.
+        Raises BadLinkError, RefusedLinkError and CursorError.
         """
         pagination = self._pagination
-        link: object = None
-        text: Buffer | None = None
-        match pagination:
-            case LinkHeaderPagination():
-                link = answer.next_link
-            case CursorPagination(next=pointer) | NextUrlPagination(next=pointer):
-                if answer.is_lines:
-                    raise BadLinkError("JSON Lines have no next page: use link_header or page")
-                if not answer.is_empty:
-                    text = text_at(answer.body, parse_pointer(pointer))
-                    link = None if text is None else decode(text)
-        if link is None or link is False or link in ("", 0):
-            return None
         if isinstance(pagination, CursorPagination):
-            if isinstance(link, int | float) and link is not True and text is not None:
-                link = bytes(memoryview(text)).decode()  # a float would lose digits
-            if not isinstance(link, str):
-                raise BadLinkError(
-                    f"expected a cursor at {pagination.next}, found {_describe_type(link)}"
-                )
-            return with_parameters(self._first, {pagination.param: link})
+            if pagination.last_record is not None:
+                return self._after_record(pagination.last_record, answer, records)
+            cursor = self._next_value(pagination, answer)
+            if cursor is None:
+                return None
+            try:
+                return self._plan.with_cursor(cursor)
+            except CursorError as error:
+                where = pagination.next or pagination.next_header
+                raise BadLinkError(f"{error} at {where}") from None
+        link: object = answer.next_link
+        if isinstance(pagination, NextUrlPagination):
+            found = self._next_value(pagination, answer)
+            link = None if found is None else decode(found)
+        elif not isinstance(pagination, LinkHeaderPagination):
+            return None
+        if not link:
+            return None
         if not isinstance(link, str):
-            raise BadLinkError(f"expected the URL of the next page, found {_describe_type(link)}")
+            raise BadLinkError(f"expected the URL of the next page, found {describe_type(link)}")
+        return self._plan.with_link(self._resolve(answer, link))
+
+    def _next_value(
+        self, pagination: CursorPagination | NextUrlPagination, answer: HttpResponse
+    ) -> bytes | None:
+        """Return the JSON text of the cursor or link to the next page, None after the last."""
+        if pagination.next_header is not None:
+            value = (answer.next_link or "").strip()
+            return encode(value) if value else None
+        if answer.is_lines or answer.is_csv:
+            form = "JSON Lines" if answer.is_lines else "CSV"
+            raise BadLinkError(f"{form} have no next page: use next_header, link_header or page")
+        if answer.is_empty:
+            return None
+        text = text_at(answer.body, parse_pointer(pagination.next or ""))
+        if text is None:
+            return None
+        # A JSON text keeps the digits that a float would lose.
+        cursor = bytes(memoryview(text))
+        return None if decode(cursor) in (None, False, "", 0) else cursor
+
+    def _after_record(
+        self, pointer: str, answer: HttpResponse, records: PageRecords
+    ) -> Request | None:
+        """Return the request for the page after the last record, None without records."""
+        if answer.is_lines or answer.is_csv:
+            raise BadLinkError("last_record needs pages of JSON")
+        if records.last is None:
+            return None
+        text = text_at(bytes(records.last), parse_pointer(pointer))
+        if text is None or bytes(memoryview(text)) == b"null":
+            raise BadLinkError(f"the last record has nothing at {pointer} (last_record)")
+        return self._plan.with_cursor(bytes(memoryview(text)))
+
+    def _resolve(self, answer: HttpResponse, link: str) -> URL:
+        """Return the URL of a link, which may be relative to `base`."""
+        base = getattr(self._pagination, "base", None)
+        if base is not None and not is_absolute(link):
+            if base.startswith("/"):
+                found = text_at(answer.body, parse_pointer(base))
+                start = None if found is None else decode(found)
+                if not isinstance(start, str):
+                    raise BadLinkError(f"there is no text at {base} (base)")
+                base = start
+            slash = "" if link[0] in "?#" else "/"
+            link = base.rstrip("/") + slash + link.lstrip("/")
         return self._client.policy.resolve(answer.url, link)
 
-    def _check_url(self, url: URL, number: int) -> None:
-        """Raise HttpError if `url` may not be requested as page `number`."""
+    def _check_request(self, request: Request, number: int) -> None:
+        """Raise HttpError if `request` may not be made for page `number`."""
         limit = self._client.settings.max_pages
-        if url in self._requested and url != self._asked_again:
+        if request.identity in self._requested and request != self._asked_again:
             text = "the pages form a cycle: this page was already read"
-            raise self._make_error(url, "repeated_next", text)
+            raise self._make_error(request.url, "repeated_next", text)
         if number > limit:
             text = f"more than {format_count(limit, 'page')}, the limit (max_pages)"
-            raise self._make_error(url, "max_pages", text)
+            raise self._make_error(request.url, "max_pages", text)
         try:
-            self._client.policy.check(url, self._home_origin)
+            self._client.policy.check_request(request, self._home_origin)
         except RefusedLinkError as error:
-            raise self._client.to_http_error(url, error) from None
-        self._requested[url] = None
+            raise self._client.to_http_error(request.url, error) from None
+        self._requested[request.identity] = None
         if len(self._requested) > _MAX_REMEMBERED_URLS:
             del self._requested[next(iter(self._requested))]
 
@@ -254,8 +309,3 @@ def _page_part(page: Page, part: BodyPart, *, mark: PageMark | None, is_last: bo
         mark=mark,
         is_last=is_last,
     )
-
-
-def _describe_type(value: object) -> str:
-    names = {bool: "true or false", dict: "an object", list: "an array"}
-    return names.get(type(value), "a number")

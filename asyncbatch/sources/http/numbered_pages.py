@@ -12,9 +12,9 @@ from asyncbatch.core.units import format_count
 from asyncbatch.sources.http.base import HttpError, Page
 from asyncbatch.sources.http.failures import NoRecordsError
 from asyncbatch.sources.http.page_records import PageRecords, RecordsCheck
+from asyncbatch.sources.http.requests import page_name
 from asyncbatch.sources.http.settings import OffsetPagination, PagePagination
 from asyncbatch.sources.http.told import Told
-from asyncbatch.sources.http.urls import with_parameters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asyncbatch.sources.http.client import HttpClient
+    from asyncbatch.sources.http.requests import Request, RequestPlan
     from asyncbatch.sources.http.response import HttpResponse
 
 _NOT_FOUND = 404
@@ -34,14 +35,14 @@ _MAX_EMPTY_FIRST_PAGES = 10
 class _FetchedPage(NamedTuple):
     """A response and its records. After the last page, `answer` is None."""
 
-    url: URL
+    request: Request
     answer: HttpResponse | None
     records: PageRecords
     failure: HttpError | None = None  # the error with the status `end_status`
 
 
 class NumberedPages:
-    """Pages by number or offset, from `first`.
+    """Pages by number or offset, requested by `plan`.
 
     Pages are requested ahead, on the assumption that each page is full. A page is yielded only when
     all earlier pages are known, because its position is then certain. The number of requests ahead
@@ -54,12 +55,13 @@ class NumberedPages:
     def __init__(
         self,
         client: HttpClient,
-        first: URL,
+        plan: RequestPlan,
         pagination: PagePagination | OffsetPagination,
         *,
         asks_ahead: bool = True,
     ) -> None:
-        self._client, self._first, self._pagination = client, first, pagination
+        self._client, self._plan, self._pagination = client, plan, pagination
+        self._first = plan.first.url
         self._asks_ahead = asks_ahead
         self._check, self._told = RecordsCheck(client.settings), Told(client.settings)
         self._is_offset = isinstance(pagination, OffsetPagination)
@@ -82,7 +84,8 @@ class NumberedPages:
             while True:
                 self._prefetch(limit - number)
                 at, task = self._prefetched.popleft()
-                url, answer, records, failure = await task
+                request, answer, records, failure = await task
+                url = request.url
                 if answer is None:
                     self._check_told_end(at, failure)
                     break
@@ -108,11 +111,11 @@ class NumberedPages:
                     if self._asks_ahead:
                         self._prefetch(limit - number)
                 yield Page(
-                    self._client.redactor.redact_url(url),
+                    page_name(self._client, request, number),
                     number,
                     answer.body,
                     answer.content_type,
-                    "jsonl" if answer.is_lines else "json",
+                    answer.form,
                     is_last=is_last,
                 )
                 if is_last:
@@ -149,7 +152,7 @@ class NumberedPages:
         """Note the numbers in a response with `count` records."""
         self._record_count += count
         self._largest_page = max(self._largest_page, count)
-        self._more = self._told.flag(answer, "more")
+        self._more = self._told.has_more(answer)
         total, pages = self._told.number(answer, "total"), self._told.number(answer, "pages")
         self._total = self._total if total is None else total
         self._page_count = self._page_count if pages is None else pages
@@ -214,31 +217,31 @@ class NumberedPages:
 
     async def _fetch(self, at: int) -> _FetchedPage:
         """Return the page at position `at`. Raises HttpError."""
-        url = with_parameters(self._first, self._query_parameters(at))
+        request = self._plan.with_parameters(self._parameters(at))
         try:
-            answer = await self._client.request(url, self._first.origin(), may_stream=False)
+            answer = await self._client.request(request, self._first.origin(), may_stream=False)
         except HttpError as error:
             if at == self._pagination.start or error.failure.status is None:
                 raise
             if error.failure.status == self._pagination.end_status:
-                return _FetchedPage(url, None, PageRecords("array", 0), error)
+                return _FetchedPage(request, None, PageRecords("array", 0), error)
             if error.failure.status == _NOT_FOUND:
                 hint = "; if this is the end of the pages, set pagination.end_status = 404"
                 raise HttpError(replace(error.failure, text=error.failure.text + hint)) from error
             raise
         try:
-            return _FetchedPage(url, answer, self._check.find(answer))
+            return _FetchedPage(request, answer, self._check.find(answer))
         except NoRecordsError as error:
-            raise self._client.to_http_error(url, error, answer.attempts) from None
+            raise self._client.to_http_error(request.url, error, answer.attempts) from None
 
-    def _query_parameters(self, at: int) -> dict[str, str]:
+    def _parameters(self, at: int) -> dict[str, int]:
         match self._pagination:
             case OffsetPagination(param=param, limit_param=limit_param, limit=limit):
-                return {param: str(at), limit_param: str(limit)}
-            case PagePagination(param=param, size_param=str(size_param), size=size):
-                return {param: str(at), size_param: str(size)}
+                return {param: at, limit_param: limit}
+            case PagePagination(param=param, size_param=str(size_param), size=int(size)):
+                return {param: at, size_param: size}
             case PagePagination(param=param):
-                return {param: str(at)}
+                return {param: at}
 
     def _add_notes(self) -> None:
         """Add a warning if fewer records came than the answers told, or nothing was told."""

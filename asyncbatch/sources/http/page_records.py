@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from asyncbatch.formats.csv_records import CsvError, csv_rows
 from asyncbatch.formats.decoder import decode, decode_array, encode
+from asyncbatch.formats.keyed_records import object_at
 from asyncbatch.formats.positions import format_pointer, parse_pointer, text_at
 from asyncbatch.sources.http.failures import NoRecordsError
 from asyncbatch.sources.http.settings import OffsetPagination, PagePagination
@@ -38,10 +40,12 @@ _FAILED_STATUSES = {"error", "fail", "failed", "failure"}
 class PageRecords(Struct, frozen=True):
     """The records of a page: their shape, number and digest. A stream has no number yet."""
 
-    shape: str  # "array", "single" for a page that is one record, or "lines"
+    # "array", "single" for a page that is one record, "object" for records by key, "lines", "csv"
+    shape: str
     count: int | None
     digest: str = ""  # of their text; empty without records
     is_absent: bool = False  # there is null, or nothing, in the place of an array
+    last: Any = None  # the text of the last record of a JSON text
 
 
 class RecordsCheck:
@@ -52,6 +56,7 @@ class RecordsCheck:
 
     def __init__(self, settings: HttpSettings, shape: str = "") -> None:
         self._pointer = parse_pointer(settings.records)
+        self._is_keyed = settings.key_field is not None
         self._is_paged = settings.pagination is not None
         self._is_numbered = isinstance(settings.pagination, PagePagination | OffsetPagination)
         self.shape = shape  # empty as long as no page had records
@@ -68,25 +73,34 @@ class RecordsCheck:
         if answer.is_lines:
             count = count_lines(answer.body)
             return self._accept(PageRecords("lines", count, _digest(answer.body) if count else ""))
+        if answer.is_csv:
+            return self._accept(_csv_records(answer.body))
         if answer.is_empty:
             return PageRecords("array", 0, is_absent=True)
+        found = self._find_keyed if self._is_keyed else self._find_json
+        return self._accept(found(answer))
+
+    def _find_json(self, answer: HttpResponse) -> PageRecords:
+        """Return the records of a page that is one JSON text."""
         text = text_at(answer.body, self._pointer)
         first = b"" if text is None else bytes(memoryview(text)[:1])
         if text is not None and first in (b"[", b"n"):
-            count = len(decode_array(text)) if first == b"[" else 0
+            texts = decode_array(text) if first == b"[" else []
+            count = len(texts)
             if not count and (error := error_of(answer.body)):
                 raise NoRecordsError(_error_message(error), answer.body)
             digest = _digest(text) if count else ""
-            return self._accept(PageRecords("array", count, digest, is_absent=first == b"n"))
+            last = texts[-1] if texts else None
+            return PageRecords("array", count, digest, first == b"n", last)
         if self._pointer or self._is_numbered or (self._is_paged and first != b"{"):
             raise self._no_array(answer.body, first)
-        had_arrays = self.shape in ("array", "lines")
+        had_arrays = self.shape in ("array", "lines", "csv")
         if self._is_paged and had_arrays:
             raise self._no_array(answer.body, first)
         # Without pages, a single record may stand for an array of one.
         if first == b"{" and (self._is_paged or had_arrays):
             self._check_object(answer.body)
-        return self._accept(PageRecords("single", 1, _digest(answer.body)))
+        return PageRecords("single", 1, _digest(answer.body))
 
     def earlier_page(self, records: PageRecords, number: int) -> int | None:
         """Return the number of an earlier page with the same records, else remember these."""
@@ -110,8 +124,38 @@ class RecordsCheck:
             raise NoRecordsError(_error_message(error), body)
         self._keys = set(found)
 
+    def _find_keyed(self, answer: HttpResponse) -> PageRecords:
+        """Return the records of a page that are the values of an object."""
+        body = answer.body
+        texts = object_at(body, self._pointer)
+        if texts is None:
+            return self._no_object(body)
+        if not self._pointer:
+            self._check_object(body)
+        elif not texts and (error := error_of(body)):
+            raise NoRecordsError(_error_message(error), body)
+        last = next(reversed(texts.values()), None)
+        digest = _digest(text_at(body, self._pointer)) if texts else ""
+        return PageRecords("object", len(texts), digest, last=last)
+
+    def _no_object(self, body: bytes) -> PageRecords:
+        """Return no records for null or an empty array. Raises NoRecordsError for the rest."""
+        text = text_at(body, self._pointer)
+        if error := error_of(body):
+            raise NoRecordsError(_error_message(error), body)
+        value = None if text is None else decode(text)
+        if text is not None and value in (None, []):  # some servers write {} as []
+            return PageRecords("object", 0, is_absent=True)
+        where = f"at {format_pointer(self._pointer)}" if self._pointer else "at the top"
+        there = "nothing" if text is None else "an array" if value.__class__ is list else "a value"
+        raise NoRecordsError(
+            f"expected an object of records {where}, found {there}: key_field is only for records "
+            "that are the values of an object",
+            body,
+        )
+
     def _accept(self, records: PageRecords) -> PageRecords:
-        if not records.is_absent and (records.count != 0 or records.shape == "array"):
+        if not records.is_absent and (records.count != 0 or records.shape in ("array", "csv")):
             self.shape = records.shape
         return records
 
@@ -130,6 +174,14 @@ class RecordsCheck:
         return NoRecordsError(
             f"expected an array of records {where}, found {there}: {advice}", body
         )
+
+
+def _csv_records(body: bytes) -> PageRecords:
+    try:
+        count = max(0, sum(1 for _ in csv_rows(body)) - 1)
+    except CsvError as error:
+        raise NoRecordsError(f"the response is not CSV: {error}", body) from None
+    return PageRecords("csv", count, _digest(body) if count else "")
 
 
 def count_lines(body: bytes) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aiohttp import ClientError
 
@@ -14,6 +15,7 @@ from asyncbatch.formats.grammar import Fault
 from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.http.failures import (
     BodyTooLargeError,
+    NoRecordsError,
     NotJsonError,
     StatusError,
     UnknownEncodingError,
@@ -53,6 +55,24 @@ class BodyPart(NamedTuple):
 def is_lines(response: ClientResponse, form: str) -> bool:
     """Whether a body is JSON Lines, by `form`, or for "auto" by its content type."""
     return form == "jsonl" or (form == "auto" and response.content_type in _LINES_TYPES)
+
+
+def is_csv(response: ClientResponse, form: str) -> bool:
+    """Whether a body is CSV. Raises NoRecordsError for a body of JSON or HTML in its place."""
+    kind = response.content_type
+    if form == "csv" and ("json" in kind or "html" in kind):
+        raise NoRecordsError(f"expected CSV, found {kind}: `format` is csv")
+    return form == "csv" or (form == "auto" and kind == "text/csv")
+
+
+def utf8_body(response: ClientResponse, body: bytes) -> bytes:
+    """Return a body of text in UTF-8, by its character set. Raises NoRecordsError."""
+    name = response.charset or "utf-8"
+    try:
+        codec = codecs.lookup(name).name
+        return body if codec == "utf-8" else body.decode(codec).encode()
+    except (LookupError, UnicodeError, AttributeError):
+        raise NoRecordsError(f"the response is not text in the character set {name!r}") from None
 
 
 async def whole_body(response: ClientResponse, limit: int) -> bytes:
@@ -171,14 +191,25 @@ class HttpResponse(NamedTuple):
     content_type: str
     body: bytes  # one valid JSON text, JSON Lines that are not validated, or empty
     is_lines: bool
-    next_link: str | None  # from the Link header
+    next_link: str | None  # from the Link header, or the header `pagination.next_header`
     attempts: int  # the number of requests made
     stream: LineStream | None = None  # JSON Lines that are not read yet; `body` is then empty
+    is_csv: bool = False
 
     @property
     def is_empty(self) -> bool:
         """Whether the response has no content at all, not even an empty list."""
-        return self.stream is None and not self.is_lines and not self.body
+        return self.stream is None and not self.is_lines and not self.is_csv and not self.body
+
+    @property
+    def form(self) -> Literal["json", "jsonl", "csv"]:
+        """The format of the body."""
+        return "jsonl" if self.is_lines else "csv" if self.is_csv else "json"
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is one JSON text."""
+        return bool(self.body) and not self.is_lines and not self.is_csv
 
 
 async def check_status(response: ClientResponse, now: float) -> None:
@@ -202,22 +233,32 @@ async def read_response(
 ) -> HttpResponse:
     """Return the response with its whole body.
 
-    Raises NotJsonError and the errors of `whole_body`.
+    Raises NotJsonError, NoRecordsError and the errors of `whole_body`.
     """
     body = await whole_body(response, settings.max_body)
     lines = is_lines(response, settings.format)
-    if not lines and (body or response.status != 204):
+    comma_separated = not lines and is_csv(response, settings.format)
+    if comma_separated:
+        body = utf8_body(response, body)
+    elif not lines and (body or response.status != 204):
         verdict = validator(body)
         if isinstance(verdict, Fault):
             raise NotJsonError(verdict.message, verdict.byte, body, response.content_type)
-    return HttpResponse(url, response.content_type, body, lines, next_link(response), attempts)
+    link = next_link(response, settings)
+    kind = response.content_type
+    return HttpResponse(url, kind, body, lines, link, attempts, is_csv=comma_separated)
 
 
-def next_link(response: ClientResponse) -> str | None:
+def next_link(response: ClientResponse, settings: HttpSettings) -> str | None:
     """Return the URL with rel=next of the Link header, None without one.
+
+    If the settings have a `next_header`, return the value of that header instead.
 
     A link with results=false leads to a page without records: some APIs mark the end so.
     """
+    header = getattr(settings.pagination, "next_header", None)
+    if header is not None:
+        return response.headers.get(header)
     for target, text in _LINK.findall(", ".join(response.headers.getall("Link", ()))):
         parameters: dict[str, str] = {}
         for name, *quoted in _PARAMETER.findall(text):

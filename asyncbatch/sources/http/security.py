@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 from yarl import URL
@@ -25,7 +25,8 @@ from asyncbatch.sources.http.urls import parse_url, with_parameters, without_par
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.sources.http.settings import HttpSettings
+    from asyncbatch.sources.http.requests import Request
+    from asyncbatch.sources.http.settings import Auth, HttpSettings
 
 # Headers without secrets. They may go to origins other than that of the settings' URL.
 HARMLESS_HEADERS = frozenset({"accept", "accept-language", "cache-control", "user-agent"})
@@ -74,28 +75,36 @@ def basic_credentials(auth: BasicAuth) -> str:
 
 
 def _secret_values(settings: HttpSettings) -> Iterator[str]:
-    match settings.auth:
-        case BearerAuth(token=secret) | BasicAuth(password=secret):
-            yield secret.reveal()
-        case HeaderAuth(value=secret) | QueryAuth(value=secret):
-            yield secret.reveal()
-        case OAuth2Auth() as auth:
-            yield from _oauth2_secrets(auth)
-        case None:
-            pass
+    yield from _auth_secrets(settings.auth)
     if settings.proxy is not None:
         yield from proxy_secrets(settings.proxy.reveal())
-    if isinstance(settings.auth, BasicAuth):
-        yield basic_credentials(settings.auth)
     for name, value in settings.headers.items():
         if name.lower() not in HARMLESS_HEADERS and len(value.reveal()) >= _MIN_SECRET_CHARACTERS:
             yield value.reveal()
+    yield from _secrets_in(settings.body)
+    following = getattr(settings.pagination, "following", None)
+    if following is not None:
+        yield from _secrets_in(following.body)
     public = getattr(settings.pagination, "param", None)
     for url in map(URL, settings.urls):
         for name, text in url.query.items():
             is_secret = name != public and _SECRET_NAME.search(name)
             if is_secret and len(text) >= _MIN_SECRET_CHARACTERS:
                 yield text
+
+
+def _auth_secrets(auth: Auth | None) -> Iterator[str]:
+    match auth:
+        case BearerAuth(token=secret) | BasicAuth(password=secret):
+            yield secret.reveal()
+        case HeaderAuth(value=secret) | QueryAuth(value=secret):
+            yield secret.reveal()
+        case OAuth2Auth():
+            yield from _oauth2_secrets(auth)
+        case None:
+            pass
+    if isinstance(auth, BasicAuth):
+        yield basic_credentials(auth)
 
 
 def _oauth2_secrets(auth: OAuth2Auth) -> Iterator[str]:
@@ -118,6 +127,19 @@ def proxy_secrets(proxy: str) -> Iterator[str]:
     if url.password:
         yield url.password
         yield b64encode(f"{url.user or ''}:{url.password}".encode()).decode()
+
+
+def _secrets_in(value: Any) -> Iterator[str]:
+    """Yield the texts of a body whose names look like those of secrets."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _secrets_in(one)
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            if not isinstance(one, str):
+                yield from _secrets_in(one)
+            elif _SECRET_NAME.search(name) and len(one) >= _MIN_SECRET_CHARACTERS:
+                yield one
 
 
 def _encodings_of(secret: str) -> tuple[str, ...]:
@@ -166,6 +188,14 @@ class OriginPolicy:
         if (origin := url.origin()) != home_origin and origin not in self._allowed:
             raise RefusedLinkError(
                 f"leads to another origin, {origin}, which is not in allow_origins"
+            )
+
+    def check_request(self, request: Request, home_origin: URL) -> None:
+        """Raise RefusedLinkError if a page of `home_origin` may not lead to this request."""
+        self.check(request.url, home_origin)
+        if request.is_tied and (origin := request.url.origin()) != home_origin:
+            raise RefusedLinkError(
+                f"leads to another origin, {origin}, which must not receive the body or the cursor"
             )
 
     def without_credentials(self, url: URL) -> URL:

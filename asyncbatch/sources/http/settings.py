@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from asyncbatch.core.secrets import Secret  # noqa: TC001 - msgspec reads the types at run time
 from asyncbatch.core.units import parse_rate
 from asyncbatch.formats.positions import parse_pointer
+from asyncbatch.sources.http.request_mistakes import (
+    HEADER_NAME,
+    RESERVED_HEADERS,
+    request_mistakes,
+)
+from asyncbatch.sources.http.templates import without_templates
 from asyncbatch.sources.http.tls import TlsSettings, tls_mistakes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     Mistake = tuple[str, str]
 
@@ -67,6 +72,8 @@ NO_PROXY = "none"  # the setting of a source that uses no proxy
 
 # What a page with the records of an earlier page is: a failure, the end, or a page like others.
 OnRepeat = Literal["fail", "end", "load"]
+# Where a parameter is sent. In a body its name may be a JSON Pointer.
+ParameterPlace = Literal["query", "body", "header"]
 
 
 class PagePagination(Struct, frozen=True, tag_field="type", tag="page", forbid_unknown_fields=True):
@@ -86,6 +93,8 @@ class PagePagination(Struct, frozen=True, tag_field="type", tag="page", forbid_u
     end_status: int | None = None  # the status of a page after the last one, for instance 404
     more: str | None = None
     on_repeat: OnRepeat = "fail"
+    end: str | None = None  # the JSON Pointer of whether this is the last page
+    param_in: ParameterPlace = "query"
 
 
 class OffsetPagination(
@@ -101,6 +110,15 @@ class OffsetPagination(
     end_status: int | None = None  # the status of a page after the last one, for instance 404
     more: str | None = None  # the JSON Pointer of whether there are more pages
     on_repeat: OnRepeat = "fail"
+    end: str | None = None  # the JSON Pointer of whether this is the last page
+    param_in: ParameterPlace = "query"
+
+
+class FollowingRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The form of the requests after the first one, if it differs."""
+
+    url: str | None = None  # may be relative to that of the first request
+    body: dict[str, Any] | None = None
 
 
 class CursorPagination(
@@ -108,13 +126,23 @@ class CursorPagination(
 ):
     """Pages by cursor: each response contains the parameter of the next request.
 
-    The last response has no cursor, or null, false, 0 or an empty text.
+    The cursor is at `next`, in the header `next_header`, or at `last_record` in the last record.
+    The last response has no cursor, or null, false, 0 or an empty text; with `last_record` it has
+    no record.
     """
 
-    next: str  # the JSON Pointer of the cursor in a response
-    param: str = "cursor"  # the query parameter of the next request
+    next: str | None = None  # the JSON Pointer of the cursor in a response
+    param: str = "cursor"  # the parameter of the next request
     more: str | None = None  # the JSON Pointer of whether there are more pages
     on_repeat: OnRepeat = "fail"
+    end: str | None = None  # the JSON Pointer of whether this is the last page
+    next_header: str | None = None
+    last_record: str | None = None  # the JSON Pointer of the cursor in the last record of a page
+    param_in: ParameterPlace = "query"
+    following: FollowingRequest | None = None
+    # Whether the same cursor always leads to the same page. If not, because the server counts the
+    # pages, then a page is requested once, and a later run starts from the first page.
+    repeatable: bool = True
 
 
 class NextUrlPagination(
@@ -122,9 +150,13 @@ class NextUrlPagination(
 ):
     """Pages by link: each response contains the URL of the next page."""
 
-    next: str  # the JSON Pointer of the URL, which may be relative
+    next: str | None = None  # the JSON Pointer of the URL, which may be relative
     more: str | None = None  # the JSON Pointer of whether there are more pages
     on_repeat: OnRepeat = "fail"
+    end: str | None = None  # the JSON Pointer of whether this is the last page
+    next_header: str | None = None  # the header with the URL
+    # The start of relative links: a URL, or the JSON Pointer of one.
+    base: str | None = None
 
 
 class LinkHeaderPagination(
@@ -144,7 +176,8 @@ class Incremental(Struct, frozen=True, forbid_unknown_fields=True):
     """Requests for new records only: the server filters by the largest value so far."""
 
     field: str  # the field of a record whose largest value is kept
-    param: str  # the query parameter of the first request that receives this value
+    # The parameter of the first request that receives this value. None: a template has it.
+    param: str | None = None
     initial: str | int | float | None = None  # the value of the first run; None sends none
     type: Literal["number", "time", "text"] | None = None  # how values are compared
     # Larger values are not kept: a number, a time, a text, or "now". None: a day after now, for
@@ -153,17 +186,33 @@ class Incremental(Struct, frozen=True, forbid_unknown_fields=True):
     # The next run asks for values from this much before the largest: seconds for times, else a
     # number.
     lag: float = 0.0
+    param_in: ParameterPlace = "query"
+
+
+class ParentRequests(Struct, frozen=True, forbid_unknown_fields=True):
+    """The requests for the records that the URLs of a source are made of.
+
+    The other settings are those of the source.
+    """
+
+    urls: tuple[str, ...]
+    records: str = ""
+    pagination: Pagination | None = None
+    # The fields that the records of the source get: the paths of the parent's fields, by name.
+    fields: dict[str, str] = {}
+    method: Literal["GET", "POST"] | None = None
+    body: dict[str, Any] | None = None
 
 
 class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The URLs to read, and the options of their requests. Check with `setting_mistakes`."""
 
-    urls: tuple[str, ...]
+    urls: tuple[str, ...]  # may have templates, as {{ since }}
     headers: dict[str, Secret] = {}
     auth: Auth | None = None
     records: str = ""  # the JSON Pointer of a page's records; empty for the page itself
     pagination: Pagination | None = None  # None for one page for each URL
-    format: Literal["auto", "json", "jsonl"] = "auto"  # auto uses the content type
+    format: Literal["auto", "json", "jsonl", "csv"] = "auto"  # auto uses the content type
     timeout: float = 30.0  # seconds for each request, or for each read of streamed JSON Lines
     retries: int = 5
     retry_delay: float = 0.5  # seconds before the first retry
@@ -181,10 +230,11 @@ class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
     proxy: Secret | None = None
     # Later runs ask for a body only if it has changed, by its ETag or Last-Modified.
     conditional: bool = False
-
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_RESERVED_HEADERS = {"accept-encoding", "host", "content-length", "transfer-encoding", "connection"}
+    method: Literal["GET", "POST"] | None = None  # None: POST with a body
+    body: dict[str, Any] | None = None  # sent as JSON; its texts may have templates
+    # The records are the values of an object. Each gets its key in this field.
+    key_field: str | None = None
+    parent: ParentRequests | None = None  # `urls` then have fields of its records, as {id}
 
 
 def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
@@ -195,7 +245,7 @@ def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     if not settings.urls:
         yield "urls", "must name at least one URL"
     for index, url in enumerate(settings.urls):
-        yield from _check_text(f"urls[{index}]", _check_url, url)
+        yield from _check_text(f"urls[{index}]", _check_url, without_templates(url))
     for index, origin in enumerate(settings.allow_origins):
         yield from _check_text(f"allow_origins[{index}]", _check_origin, origin)
     yield from _check_text("records", parse_pointer, settings.records)
@@ -206,13 +256,39 @@ def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     yield from _pagination_mistakes(settings)
     yield from access_mistakes(settings.auth, settings.tls, settings.proxy)
     if settings.conditional:
-        yield from conditional_mistakes(settings.pagination, settings.incremental)
+        yield from conditional_mistakes(structs.asdict(settings))
     if settings.incremental is not None:
         yield from _incremental_mistakes(settings.incremental)
+    for path, text in request_mistakes(settings.urls, structs.asdict(settings)):
+        where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+        yield where.removeprefix("."), text
+    if settings.parent is not None:
+        parents = parent_settings(settings, settings.parent)
+        yield from (
+            (f"parent.{where}", text)
+            for where, text in setting_mistakes(parents)
+            if where.startswith(("urls", "records", "pagination", "body"))
+        )
+
+
+def parent_settings(settings: HttpSettings, parent: ParentRequests) -> HttpSettings:
+    """Return the settings of the requests for parents, which share most with those of children."""
+    return structs.replace(
+        settings,
+        urls=parent.urls,
+        records=parent.records,
+        pagination=parent.pagination,
+        method=parent.method,
+        body=parent.body,
+        format="auto",
+        key_field=None,
+        incremental=None,
+        parent=None,
+    )
 
 
 def _incremental_mistakes(incremental: Incremental) -> Iterator[Mistake]:
-    if not incremental.param:
+    if incremental.param == "":
         yield "incremental.param", "must not be empty"
     if not incremental.lag >= 0:
         yield "incremental.lag", "must not be negative"
@@ -261,9 +337,9 @@ def _number_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
 def _header_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     for name, secret in settings.headers.items():
         where = f"headers.{name}"
-        if not _HEADER_NAME.fullmatch(name):
+        if not HEADER_NAME.fullmatch(name):
             yield where, "is not a valid header name"
-        elif name.lower() in _RESERVED_HEADERS:
+        elif name.lower() in RESERVED_HEADERS:
             yield where, "cannot be set: it is derived from the request"
         elif not _is_header_value(secret.reveal()):
             yield where, "must not contain line ends or other control characters"
@@ -274,7 +350,7 @@ def _header_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
         case BearerAuth(token=token) if not token.reveal() or not _is_header_value(token.reveal()):
             yield "auth.token", "must not be empty or contain line ends or control characters"
         case HeaderAuth(name=name, value=value):
-            if not _HEADER_NAME.fullmatch(name):
+            if not HEADER_NAME.fullmatch(name):
                 yield "auth.name", "is not a valid header name"
             if name.lower() in header_names:
                 yield "auth.name", f"cannot be combined with the header {name}"
@@ -290,12 +366,19 @@ CONDITIONAL_SINK = (
 )
 
 
-def conditional_mistakes(pagination: object, incremental: object) -> Iterator[Mistake]:
-    """Yield what excludes `conditional`."""
-    if pagination is not None:
-        yield "conditional", "excludes pagination: only the first page would tell of changes"
-    if incremental is not None:
-        yield "conditional", "excludes incremental: choose one way to ask for what is new"
+def conditional_mistakes(given: Mapping[str, object]) -> Iterator[Mistake]:
+    """Yield the settings that exclude `conditional`; `given` has those of the source, by name."""
+    for name, reason in _NOT_CONDITIONAL.items():
+        if given.get(name) is not None:
+            yield "conditional", f"excludes {name}: {reason}"
+
+
+_NOT_CONDITIONAL = {
+    "pagination": "only the first page would tell of changes",
+    "incremental": "choose one way to ask for what is new",
+    "body": "a server tells of changes only in answer to a GET",
+    "parent": "each of its records leads to another URL",
+}
 
 
 _TOKEN_PARAMETERS = {
@@ -360,7 +443,7 @@ def _is_header_value(value: str) -> bool:
 
 
 def _pagination_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
-    for name in ("next", "more", "total", "pages"):
+    for name in ("next", "last_record", "more", "end", "total", "pages"):
         if (pointer := getattr(settings.pagination, name, None)) is not None:
             yield from _check_text(f"pagination.{name}", parse_pointer, pointer)
     match settings.pagination:
@@ -372,8 +455,5 @@ def _pagination_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
         case OffsetPagination(limit=limit):
             if limit < 1:
                 yield "pagination.limit", "must be at least 1"
-        case CursorPagination() | NextUrlPagination():
-            if settings.format == "jsonl":
-                yield "pagination.type", "JSON Lines have no next page: use link_header or page"
         case _:
             pass

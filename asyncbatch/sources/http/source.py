@@ -23,15 +23,17 @@ from asyncbatch.formats.failures import FeedError
 from asyncbatch.sources.cursor import is_ahead, minus_lag
 from asyncbatch.sources.http.base import HttpError, PageMark
 from asyncbatch.sources.http.conditions import Validators
-from asyncbatch.sources.http.settings import setting_mistakes
+from asyncbatch.sources.http.settings import parent_settings, setting_mistakes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from aiohttp import ClientSession
 
+    from asyncbatch.core.records import CursorKind, Scalar
     from asyncbatch.sources.base import Feed
     from asyncbatch.sources.http.base import Page
+    from asyncbatch.sources.http.children import Child
     from asyncbatch.sources.http.client import Clock, HttpClient, Sleep
     from asyncbatch.sources.http.settings import HttpSettings, Incremental, Pagination
 
@@ -118,6 +120,10 @@ class HttpSource:
         """Return a URL without secrets, with usual escapes or with its own."""
         return self._entered_client().redact_url(url, keep_escapes=keep_escapes)
 
+    def share_limits(self, other: HttpSource) -> None:
+        """Count the requests of this source and of `other` together. Both are entered."""
+        self._entered_client().share_limits(other._entered_client())
+
     def retries(self) -> int:
         """Return the number of retried requests since the last call."""
         return 0 if self._client is None else self._client.retrier.take_retry_count()
@@ -158,23 +164,28 @@ class HttpSource:
         self,
         url: str,
         start: PageMark | None = None,
-        since: str | None = None,
+        since: Scalar | None = None,
         *,
+        kind: CursorKind | None = None,
         shape: str = "",
     ) -> AsyncGenerator[Page, None]:
         """Yield the pages of one of the settings' URLs, in order.
 
-        Begins after the page with the mark `start`. `since` is the value of `incremental.param`,
-        None for `initial`. `shape` is that of the pages of an earlier run: an object in the place
-        of an array is then an error. At most `concurrency` pages are requested ahead. Closing the
-        generator cancels these requests. Raises HttpError after all good pages.
+        Begins after the page with the mark `start`. `since` is the largest value of an earlier run,
+        None for `initial`, and `kind` says how such values are compared. `shape` is that of the
+        pages of an earlier run: an object in the place of an array is then an error. At most
+        `concurrency` pages are requested ahead. Closing the generator cancels these requests.
+        Raises HttpError after all good pages.
         """
         from asyncbatch.sources.http.pages import open_pages
 
         client, last = self._entered_client(), 0
         async with aclosing(
-            open_pages(client, url, start, since, asks_ahead=self._asks_ahead, shape=shape)
-        ) as pages:
+            open_pages(
+                client, url, start, since,
+                kind=kind, asks_ahead=self._asks_ahead, shape=shape,
+            )
+        ) as pages:  # fmt: skip
             async for page in pages:
                 if page.number != last:  # a streamed response is yielded in several parts
                     last = page.number
@@ -210,39 +221,94 @@ class HttpFeedSource:
         self.feeds: Sequence[Feed] = ()
         self._is_alone = is_alone
         self._pages = HttpSource(settings, connections=connections, asks_ahead=asks_ahead)
+        self._parents: HttpSource | None = None
+        self.is_complete = settings.parent is None
+        if settings.parent is not None:
+            own = parent_settings(settings, settings.parent)
+            self._parents = HttpSource(own, connections=connections, asks_ahead=asks_ahead)
+        # The names of the URLs of children so far.
+        self._child_names: set[str] = set()
 
     async def __aenter__(self) -> Self:
         await self._pages.__aenter__()
+        if self._parents is not None:
+            await self._parents.__aenter__()
+            self._pages.share_limits(self._parents)
+            return self
         names = Counter(map(self._pages.shown, self.settings.urls))
-        self.feeds = [self._make_feed(url, names) for url in self.settings.urls]
+        self.feeds = [
+            self._make_feed(url, keeps_escapes=names[self._pages.shown(url)] > 1)
+            for url in self.settings.urls
+        ]
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        if self._parents is not None:
+            await self._parents.__aexit__(*exception)
         await self._pages.__aexit__(*exception)
+
+    async def each_feed(self) -> AsyncGenerator[Feed, None]:
+        """Yield all feeds, those of children as the pages of their parents come."""
+        parent, parents = self.settings.parent, self._parents
+        if parent is None or parents is None:
+            for feed in self.feeds:
+                yield feed
+            return
+        from asyncbatch.sources.http.children import Children, FailedFeed
+
+        found: list[Feed] = []
+        self.feeds = found
+        async with aclosing(Children(self.settings, parent, parents).each()) as children:
+            async for child in children:
+                feed = child if isinstance(child, FailedFeed) else self._make_child(child)
+                found.append(feed)
+                yield feed
+        self.is_complete = True
 
     def end(self) -> bool:
         """Return False: pages can be requested again."""
         return False
 
     def take_retry_count(self) -> int:
-        return self._pages.retries()
+        return sum(source.retries() for source in self._sources)
 
     def take_notes(self) -> list[str]:
-        return self._pages.take_notes()
+        return [note for source in self._sources for note in source.take_notes()]
 
     def traffic(self) -> Traffic:
-        pages = self._pages
-        return Traffic(pages.page_count, pages.request_count, pages.expected_page_count)
+        pages = sum(source.page_count for source in self._sources)
+        requests = sum(source.request_count for source in self._sources)
+        expected = self._pages.expected_page_count if self._parents is None else None
+        return Traffic(pages, requests, expected)
 
-    def _make_feed(self, url: str, names: Counter[str]) -> UrlFeed:
-        shown = self._pages.shown(url)
-        if names[shown] > 1:  # URLs that differ only in their escapes, or in a secret
-            shown = self._pages.shown(url, keep_escapes=True)
-        return UrlFeed(self._pages, url, shown if self._is_alone else f"{shown} ({self.name})")
+    @property
+    def _sources(self) -> list[HttpSource]:
+        return [self._pages] if self._parents is None else [self._parents, self._pages]
+
+    def _make_child(self, child: Child) -> UrlFeed:
+        shown = self._pages.shown(child.url)
+        keeps_escapes = shown in self._child_names
+        self._child_names.add(shown)
+        return self._make_feed(child.url, keeps_escapes=keeps_escapes, fields=child.fields)
+
+    def _make_feed(self, url: str, *, keeps_escapes: bool, fields: bytes = b"") -> UrlFeed:
+        """Return the feed of a URL.
+
+        `keeps_escapes`: another URL differs only in its escapes, or in a secret.
+        """
+        shown = self._pages.shown(url, keep_escapes=keeps_escapes)
+        name = shown if self._is_alone else f"{shown} ({self.name})"
+        return UrlFeed(self._pages, url, name, fields)
 
 
 # Settings that decide where pages end and which value is kept, not which records are requested.
-_NOT_SELECTING = {"more", "on_repeat", "type", "max", "lag"}
+_NOT_SELECTING = {"more", "end", "on_repeat", "type", "max", "lag"}
+# Settings that came later, with their defaults: without them the digests of old ledgers stay.
+_NOT_IN_OLD_LEDGERS = {
+    "next_header": None, "last_record": None, "param_in": "query", "following": None,
+    "repeatable": True, "base": None,
+}  # fmt: skip
+_ABSENT = object()
 
 
 def _selecting_settings(table: Pagination | Incremental | None) -> dict[str, object] | None:
@@ -250,14 +316,19 @@ def _selecting_settings(table: Pagination | Incremental | None) -> dict[str, obj
     plain: dict[str, object] | None = msgspec.to_builtins(table)
     if plain is None:
         return None
-    return {name: value for name, value in plain.items() if name not in _NOT_SELECTING}
+    return {
+        name: value
+        for name, value in plain.items()
+        if name not in _NOT_SELECTING and value != _NOT_IN_OLD_LEDGERS.get(name, _ABSENT)
+    }
 
 
 class UrlFeed:
     """The pages of one URL as a feed."""
 
-    def __init__(self, source: HttpSource, url: str, name: str) -> None:
+    def __init__(self, source: HttpSource, url: str, name: str, fields: bytes = b"") -> None:
         self.name, self.group = name, urlsplit(url).netloc
+        self._fields = fields  # a JSON object, which each record gets
         self.is_incremental = source.settings.incremental is not None
         self._source, self._url = source, url
 
@@ -265,7 +336,10 @@ class UrlFeed:
     def settings_digest(self) -> str:
         http = self._source.settings
         tables = map(_selecting_settings, (http.pagination, http.incremental))
-        selection = encode([http.records, http.format, *tables])
+        fields = None if http.parent is None else http.parent.fields
+        requests = (http.method, http.body, http.key_field, fields)
+        later = [requests] if any(one is not None for one in requests) else []
+        selection = encode([http.records, http.format, *tables, *later])
         return hashlib.blake2b(selection, digest_size=16).hexdigest()
 
     async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
@@ -283,23 +357,16 @@ class UrlFeed:
             self._source.expect(self._url, Validators(before.etag, before.modified))
         try:
             async with aclosing(
-                self._source.pages(self._url, start, since, shape=before.shape)
+                self._source.pages(self._url, start, since, kind=before.kind, shape=before.shape)
             ) as pages:
                 async for page in pages:
-                    chunk = _chunk(page, before)
-                    if is_conditional:
-                        found = self._source.validators(self._url)
-                        bookmark = structs.replace(
-                            chunk.bookmark, etag=found.etag, modified=found.modified
-                        )
-                        chunk = structs.replace(chunk, bookmark=bookmark)
-                    yield chunk
+                    yield self._chunk(page, before)
         except HttpError as error:
             failure = error.failure
             raise FeedError(Failure(failure.url, "http", failure.message)) from None
 
-    def _since(self, before: Bookmark) -> str | None:
-        """Return the value of `incremental.param`, None for that of the first run.
+    def _since(self, before: Bookmark) -> Scalar | None:
+        """Return the value from which records are requested, None for that of the first run.
 
         Raises ValueError if the lag cannot be taken off it.
         """
@@ -312,11 +379,23 @@ class UrlFeed:
                 f"warning: {self.name}: records from {value!r} on are requested, which lies in the "
                 "future: --full-refresh forgets this value"
             )
-        return str(minus_lag(value, kind, incremental.lag) if incremental.lag else value)
+        return minus_lag(value, kind, incremental.lag) if incremental.lag else value
 
-
-def _chunk(page: Page, before: Bookmark) -> Chunk:
-    mark = None if page.mark is None else encode(page.mark).decode()
-    shape = page.shape or before.shape
-    bookmark = Bookmark(mark, before.newest, before.since, before.kind, shape)
-    return Chunk(page.url, page.body, page.format, page.line, page.byte, bookmark)
+    def _chunk(self, page: Page, before: Bookmark) -> Chunk:
+        mark = None if page.mark is None else encode(page.mark).decode()
+        shape = page.shape or before.shape
+        bookmark = Bookmark(mark, before.newest, before.since, before.kind, shape)
+        if self._source.settings.conditional:
+            found = self._source.validators(self._url)
+            bookmark = structs.replace(bookmark, etag=found.etag, modified=found.modified)
+        key_field = self._source.settings.key_field
+        return Chunk(
+            page.url,
+            page.body,
+            page.format,
+            page.line,
+            page.byte,
+            bookmark,
+            key_field,
+            self._fields,
+        )

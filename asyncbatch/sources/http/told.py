@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.http.response import HttpResponse
     from asyncbatch.sources.http.settings import HttpSettings
 
-_NAMES = ("next", "more", "total", "pages")
+_NAMES = ("next", "more", "end", "total", "pages")
 _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _MAX_SUGGESTED_LEVELS = 4
@@ -41,7 +41,7 @@ class Told:
 
     def note(self, answer: HttpResponse) -> None:
         """Note which pointers a page with records has."""
-        if answer.is_lines or answer.is_empty:
+        if not answer.is_json:
             return
         found = [
             name for name in self._missing if text_at(answer.body, self._pointers[name]) is not None
@@ -57,7 +57,12 @@ class Told:
             value = int(value)
         return value if type(value) is int and value > 0 else None
 
-    def flag(self, answer: HttpResponse, name: str) -> bool | None:
+    def has_more(self, answer: HttpResponse) -> bool | None:
+        """Return whether a page tells that there are more, None if it does not tell."""
+        more, end = self._flag(answer, "more"), self._flag(answer, "end")
+        return more if end is None else not end
+
+    def _flag(self, answer: HttpResponse, name: str) -> bool | None:
         """Return the truth value at the pointer `name`, None without one."""
         value = self._value(answer, name)
         if isinstance(value, bool) or value in (0, 1):
@@ -79,7 +84,7 @@ class Told:
 
     def _value(self, answer: HttpResponse, name: str) -> Any:
         pointer = self._pointers.get(name)
-        if pointer is None or answer.is_lines or answer.is_empty:
+        if pointer is None or not answer.is_json:
             return None
         text = text_at(answer.body, pointer)
         return None if text is None else decode(text)

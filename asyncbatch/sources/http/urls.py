@@ -43,6 +43,12 @@ def parse_url(text: str, base: URL | None = None) -> URL:
     return link if base is None or scheme is not None else base.join(link)
 
 
+def is_absolute(link: str) -> bool:
+    """Whether a link has a scheme or a host."""
+    scheme, authority, _ = _split(link.strip())
+    return scheme is not None or authority is not None
+
+
 def with_parameters(url: URL, parameters: Mapping[str, str]) -> URL:
     """Return `url` with these query parameters in place of those with the same names."""
     query = url.raw_query_string

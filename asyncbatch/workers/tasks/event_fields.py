@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asyncbatch.formats.positions import format_pointer
-from asyncbatch.transforms.base import MissingName, RecordError, kind_of
-from asyncbatch.transforms.fields import has_dots, make_field_getter, parse_path
+from asyncbatch.transforms.base import RecordError, kind_of
+from asyncbatch.transforms.fields import has_dots
+from asyncbatch.transforms.required_fields import number_field, scalar_field, time_field
 from asyncbatch.windows.events import Events, KeyFields
 from asyncbatch.windows.times import ConstantTime, NumericTimes, TimeReader
 
@@ -19,67 +20,10 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.core.records import Json
+    from asyncbatch.transforms.required_fields import FieldReader
     from asyncbatch.windows.aggregates import AggregateSet
     from asyncbatch.windows.events import Key
     from asyncbatch.windows.times import EventTimes
-
-_NUMBER = frozenset({int, float})
-_TIME = frozenset({str, int, float})
-_SCALAR = frozenset({str, int, float, bool})
-_TYPE_NAMES = {
-    _NUMBER: "a number",
-    _TIME: "a text or a number",
-    _SCALAR: "a text, number or boolean",
-}
-
-
-class FieldReader:
-    """A required field of events, of some types. Raises ValueError for an invalid path.
-
-    `role` names its purpose, for example `key field`.
-    """
-
-    def __init__(self, path: str, types: frozenset[type], role: str = "field") -> None:
-        self.path, self.types, self._role = path, types, role
-        self.tokens = parse_path(path)
-        self._get = make_field_getter(path)
-
-    def read(self, event: dict[str, Json]) -> Any:
-        """Return the field's value. Raises RecordError if it is missing or of another type."""
-        value = self._get(event)
-        if value is None:
-            raise RecordError(
-                "missing_field",
-                f"{self.path!r} is missing or null",
-                pointer=format_pointer(self.tokens),
-                missing=MissingName(
-                    f"no event has a value for the {self._role} {self.path!r}", self.path, event
-                ),
-            )
-        if type(value) not in self.types:
-            raise self.error(f"is {kind_of(value)}, not {_TYPE_NAMES[self.types]}")
-        return value
-
-    def error(self, problem: str) -> RecordError:
-        """Return the reason to reject an event for this field."""
-        return RecordError(
-            "transform", f"{self.path!r} {problem}", pointer=format_pointer(self.tokens)
-        )
-
-
-def number_field(path: str) -> FieldReader:
-    """Return a field that must be a number."""
-    return FieldReader(path, _NUMBER, "aggregated field")
-
-
-def time_field(path: str) -> FieldReader:
-    """Return the field of a time, checked by type only."""
-    return FieldReader(path, _TIME, "time field")
-
-
-def scalar_field(path: str, role: str = "aggregated field") -> FieldReader:
-    """Return a field that must not be null, an array or an object."""
-    return FieldReader(path, _SCALAR, role)
 
 
 class EventFields:
@@ -176,7 +120,7 @@ _COLUMN_GETTERS: tuple[Callable[[Iterable[Any]], list[Any]], ...] = (
 
 
 class RowReader:
-    """Reads the fields of JSON Lines: the time (if `timed`), the keys', the values'.
+    """Reads fields of JSON Lines or an array: the time (if `timed`), the keys', the values'.
 
     With `texts` times and keys must be texts, which is faster. Raises ValueError for unsupported
     fields.
@@ -196,7 +140,9 @@ class RowReader:
         # a field with the whole path as its name, which would come before the nested one
         whole_names = dict.fromkeys(field.path for field in fields if has_dots(field.path))
         self._whole_names = [f"w{at}" for at in range(len(whole_names))]
-        self._decode = msgspec.json.Decoder(_struct_type(tree, whole_names)).decode_lines
+        event = _struct_type(tree, whole_names)
+        self._decode = msgspec.json.Decoder(event).decode_lines
+        self._decode_array = msgspec.json.Decoder(list[event]).decode  # type: ignore[valid-type]  # made here
         names = [_attribute_path(tree, field.tokens) for field in fields]
         self._getters = [_column_getter(name) for name in names]
         # whether events are a time, a key and a value
@@ -209,7 +155,13 @@ class RowReader:
 
         It does not check that each line is one event.
         """
-        events = self._decode(lines)
+        return self._checked(self._decode(lines))
+
+    def read_array(self, text: bytes) -> list[Any]:
+        """Return the elements of an array. Raises as `read` does."""
+        return self._checked(self._decode_array(text))
+
+    def _checked(self, events: list[Any]) -> list[Any]:
         for name in self._whole_names:
             if any(getattr(event, name) is not None for event in events):
                 raise ValueError(f"{name} is not read fast")

@@ -12,6 +12,7 @@ import msgspec
 from asyncbatch.core.records import STDIN, Position
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.arrays import ArrayStream, as_array, position_after
+from asyncbatch.formats.csv_records import csv_records
 from asyncbatch.formats.decoder import allow_deep_nesting
 from asyncbatch.formats.detect import (
     is_compressed,
@@ -22,6 +23,7 @@ from asyncbatch.formats.detect import (
 )
 from asyncbatch.formats.failures import FILE_ERRORS, validate_text
 from asyncbatch.formats.grammar import Fault
+from asyncbatch.formats.keyed_records import keyed_records
 from asyncbatch.formats.lines import InvalidLine, validate_lines
 from asyncbatch.formats.positions import TextPosition, find_elements, format_pointer, parse_pointer
 from asyncbatch.formats.sequences import read_concatenated, read_sequence
@@ -39,6 +41,7 @@ from asyncbatch.workers.tasks.record_slices import (
     missing_array_error,
     slices_of_iterable,
     slices_of_text,
+    slices_with_fields,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.batches import Chunk, Split, SplitForm
+    from asyncbatch.core.records import InvalidRecord
     from asyncbatch.formats.detect import TextForm
     from asyncbatch.sinks.dead_letters import DeadLetter
     from asyncbatch.sources.reader import Opened
@@ -186,16 +190,26 @@ class Extractor:
 
     def _read_chunk(self, chunk: Chunk) -> Iterator[RecordSlice | InvalidLine | Position]:
         """Yield the records of a page, then the position after it."""
-        body = chunk.body
+        slices = self._chunk_slices(chunk, chunk.body)
+        yield from slices_with_fields(slices, chunk.added_fields) if chunk.added_fields else slices
+        yield Position(chunk.byte + chunk.size)
+
+    def _chunk_slices(
+        self, chunk: Chunk, body: bytes | Sequence[bytes | InvalidRecord]
+    ) -> Iterator[RecordSlice | InvalidLine]:
         if not isinstance(body, bytes):
             yield from slices_of_iterable(body, chunk.line)
+        elif chunk.form == "csv":
+            yield from slices_of_iterable(list(csv_records(body)), chunk.line)
+        elif chunk.key_field is not None:
+            keyed = keyed_records(body, self._records or (), chunk.key_field)
+            yield from slices_of_iterable(list(keyed), chunk.line)
         elif chunk.form == "jsonl":
             start = Position(chunk.byte, chunk.line - 1, chunk.line - 1)
             found = self._line_slices((body,), start)
             yield from (one for one in found if not isinstance(one, Position))
         else:
             yield from self._document_slices(body)
-        yield Position(chunk.byte + chunk.size)
 
     def _array_stream(self, chunks: Iterator[bytes], content: Content | None) -> ArrayStream:
         seek = content.seek if content is not None and content.expected_size else None

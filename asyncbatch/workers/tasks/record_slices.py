@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asyncbatch.formats.decoder import decode, decode_array
+from asyncbatch.formats.keyed_records import decode_fields, with_fields
 from asyncbatch.formats.positions import (
     BOM,
     Locator,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.core.records import InvalidRecord
-    from asyncbatch.formats.lines import ValidLines
+    from asyncbatch.formats.lines import InvalidLine, ValidLines
     from asyncbatch.formats.sequences import ValidValues
     from asyncbatch.sinks.dead_letters import DeadLetter
 
@@ -73,11 +74,14 @@ class RecordSlice(ABC):
     def texts(self) -> Sequence[Text]:
         """Return the records as they stand in the file."""
 
+    def array_text(self) -> bytes:
+        """Return the records as the text of an array."""
+        return b"[%b]" % b",".join(map(bytes, self.texts()))
+
     def compact_texts(self) -> Sequence[Text]:
         """Return the records' texts without white space between their parts."""
         # As one array: one call for each record takes three times as long.
-        array = b"[%b]" % b",".join(map(bytes, self.texts()))
-        return decode_array(msgspec.json.format(array, indent=-1))
+        return decode_array(msgspec.json.format(self.array_text(), indent=-1))
 
     def line(self, at: int) -> int | None:  # noqa: ARG002 - a default for subclasses
         """Return the line of record number `at` of these (from 0), if that costs nothing."""
@@ -197,6 +201,9 @@ class TextSlice(RecordSlice):
             self._parts = decode_array(self._body)
         return self._parts
 
+    def array_text(self) -> bytes:
+        return self._body if self._parts is None else super().array_text()
+
     def compact_texts(self) -> Sequence[Text]:
         if self._parts is None:
             return decode_array(msgspec.json.format(self._body, indent=-1))
@@ -309,6 +316,19 @@ def slices_of_iterable(
         yield IterableSlice([record.text], number, RecordError("invalid_json", record.reason))
     if texts:
         yield IterableSlice(texts, first + len(records) - len(texts))
+
+
+def slices_with_fields(
+    slices: Iterable[RecordSlice | InvalidLine], fields: bytes
+) -> Iterator[RecordSlice | InvalidLine]:
+    """Yield slices whose records have the fields of a JSON object, too. They lose their places."""
+    added = decode_fields(fields)
+    for one in slices:
+        if isinstance(one, RecordSlice) and one.error is None:
+            texts = [with_fields(bytes(text), added) for text in one.texts()]
+            yield from slices_of_iterable(texts, one.first)
+        else:
+            yield one
 
 
 class FirstRecords(RecordSlice):

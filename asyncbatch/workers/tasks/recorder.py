@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asyncbatch.formats.lines import InvalidLine
     from asyncbatch.sources.cursor import LargestCursor
     from asyncbatch.transforms.base import RecordError
+    from asyncbatch.windows.groups import GroupColumns
     from asyncbatch.workers.tasks.part_builder import FilePart
     from asyncbatch.workers.tasks.record_slices import RecordSlice
     from asyncbatch.workers.tasks.spool import Spool
@@ -235,6 +236,13 @@ class Recorder:
         file.read += len(rows)
         if self._keeps_rows:
             file.contents.rows += rows
+
+    def keep_groups(self, found: GroupColumns) -> None:
+        """Keep records in columns, for aggregates."""
+        file = self._builder.file
+        file.read += found.count
+        if found.count:  # a statistic takes no empty column
+            file.contents.rows.append(found)
 
     def keep_rows(
         self,

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from asyncbatch.workers.local import LocalLane
 
 
+def make_transform_task(settings: RecordWorkSettings) -> TransformTask:
+    """Return the task for the records of one source."""
+    if settings.target is not None and settings.target.groups is not None:
+        from asyncbatch.workers.tasks.groups import GroupTask
+
+        return GroupTask(settings)
+    return TransformTask(settings)
+
+
 class SourcesTask:
     """Processes each batch by the settings of its source; see `TransformTask`."""
 
@@ -32,7 +41,8 @@ class SourcesTask:
         """Yield the parts of a batch."""
         work = self._tasks.get(batch.source)
         if work is None:
-            work = self._tasks[batch.source] = TransformTask(self._settings[batch.source])
+            settings = self._settings[batch.source]
+            work = self._tasks[batch.source] = make_transform_task(settings)
         work.progress = self.progress
         return work(batch)
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from itertools import count
 
 import pytest
-
-NUMBERS = count()
 
 
 @pytest.fixture
 def database(server):
-    """Return a new database for each test."""
-    name = f"d{next(NUMBERS)}"
-    server.execute(f'CREATE DATABASE "{name}"')
-    return name
+    """Return an empty database for each test."""
+    return server.empty_database()
 
 
 @pytest.fixture

@@ -101,6 +101,23 @@ def test_a_pipeline_with_client_credentials(tmp_path, api):
     assert not any(word in text for text in outputs for word in (CLIENT[1], "t0ken"))
 
 
+def test_parents_and_children_share_a_token(tmp_path, api):
+    auth = f'type = "oauth2", token_url = "{api.url("/token")}", client_id = "{CLIENT[0]}"'
+    pipeline(
+        tmp_path,
+        f'urls = ["{api.url("/items?of={id}")}"]\nparent = {{ urls = ["{api.url("/items")}"] }}\n'
+        f'auth = {{ {auth}, client_secret = "{CLIENT[1]}" }}',
+    )
+    ran = etl(tmp_path)
+    assert ran.returncode == 0, ran.stdout
+    assert sorted(one.target for one in api.of("/items")) == [
+        "/items",
+        "/items?of=1",
+        "/items?of=2",
+    ]
+    assert len(api.of("/token")) == 1
+
+
 async def test_the_secret_in_the_body(api):
     api.client_place = "body"
     [page] = await read(settings_for(api, auth=oauth2(api, client_auth="body", audience="me")))

@@ -292,7 +292,7 @@ def test_settings_are_plain_data():
         ({"pagination": PagePagination(size=5)}, "pagination"),
         ({"pagination": PagePagination(size=0, size_param="n")}, "pagination.size"),
         ({"pagination": OffsetPagination(limit=0)}, "pagination.limit"),
-        ({"pagination": CursorPagination("/next"), "format": "jsonl"}, "pagination.type"),
+        ({"pagination": CursorPagination("/next"), "format": "jsonl"}, "pagination.next"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_asked(changes, where):
