@@ -385,6 +385,8 @@ def test_proxies(tmp_path, certificates, api):
         passed = etl(tmp_path, **{**env, "no_proxy": "10.0.0.0/8,127.0.0.0/8"})
         assert passed.returncode == 0, passed.stdout
         assert len(proxy.seen) == seen + 3
+        others = etl(tmp_path, **proxies(PROXY="none", all_proxy="socks5://127.0.0.1:9"))
+        assert others.returncode == 0, others.stdout
         word = PROXY_USER.partition(":")[2]
         outputs = [ran.stdout, ran.stderr, wrong.stdout, wrong.stderr]
         outputs += [(tmp_path / name).read_text() for name in ("r.json", "log")]
