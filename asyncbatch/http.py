@@ -26,9 +26,9 @@ from asyncbatch.sources.http.settings import (
     PagePagination,
     ParentRequests,
     QueryAuth,
-    TlsSettings,
 )
 from asyncbatch.sources.http.source import Connections, HttpSource
+from asyncbatch.sources.http.tls import TlsSettings
 
 __all__ = [
     "BasicAuth",

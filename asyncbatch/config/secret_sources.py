@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -17,7 +17,7 @@ from asyncbatch.errors import UsageError, error_reason
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 KINDS = ("file", "cmd", "credential", "keyring")
 _MAX_BYTES = 1_000_000  # of a secret: systemd has nearly the same limit
@@ -198,7 +198,8 @@ def _command_secret(command: str, timeout: float) -> str:
         ) from None
     with process:
         try:
-            data, message, is_late = _outputs(process, timeout)
+            with _ended_by_signals(process.pid):
+                data, message, is_late = _outputs(process, timeout)
         finally:
             if process.returncode is None:
                 _kill_group(process.pid)
@@ -247,6 +248,33 @@ def _outputs(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, s
             return bytes(output), "", True
     lines = errors.decode("utf-8", "replace").strip().splitlines()
     return bytes(output), printable(lines[-1][:_MAX_QUOTED]) if lines else "", False
+
+
+@contextmanager
+def _ended_by_signals(pid: int) -> Iterator[None]:
+    """End a process group, too, if a signal that this process handles arrives meanwhile.
+
+    The handler of a command that has not begun ends this process at once.
+    """
+    import signal
+    from threading import current_thread, main_thread
+
+    handlers: dict[int, Any] = {}
+
+    def end(number: int, frame: object) -> None:
+        _kill_group(pid)
+        handlers[number](number, frame)
+
+    if current_thread() is main_thread():  # others may not set handlers
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if callable(handler := signal.getsignal(number)):
+                handlers[number] = handler
+                signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for handled, handler in handlers.items():
+            signal.signal(handled, handler)
 
 
 def _kill_group(pid: int) -> None:

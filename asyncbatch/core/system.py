@@ -146,12 +146,15 @@ def proxy_for(scheme: str, authority: str) -> str | None:
     """Return the URL of the proxy that the environment names for a server, or None.
 
     NO_PROXY may also have networks, as 10.0.0.0/8, and ALL_PROXY is for all schemes without a
-    variable of their own: curl and Python's requests do the same.
+    variable of their own: curl and Python's requests do the same. A SOCKS proxy in ALL_PROXY is for
+    other programs.
     """
     from urllib.request import getproxies, proxy_bypass
 
     proxies = getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
+    proxy = proxies.get(scheme)
+    if not proxy and not proxies.get("all", "").startswith("socks"):
+        proxy = proxies.get("all")
     if not proxy or proxy_bypass(authority) or _is_in_networks(authority, proxies.get("no", "")):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"

@@ -115,6 +115,8 @@ OTHER_KEYS = {
     "method, body, key_field, parent, end, base, next_header, last_record, param_in, following, "
     "repeatable, url, "
     "longest_wait": "sources, which arguments name on a command line, and HTTP, which it lacks",
+    "tls, ca, cert, key_password, proxy, conditional, token_url, client_id, client_secret, "
+    "refresh_token, scope, audience, params, client_auth": "the access to HTTP servers",
     "fields, from, apply, default, now, on_missing, expr, function, file, refs, env, lossy": (
         "transforms, which are tables in an order of their own"
     ),

@@ -12,7 +12,7 @@ import pytest
 
 import asyncbatch
 from asyncbatch.errors import UsageError
-from tests.commands import ROOT, environment, run_command_text
+from tests.commands import ROOT, CommandProcess, environment, run_command_text
 from tests.processes import alive, wait_until
 from tests.servers.api import ApiServer, status
 
@@ -66,7 +66,7 @@ def pipeline(place, url="https://api.example.com/", **values):
 
 
 def etl(place, *arguments, **env):
-    return run_command_text("etl", "p.toml", *arguments, cwd=place, env=env)
+    return run_command_text("etl", "p.toml", "--workers", "0", *arguments, cwd=place, env=env)
 
 
 def check(place, value, *arguments, **env):
@@ -175,6 +175,19 @@ def test_a_command_that_hangs_is_ended_with_its_children(place):
     ) in shown
     for pid in map(int, (place / "pids").read_text().split()):
         wait_until(lambda pid=pid: not alive(pid))
+
+
+def test_a_signal_ends_the_command_too(place):
+    pipeline(
+        place, headers={"X-Key": '${cmd:sh -c "echo $$ > pid.new; mv pid.new pid; sleep 1000"}'}
+    )
+    with CommandProcess(
+        ["etl", "p.toml", "--allow-commands"], cwd=place, env=environment(), stderr=subprocess.PIPE
+    ) as started:
+        wait_until((place / "pid").exists, running=started)
+        started.terminate()
+        assert started.wait() == 143
+        wait_until(lambda: not alive(int((place / "pid").read_text())))
 
 
 def test_a_command_runs_only_if_the_user_allows_it(place):

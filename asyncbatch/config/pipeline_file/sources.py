@@ -438,7 +438,8 @@ def _access_mistakes(
     """Yield the mistakes of the access to a server, also of the files with certificates."""
     if not isinstance(auth, OAuth2AuthTable) and tls is None and proxy is None:
         return
-    from asyncbatch.sources.http.settings import OAuth2Auth, TlsSettings, access_mistakes
+    from asyncbatch.sources.http.settings import OAuth2Auth, access_mistakes
+    from asyncbatch.sources.http.tls import TlsSettings
 
     found = access_mistakes(
         OAuth2Auth(**asdict(auth)) if isinstance(auth, OAuth2AuthTable) else None,

@@ -37,7 +37,7 @@ _UNAUTHORIZED = 401
 _BEARER = "Bearer "
 
 
-class Access:
+class ServerAccess:
     """Sends the requests of one source: through its proxy, with its certificates and its token.
 
     The caller owns `session`, and calls `close` at the end.
@@ -63,6 +63,12 @@ class Access:
             self._tokens = TokenSource(
                 settings.auth, self._shown_url, self._post, redactor.add, clock
             )
+
+    def share_tokens(self, other: ServerAccess) -> None:
+        """Use the tokens of `other`, which has the same credentials."""
+        self._tokens = other._tokens
+        if self._tokens is not None:
+            self._tokens.also_tell(self._redactor.add)
 
     async def prepare(self) -> None:
         """Fetch a token if one is needed, outside of the limits of a request. Raises TokenError."""

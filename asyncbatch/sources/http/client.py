@@ -17,7 +17,7 @@ from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.core.units import parse_rate
 from asyncbatch.formats.compression import accepted_encodings
 from asyncbatch.formats.validator import make_validator
-from asyncbatch.sources.http.access import Access
+from asyncbatch.sources.http.access import ServerAccess
 from asyncbatch.sources.http.base import EXCERPT_CHARACTERS, HttpError, HttpFailure
 from asyncbatch.sources.http.conditions import Conditions
 from asyncbatch.sources.http.failures import (
@@ -101,7 +101,7 @@ class HttpClient:
         self.notes: list[str] = []  # warnings for the user, without secrets
         self.expected_pages: dict[str, int] = {}  # by URL, as the server told it
         self.conditions = Conditions()
-        self._access = Access(settings, session, self.redactor, clock)
+        self._access = ServerAccess(settings, session, self.redactor, clock)
         self._sleep = sleep
         self._validator = make_validator()
         self._is_graphql = is_graphql(settings)
@@ -145,8 +145,12 @@ class HttpClient:
         return self.policy.without_credentials(parse_url(url))
 
     def share_limits(self, other: HttpClient) -> None:
-        """Count the requests of this client and of `other` together, which has equal limits."""
+        """Count the requests of this client and of `other` together, which has equal limits.
+
+        They share their access tokens, too.
+        """
         self._rate_limiters = other._rate_limiters
+        self._access.share_tokens(other._access)
 
     def redact_url(self, url: str, *, keep_escapes: bool = False) -> str:
         """Return a URL of the settings without secrets, with usual escapes or with its own."""

@@ -49,7 +49,7 @@ class TokenSource:
         clock: Callable[[], float],
     ) -> None:
         self._auth, self._shown_url, self._post = auth, shown_url, post
-        self._keep_secret, self._clock = keep_secret, clock
+        self._keepers, self._clock = [keep_secret], clock
         refresh = auth.refresh_token
         self._refresh_token = None if refresh is None else refresh.reveal()
         self._token: str | None = None
@@ -69,6 +69,16 @@ class TokenSource:
             self._fetch.add_done_callback(self._end_fetch)
         # A request that gives up does not end the fetch for others.
         return await asyncio.shield(self._fetch)
+
+    def also_tell(self, keep_secret: Callable[[str], None]) -> None:
+        """Call `keep_secret`, too, with each token."""
+        self._keepers.append(keep_secret)
+        if self._token is not None:
+            keep_secret(self._token)
+
+    def _keep_secret(self, secret: str) -> None:
+        for keep_secret in self._keepers:
+            keep_secret(secret)
 
     def discard(self, token: str) -> None:
         """Use a token no more, because a server has refused it."""

@@ -16,6 +16,7 @@ from asyncbatch.sources.http.request_mistakes import (
     request_mistakes,
 )
 from asyncbatch.sources.http.templates import without_templates
+from asyncbatch.sources.http.tls import TlsSettings, tls_mistakes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -64,15 +65,6 @@ class OAuth2Auth(Struct, frozen=True, tag_field="type", tag="oauth2", forbid_unk
 
 
 Auth: TypeAlias = BearerAuth | BasicAuth | HeaderAuth | QueryAuth | OAuth2Auth
-
-
-class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The certificates of connections, as files in the form PEM."""
-
-    ca: str | None = None  # the only authorities that are trusted; None: those of the system
-    cert: str | None = None  # the certificate of this client, perhaps with its key
-    key: str | None = None
-    key_password: Secret | None = None
 
 
 NO_PROXY = "none"  # the setting of a source that uses no proxy
@@ -403,8 +395,6 @@ def access_mistakes(
     if proxy is not None:
         yield from _check_text("proxy", check_proxy, proxy.reveal())
     if tls is not None:
-        from asyncbatch.sources.http.tls import tls_mistakes
-
         yield from ((f"tls.{key}", advice) for key, advice in tls_mistakes(tls))
 
 

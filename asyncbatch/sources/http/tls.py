@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import os
-import ssl
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
+from asyncbatch.core.secrets import Secret  # noqa: TC001 - msgspec reads the types at run time
 from asyncbatch.core.units import printable
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
-    from asyncbatch.sources.http.settings import TlsSettings
+
+class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The certificates of connections, as files in the form PEM."""
+
+    ca: str | None = None  # the only authorities that are trusted; None: those of the system
+    cert: str | None = None  # the certificate of this client, perhaps with its key
+    key: str | None = None
+    key_password: Secret | None = None
 
 
 def tls_mistakes(tls: TlsSettings) -> Iterator[tuple[str, str]]:
     """Yield each mistake of the settings and of the files that they name: its key, and advice."""
+    import ssl
+
     if tls.ca is None and tls.cert is None:
         yield ("key" if tls.key is not None else "ca"), "name a ca, a cert, or both"
         return
@@ -48,6 +60,8 @@ def make_context(tls: TlsSettings, *, has_certificate: bool) -> ssl.SSLContext:
 
     Raises OSError for files that have changed since they were checked.
     """
+    import ssl
+
     context = ssl.create_default_context(
         cafile=None if tls.ca is None else os.path.expanduser(tls.ca)
     )
@@ -69,6 +83,8 @@ class _KeyMistakeError(Exception):
 
 def _load_certificate(context: ssl.SSLContext, tls: TlsSettings) -> None:
     """Load the certificate of this client. Raises _KeyMistakeError."""
+    import ssl
+
     assert tls.cert is not None
     asked = False
 
@@ -99,6 +115,8 @@ def _load_certificate(context: ssl.SSLContext, tls: TlsSettings) -> None:
 
 
 def _has_certificate(path: str) -> bool:
+    import ssl
+
     try:
         ssl.create_default_context(cafile=path)
     except ssl.SSLError:

@@ -18,9 +18,9 @@ from asyncbatch.sources.http.settings import (
     HttpSettings,
     NextUrlPagination,
     OAuth2Auth,
-    TlsSettings,
 )
 from asyncbatch.sources.http.source import HttpSource
+from asyncbatch.sources.http.tls import TlsSettings
 from tests.commands import run_command_text
 from tests.servers.access import (
     CLIENT,
@@ -73,7 +73,7 @@ def pipeline(folder, *sources, key="id", mode="upsert"):
 
 
 def etl(folder, *arguments, **env):
-    return run_command_text("etl", "p.toml", *arguments, cwd=folder, env=env)
+    return run_command_text("etl", "p.toml", "--workers", "0", *arguments, cwd=folder, env=env)
 
 
 def rows(folder):
@@ -99,6 +99,23 @@ def test_a_pipeline_with_client_credentials(tmp_path, api):
     outputs = [ran.stdout, ran.stderr, (tmp_path / "r.json").read_text()]
     outputs.append((tmp_path / "log").read_text())
     assert not any(word in text for text in outputs for word in (CLIENT[1], "t0ken"))
+
+
+def test_parents_and_children_share_a_token(tmp_path, api):
+    auth = f'type = "oauth2", token_url = "{api.url("/token")}", client_id = "{CLIENT[0]}"'
+    pipeline(
+        tmp_path,
+        f'urls = ["{api.url("/items?of={id}")}"]\nparent = {{ urls = ["{api.url("/items")}"] }}\n'
+        f'auth = {{ {auth}, client_secret = "{CLIENT[1]}" }}',
+    )
+    ran = etl(tmp_path)
+    assert ran.returncode == 0, ran.stdout
+    assert sorted(one.target for one in api.of("/items")) == [
+        "/items",
+        "/items?of=1",
+        "/items?of=2",
+    ]
+    assert len(api.of("/token")) == 1
 
 
 async def test_the_secret_in_the_body(api):
@@ -368,6 +385,8 @@ def test_proxies(tmp_path, certificates, api):
         passed = etl(tmp_path, **{**env, "no_proxy": "10.0.0.0/8,127.0.0.0/8"})
         assert passed.returncode == 0, passed.stdout
         assert len(proxy.seen) == seen + 3
+        others = etl(tmp_path, **proxies(PROXY="none", all_proxy="socks5://127.0.0.1:9"))
+        assert others.returncode == 0, others.stdout
         word = PROXY_USER.partition(":")[2]
         outputs = [ran.stdout, ran.stderr, wrong.stdout, wrong.stderr]
         outputs += [(tmp_path / name).read_text() for name in ("r.json", "log")]
