@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.records import STDIN, display_path
+from asyncbatch.core.settings import StoreSettings
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from asyncbatch.core.records import Json
-    from asyncbatch.core.settings import FileWorkSettings, Format, StoreSettings
+    from asyncbatch.core.settings import FileWorkSettings, Format
     from asyncbatch.sinks.base import Pending
     from asyncbatch.sinks.target import Target
 
@@ -401,8 +402,13 @@ def extent_of_version(version: ObjectVersion) -> Extent:
 
 def check_prefix(target: Target, settings: StoreSettings) -> None:
     """Raise UsageError if objects cannot be written below a prefix."""
-    url = f"{target.path}asyncbatch"
+    check_store(target.path, target.name, settings)
+
+
+def check_store(prefix: str, name: str, settings: StoreSettings | None) -> None:
+    """Raise UsageError with the target's name if objects cannot be written below a prefix."""
+    url = f"{prefix}asyncbatch"
     try:
-        check_writable(Stores(settings, writes=True).location(url), url)
+        check_writable(Stores(settings or StoreSettings(), writes=True).location(url), url)
     except OSError as error:
-        raise UsageError(f"cannot write {target.name}: {error.strerror}") from None
+        raise UsageError(f"cannot write {name}: {error.strerror}") from None

@@ -299,7 +299,11 @@ def make_row_writer(
 
         return FolderWriter(FolderOutput(target, files.format))
     row_writer: RowWriter
-    if not target.is_table:
+    if target.layout is not None:
+        from asyncbatch.sinks.partition_writers import make_partition_writer
+
+        row_writer = make_partition_writer(target, target.layout, keeps_order=bool(dedupe))
+    elif not target.is_table:
         row_writer = LinesWriter(target)
     elif target.columns_grow:
         row_writer = BlockWriter()

@@ -176,13 +176,13 @@ def _remove_leftovers(path: str) -> None:
     pattern = re.compile(rf"{re.escape(name)}\.(\d+)\.tmp")
     with suppress(OSError), os.scandir(folder or os.curdir) as entries:
         for entry in entries:
-            if (found := pattern.fullmatch(entry.name)) and not _is_alive(int(found[1])):
+            if (found := pattern.fullmatch(entry.name)) and not is_alive(int(found[1])):
                 with suppress(OSError), open(entry.path, "rb") as stream:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.unlink(entry.path)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether a process with this number runs on this machine."""
     try:
         os.kill(pid, 0)

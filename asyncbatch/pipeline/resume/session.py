@@ -238,7 +238,9 @@ class OutputFileLedgerSession(FileLedgerSession):
         )
         from asyncbatch.formats.compression import compression_by_name
 
-        compressed = target.form == "lines" and compression_by_name(target.path) is not None
+        # The rows of partitions are compressed only at the end.
+        is_compressed = target.layout is None and compression_by_name(target.path) is not None
+        compressed = target.form == "lines" and is_compressed
         self.resumed_rows = ResumedRows(
             sink, self.journal, self._generations, compressed=compressed
         )
@@ -323,6 +325,23 @@ class OutputFileLedgerSession(FileLedgerSession):
                 os.unlink(generation.path)
 
 
+class PartitionsLedgerSession(OutputFileLedgerSession):
+    """The session of partitions. An interrupted run leaves its stage, a finished one nothing."""
+
+    def prepare(self, sink: FileSink) -> None:
+        if self._settings.retry_failed:
+            raise UsageError(
+                f"--retry-failed cannot add to {self._location}: each run writes the files of "
+                "partitions whole; leave it out"
+            )
+        super().prepare(sink)
+
+    def after_finish(self, *, committed: bool) -> None:
+        if committed:
+            self._drop_generations(list(self._generations))
+            self._store.forget([*self._generations, self._generation_number])
+
+
 def make_ledger_session(
     settings: LedgerSettings, target: Target | None, stores: StoreSettings, *, ordered: bool
 ) -> LedgerSession:
@@ -334,4 +353,6 @@ def make_ledger_session(
         kind = TableLedgerSession
     elif target is not None:
         kind = FolderLedgerSession if target.form == "folder" else OutputFileLedgerSession
+        if target.layout is not None:
+            kind = PartitionsLedgerSession
     return kind(settings, target, ordered=ordered)
