@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import posixpath
+import os
 import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from asyncbatch.core.paths import is_store_url
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -144,12 +145,14 @@ def _limited(name: str, parts: Iterable[str | PartitionField]) -> Iterable[str |
     """Yield parts whose fields have the lengths that fit into one name of a file or folder."""
     component: list[str | PartitionField] = []
     for part in parts:
-        pieces = part.split("/") if isinstance(part, str) else [part]
-        for number, piece in enumerate(pieces):
-            if number:
-                yield from _fitted(name, component)
-                component = ["/"]
-            component.append(piece)
+        if isinstance(part, PartitionField):
+            component.append(part)
+            continue
+        first, *later = part.split("/")
+        component.append(first)
+        for piece in later:
+            yield from _fitted(name, component)
+            component = ["/", piece]
     yield from _fitted(name, component)
 
 
@@ -166,9 +169,12 @@ def _fitted(name: str, component: Sequence[str | PartitionField]) -> Iterable[st
             yield part
 
 
-def is_below(layout: PartitionLayout, path: str) -> bool:
-    """Whether a partition could be written to `path`, a path in the spelling of the layout."""
-    if not path.startswith(layout.root):
-        return False
-    name = path[len(layout.root) :]
-    return posixpath.normpath(name) == name and layout.pattern.fullmatch(name) is not None
+def may_write(layout: PartitionLayout, path: str) -> bool:
+    """Whether a partition may be written to the file or object at `path`."""
+    last = layout.parts[-1]
+    if not isinstance(last, str) or not path.endswith(last.rpartition("/")[2]):
+        return False  # fast
+    root = layout.root
+    if not is_store_url(root):
+        root, path = os.path.join(os.path.realpath(root), ""), os.path.realpath(path)
+    return path.startswith(root) and layout.pattern.fullmatch(path[len(root) :]) is not None

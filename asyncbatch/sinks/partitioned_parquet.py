@@ -63,9 +63,7 @@ class PartitionedParquetSink(ParquetSink, PartitionedSink):
         PartitionedSink.complete(self)
 
     def write_rows(self, file: AtomicFile, name: str) -> None:
-        sink = ParquetSink(
-            file.path, self._stores, self._nested, sorts_columns=self._sorts_columns
-        )
+        sink = ParquetSink(file.path, self._stores, self._nested, sorts_columns=self._sorts_columns)
         sink.file = file
         sink.adopt_columns(self)
         sink.open()

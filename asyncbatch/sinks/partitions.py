@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import shutil
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -64,12 +65,16 @@ class PartitionFolder:
         self._folder = os.path.join(self._root, f".partition-files.{os.getpid()}.tmp")
         self._files: list[PartitionFile] = []
         self._checked: set[str] = set()
+        self._folds_case = False
+        self._folded: dict[str, str] = {}  # paths, by their spelling without case
         self._lock = -1
 
     def open(self) -> None:
         """Create the folder, and remove those of killed runs. Raises OSError."""
         self._remove_leftovers()
         os.mkdir(self._folder)
+        head, name = os.path.split(self._folder)
+        self._folds_case = os.path.exists(os.path.join(head, name.upper()))
         self._lock = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,6 +85,8 @@ class PartitionFolder:
         if folder not in self._checked:
             self._make_folder(folder)
             self._checked.add(folder)
+        if self._folds_case:
+            self._check_case(path)
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         file = PartitionFile(path, os.path.join(self._folder, str(len(self._files))))
@@ -94,6 +101,18 @@ class PartitionFolder:
         os.makedirs(folder or os.curdir, exist_ok=True)
         if not os.access(folder or os.curdir, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+
+    def _check_case(self, path: str) -> None:
+        """Raise OSError if another partition has the same file on a disk that ignores case."""
+        folded = unicodedata.normalize("NFC", path).casefold()
+        other = self._folded.setdefault(folded, path)
+        if other != path:
+            raise OSError(
+                errno.EEXIST,
+                f"this disk takes it for the same file as {other}: give both values the same case,"
+                " for instance with --jq and ascii_downcase",
+                path,
+            )
 
     def publish(self) -> None:
         """Put all files in place. Raises SinkError."""
@@ -143,7 +162,7 @@ class PartitionedSink(FileSink):
         self._is_remote = is_store_url(layout.root)
         self.file = self.stage = PartitionStage(name, None if self._is_remote else layout.root)
         self._is_abandoned = False
-        self._written: list[str] = []  # the names of partitions
+        self._done: list[str] = []  # the names of partitions
         self._open_files: set[AtomicFile] = set()
 
     @property
@@ -153,11 +172,11 @@ class PartitionedSink(FileSink):
 
     def file_notes(self) -> list[str]:
         """Return the number of files for the user, and a hint if the fields have no values."""
-        count = len(self._written)
+        count = len(self._done)
         if not count:
             return []
         notes = [f"{count:,} file{'' if count == 1 else 's'} written for {self._name}"]
-        if all(NULL in name for name in self._written):
+        if all(NULL in name for name in self._done):
             notes.append(
                 f"no record has a value for a field in --to {self._name}, so all are in {NULL}"
             )
@@ -181,13 +200,11 @@ class PartitionedSink(FileSink):
         try:
             self.stage.begin_reading()
             if self._is_remote:
-                self._write_all(
-                    names, [open_output(self._root + name, self._stores) for name in names]
-                )
+                self._write_all(names, [self._object(name) for name in names])
             elif names:
                 self._write_files(names)
             self.file.remove_unfinished()
-            self._written = names
+            self._done = names
         finally:
             self.file.discard()
 
@@ -221,6 +238,9 @@ class PartitionedSink(FileSink):
     def header(self) -> bytes:
         """The bytes at the beginning of each file."""
         return b""
+
+    def _object(self, name: str) -> AtomicFile:
+        return open_output(self._root + name, self._stores, random_access=self.goes_back)
 
     def _write_files(self, names: Sequence[str]) -> None:
         folder = PartitionFolder(self._root)

@@ -81,8 +81,9 @@ class Target(Struct, frozen=True):
             target = cls(redact_address(name), form, path, address=name, **options)
         elif form in FILE_FORMS and has_braces(name):
             layout = parse_layout(name)
-            is_file = isinstance(layout, str)
-            target = cls(name, form, path, layout=None if is_file else layout, **options)
+            if isinstance(layout, PartitionLayout):
+                options["layout"] = layout
+            target = cls(name, form, path, **options)
         else:
             target = cls(name, form, path, **options)
         target.check()
@@ -313,8 +314,8 @@ def _check_folder_name(name: str) -> None:
     if not has_braces(name) or os.path.isdir(name):
         return
     try:
-        has_fields = not isinstance(parse_layout(name), str)
-    except UsageError:  # only braces
+        has_fields = not isinstance(parse_layout(f"{name.rstrip('/')}/rows"), str)
+    except UsageError:  # it has braces, but no fields
         return
     if has_fields:
         raise UsageError(

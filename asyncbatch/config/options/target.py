@@ -122,7 +122,7 @@ class TargetFlags(SinkOptions, frozen=True, kw_only=True):
         option(
             "Write records to '-' (JSON Lines), FILE.jsonl[.gz|.zst], FILE.csv, .tsv, .parquet, "
             "FOLDER/ (like the input), sqlite:///FILE, duckdb:///FILE or "
-            "postgresql://USER@HOST/DATABASE.",
+            "postgresql://USER@HOST/DATABASE. {FIELD} in FILE makes a file of each value.",
             metavar="TARGET",
             writes=True,
             main=True,
