@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import posixpath
@@ -15,8 +14,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.records import STDIN, display_path
-from asyncbatch.core.settings import StoreSettings
-from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
 from asyncbatch.formats.detect import LINES_ENDINGS, has_lines_suffix
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from asyncbatch.core.records import Json
-    from asyncbatch.core.settings import FileWorkSettings, Format
+    from asyncbatch.core.settings import FileWorkSettings, Format, StoreSettings
     from asyncbatch.sinks.base import Pending
     from asyncbatch.sinks.target import Target
 
@@ -77,26 +75,6 @@ def extent_of(target: Target, path: str) -> Extent | None:
     except (OSError, UsageError):
         return None
     return Extent(status.st_mtime_ns, status.st_size)
-
-
-def sync_folder(folder: str) -> None:
-    """Write the file system of a folder to the disk. Raises SinkError."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:  # nothing was written yet
-        return
-    except OSError as error:
-        raise SinkError(f"cannot write {folder}: {error.strerror}", folder) from None
-    try:
-        # syncfs is one call for thousands of files; not every system has it.
-        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-        if syncfs is None:
-            os.sync()
-        elif syncfs(descriptor):
-            reason = os.strerror(ctypes.get_errno())
-            raise SinkError(f"cannot write {folder}: {reason}", folder)
-    finally:
-        os.close(descriptor)
 
 
 def check_disk(folder: str) -> None:
@@ -402,13 +380,8 @@ def extent_of_version(version: ObjectVersion) -> Extent:
 
 def check_prefix(target: Target, settings: StoreSettings) -> None:
     """Raise UsageError if objects cannot be written below a prefix."""
-    check_store(target.path, target.name, settings)
-
-
-def check_store(prefix: str, name: str, settings: StoreSettings | None) -> None:
-    """Raise UsageError with the target's name if objects cannot be written below a prefix."""
-    url = f"{prefix}asyncbatch"
+    url = f"{target.path}asyncbatch"
     try:
-        check_writable(Stores(settings or StoreSettings(), writes=True).location(url), url)
+        check_writable(Stores(settings, writes=True).location(url), url)
     except OSError as error:
-        raise UsageError(f"cannot write {name}: {error.strerror}") from None
+        raise UsageError(f"cannot write {target.name}: {error.strerror}") from None

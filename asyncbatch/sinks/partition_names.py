@@ -1,9 +1,8 @@
-"""The names of partitions: the texts of values in file names, and rows in frames with a name."""
+"""The names of partitions: the texts of values in the names of files."""
 
 from __future__ import annotations
 
 import re
-import struct
 from hashlib import blake2b
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -16,17 +15,10 @@ from asyncbatch.sinks.partition_layout import NAME_BYTES
 from asyncbatch.transforms.fields import make_field_getter, parse_path, to_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.partition_layout import PartitionField, PartitionLayout
-
-# The field of a row that names its partition, on the way from a worker to a sink of columns. It is
-# no name that a record has.
-PARTITION = "\0asyncbatch.partition"
-
-# A frame: the lengths of a partition's name and of its rows, in bytes; then both.
-FRAME_HEADER = struct.Struct("<HQ")
 
 # The names for values that have no text of their own. The first is Hive's, which DuckDB and Spark
 # read as null.
@@ -170,20 +162,3 @@ class _Columns:
         values = [decode(row) if type(row) is Raw else row for row in rows]
         records = [value if type(value) is dict else {} for value in values]
         return [list(map(get, records)) for get in self._getters]
-
-
-def make_frame(name: str, rows: bytes) -> bytes:
-    """Return rows of one partition as a frame."""
-    encoded = name.encode()
-    return b"".join((FRAME_HEADER.pack(len(encoded), len(rows)), encoded, rows))
-
-
-def read_frames(data: bytes | bytearray) -> Iterator[tuple[str, memoryview]]:
-    """Yield the name and the rows of each frame."""
-    view, at = memoryview(data), 0
-    while at < len(view):
-        name_size, size = FRAME_HEADER.unpack_from(view, at)
-        start = at + FRAME_HEADER.size + name_size
-        name = str(view[at + FRAME_HEADER.size : start], "utf-8")
-        at = start + size
-        yield name, view[start:at]

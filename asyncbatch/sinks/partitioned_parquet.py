@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncbatch.sinks.column_block import ColumnBlock, join_blocks
+from asyncbatch.sinks.frames import PARTITION, make_frame
 from asyncbatch.sinks.parquet import ParquetSink
-from asyncbatch.sinks.partition_names import PARTITION, make_frame
 from asyncbatch.sinks.partitions import PartitionedSink
 
 if TYPE_CHECKING:

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.paths import is_store_url
+from asyncbatch.core.settings import StoreSettings
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.compression import compression_by_name
-from asyncbatch.sinks.folder import sync_folder
-from asyncbatch.sinks.partition_names import NULL, PARTITION, make_frame
+from asyncbatch.sinks.frames import PARTITION, make_frame
+from asyncbatch.sinks.partition_names import NULL
 from asyncbatch.sinks.partition_stage import PartitionStage
 from asyncbatch.sinks.text_files import CsvSink, FileSink
-from asyncbatch.storage.atomic import AtomicFile, is_alive
+from asyncbatch.storage.atomic import AtomicFile, is_alive, sync_file_system
 from asyncbatch.storage.opener import open_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from asyncbatch.core.records import Json
-    from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import Refusal
     from asyncbatch.sinks.partition_layout import PartitionLayout
 
@@ -116,10 +116,10 @@ class PartitionFolder:
 
     def publish(self) -> None:
         """Put all files in place. Raises SinkError."""
-        sync_folder(self._root)
+        sync_file_system(self._root)
         for file in self._files:
             file.publish()
-        sync_folder(self._root)
+        sync_file_system(self._root)
 
     def close(self) -> None:
         """Remove the folder, with the files that are not in place."""
@@ -185,10 +185,19 @@ class PartitionedSink(FileSink):
     def open(self) -> None:
         """Begin the stage. Raises UsageError."""
         if self._is_remote:
-            from asyncbatch.sinks.folder import check_store
-
-            check_store(self._root, self._name, self._stores)
+            self._check_store()
         self.file.open()
+
+    def _check_store(self) -> None:
+        from asyncbatch.storage.stores import Stores
+        from asyncbatch.storage.uploads import check_writable
+
+        url = f"{self._root}asyncbatch"
+        try:
+            stores = Stores(self._stores or StoreSettings(), writes=True)
+            check_writable(stores.location(url), url)
+        except OSError as error:
+            raise UsageError(f"cannot write {self._name}: {error.strerror}") from None
 
     def keep(self, path: str, extent: Extent) -> Extent:
         at = self.position

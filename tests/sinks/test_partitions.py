@@ -44,7 +44,7 @@ def f(record):
 """
 
 
-def orders(count: int) -> list[dict]:
+def orders(count):
     """Return records with values of many kinds, the same each time."""
     chance = random.Random(7)
     start = datetime(2025, 11, 3, 23, 30, tzinfo=UTC)
@@ -146,8 +146,9 @@ def test_duckdb_reads_the_folder(run, files, suffix):
         f"SELECT land, count(*), sum(id)::BIGINT FROM {reader}('{folder}/out/**/*.{suffix}',"
         " hive_partitioning=true, hive_types={'land': VARCHAR}) GROUP BY 1"
     )
-    answer = {land: numbers for land, *numbers in duckdb.sql(query).fetchall()}
-    expected = defaultdict(lambda: [0, 0])
+    with duckdb.connect() as database:
+        answer = {land: numbers for land, *numbers in database.execute(query).fetchall()}
+    expected: defaultdict[str | None, list[int]] = defaultdict(lambda: [0, 0])
     for record in records:
         country = record.get("country")
         sums = expected["__EMPTY__" if country == "" else country]

@@ -154,15 +154,13 @@ class FolderLedgerSession(FileLedgerSession):
     _extent_of: Callable[[str], Extent | None]
 
     def begin(self, sink: Any) -> None:  # noqa: ARG002 - this ledger is not in the sink
-        from asyncbatch.sinks.folder import (
-            extent_of,
-            sync_folder,
-        )
+        from asyncbatch.sinks.folder import extent_of
+        from asyncbatch.storage.atomic import sync_file_system
 
         target = self._target
         assert target is not None
         self._extent_of = partial(extent_of, target)
-        self.journal = FileJournal(self._known, self._store, partial(sync_folder, target.path))
+        self.journal = FileJournal(self._known, self._store, partial(sync_file_system, target.path))
         self._make_admission(self._reader(), appends=False, is_unchanged=self._is_output_unchanged)
 
     def add(self, batch_part: BatchPart) -> None:
