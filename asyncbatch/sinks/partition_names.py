@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from hashlib import blake2b
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -76,16 +77,34 @@ class _Texts(dict[str, str]):
         return text
 
 
+# Directives of `strftime` that depend on the day alone, and those that need the hour, too.
+_OF_DAY = frozenset("YymdjbBaAFGVUWuwCeD")
+_OF_HOUR = _OF_DAY | frozenset("HIp")
+
+
+def _key_of_times(form: str) -> Callable[[datetime], Any]:
+    """Return a function to the part of a time that its text in this format depends on."""
+    directives = set(re.findall("%[-_0^#]?(.)", form))
+    if directives <= _OF_DAY:
+        return datetime.date
+    if directives <= _OF_HOUR:
+        return lambda time: (time.date(), time.hour)
+    return lambda time: time
+
+
 class _FieldTexts:
     """The texts of the values of one field."""
 
     def __init__(self, of: PartitionField) -> None:
         self._field = of
-        make = self._text_of_string if of.format is None else self._time
-        self._strings = _Texts(make)
+        self._strings = _Texts(self._text_of_string)
+        self._key = _key_of_times(of.format or "")
+        self._times: dict[Any, str] = {}  # by the part of a time that its text depends on
 
     def texts(self, values: Sequence[Json]) -> Iterable[str]:
         """Return the text of each value."""
+        if self._field.format is not None:
+            return map(self._time, values)
         if set(map(type, values)) == {str}:
             return map(self._strings.__getitem__, values)
         return map(self._text, values)
@@ -95,20 +114,26 @@ class _FieldTexts:
             return NULL
         if type(value) is str:
             return self._strings[value]
-        if self._field.format is not None:
-            return self._time(value)
         return safe_text(encode(value).decode(), self._field.most_bytes)
 
     def _text_of_string(self, value: str) -> str:
         return safe_text(value, self._field.most_bytes)
 
     def _time(self, value: Json) -> str:
-        assert self._field.format is not None
+        if value is None:
+            return NULL
         try:
-            text = to_time(value).strftime(self._field.format)
+            time = to_time(value)
         except (ValueError, TypeError, OverflowError):
             return INVALID
-        return "/".join(safe_text(part, self._field.most_bytes) for part in text.split("/"))
+        key = self._key(time)
+        if (text := self._times.get(key)) is None:
+            parts = time.strftime(self._field.format or "").split("/")
+            text = "/".join(safe_text(part, self._field.most_bytes) for part in parts)
+            if len(self._times) >= _MAX_TEXTS:
+                self._times.clear()
+            self._times[key] = text
+        return text
 
 
 class PartitionNamer:
