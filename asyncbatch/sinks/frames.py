@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import TYPE_CHECKING
 
@@ -18,16 +19,16 @@ FRAME_HEADER = struct.Struct("<HQ")
 
 def make_frame(name: str, rows: bytes) -> bytes:
     """Return rows of one partition as a frame."""
-    encoded = name.encode()
+    encoded = os.fsencode(name)
     return b"".join((FRAME_HEADER.pack(len(encoded), len(rows)), encoded, rows))
 
 
-def read_frames(data: bytes | bytearray) -> Iterator[tuple[str, memoryview]]:
-    """Yield the name and the rows of each frame."""
-    view, at = memoryview(data), 0
-    while at < len(view):
-        name_size, size = FRAME_HEADER.unpack_from(view, at)
-        start = at + FRAME_HEADER.size + name_size
-        name = str(view[at + FRAME_HEADER.size : start], "utf-8")
-        at = start + size
-        yield name, view[start:at]
+def read_frames(data: bytes | bytearray) -> Iterator[tuple[str, int, int]]:
+    """Yield the name of each frame, and where its rows begin and end."""
+    end = 0
+    while end < len(data):
+        name_size, size = FRAME_HEADER.unpack_from(data, end)
+        name_at = end + FRAME_HEADER.size
+        start = name_at + name_size
+        end = start + size
+        yield os.fsdecode(bytes(data[name_at:start])), start, end

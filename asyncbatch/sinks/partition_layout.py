@@ -158,7 +158,7 @@ def _limited(name: str, parts: Iterable[str | PartitionField]) -> Iterable[str |
 
 def _fitted(name: str, component: Sequence[str | PartitionField]) -> Iterable[str | PartitionField]:
     fields = [part for part in component if isinstance(part, PartitionField)]
-    literal = sum(len(part.encode()) for part in component if isinstance(part, str))
+    literal = sum(len(os.fsencode(part)) for part in component if isinstance(part, str))
     most = (NAME_BYTES - literal) // max(1, len(fields))
     if fields and most < _LEAST_BYTES:
         raise UsageError(f"--to {name}: a file name would be longer than {NAME_BYTES} bytes")

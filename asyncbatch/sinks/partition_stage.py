@@ -65,11 +65,8 @@ class PartitionStage(AtomicFile):
 
     def add(self, frames: bytes | bytearray) -> None:
         """Append frames. Raises SinkError."""
-        at = self.size
-        for name, rows in read_frames(frames):
-            at += FRAME_HEADER.size + len(name.encode())
-            self._note(name, at, len(rows))
-            at += len(rows)
+        for name, start, end in read_frames(frames):
+            self._note(name, self.size + start, end - start)
         self.write(frames)
 
     def copy(self, path: str, extent: Extent) -> None:
@@ -83,7 +80,7 @@ class PartitionStage(AtomicFile):
                     name_size, size = FRAME_HEADER.unpack(header)
                     name = earlier.read(name_size)
                     self.write(header + name)
-                    self._note(name.decode(), self.size, size)
+                    self._note(os.fsdecode(name), self.size, size)
                     at += FRAME_HEADER.size + name_size + size
                     while size:
                         rows = earlier.read(min(size, _COPY_BYTES))

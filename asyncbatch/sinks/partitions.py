@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import shutil
+import tempfile
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -62,7 +63,7 @@ class PartitionFolder:
 
     def __init__(self, root: str) -> None:
         self._root = root or os.curdir
-        self._folder = os.path.join(self._root, f".partition-files.{os.getpid()}.tmp")
+        self._folder = ""
         self._files: list[PartitionFile] = []
         self._checked: set[str] = set()
         self._folds_case = False
@@ -72,7 +73,8 @@ class PartitionFolder:
     def open(self) -> None:
         """Create the folder, and remove those of killed runs. Raises OSError."""
         self._remove_leftovers()
-        os.mkdir(self._folder)
+        prefix = f".partition-files.{os.getpid()}."
+        self._folder = tempfile.mkdtemp(prefix=prefix, dir=self._root)
         head, name = os.path.split(self._folder)
         self._folds_case = os.path.exists(os.path.join(head, name.upper()))
         self._lock = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -123,16 +125,19 @@ class PartitionFolder:
 
     def close(self) -> None:
         """Remove the folder, with the files that are not in place."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
         if self._lock != -1:
             os.close(self._lock)
 
     def _remove_leftovers(self) -> None:
-        pattern = re.compile(r"\.partition-files\.(\d+)\.tmp")
+        pattern = re.compile(r"\.partition-files\.(\d+)\..+")
         with os.scandir(self._root) as entries:
             for entry in entries:
-                if (found := pattern.fullmatch(entry.name)) and not is_alive(int(found[1])):
-                    _remove_unlocked(entry.path)
+                if found := pattern.fullmatch(entry.name):
+                    pid = int(found[1])
+                    if pid == os.getpid() or not is_alive(pid):  # pids repeat in containers
+                        _remove_unlocked(entry.path)
 
 
 def _remove_unlocked(folder: str) -> None:
@@ -249,7 +254,9 @@ class PartitionedSink(FileSink):
         return b""
 
     def _object(self, name: str) -> AtomicFile:
-        return open_output(self._root + name, self._stores, random_access=self.goes_back)
+        return open_output(
+            self._root + name, self._stores, random_access=self.goes_back, is_checked=True
+        )
 
     def _write_files(self, names: Sequence[str]) -> None:
         folder = PartitionFolder(self._root)

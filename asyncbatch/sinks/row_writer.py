@@ -311,14 +311,14 @@ class PartitionedLinesWriter(LinesWriter):
 
     def without_rows(self, rows: Rows, kept: Sequence[bool]) -> Rows:
         frames: list[bytes] = []
-        wanted, old_size, size = iter(kept), 0, 0
+        wanted, size = iter(kept), 0
         new_end = {0: 0}
-        for name, lines in read_frames(rows.payload):
-            old_size += len(make_frame(name, b"")) + len(lines)
-            if left := list(compress(self._lines(bytes(lines)), wanted)):
+        for name, start, end in read_frames(rows.payload):
+            lines = self._lines(rows.payload[start:end])
+            if left := [line for line in lines if next(wanted)]:
                 frames.append(make_frame(name, b"".join(left)))
                 size += len(frames[-1])
-            new_end[old_size] = size
+            new_end[end] = size
         reduced = RowWriter.without_rows(self, rows, kept)
         reduced.payload, reduced.ends = b"".join(frames), [new_end[end] for end in rows.ends]
         return reduced
