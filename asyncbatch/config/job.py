@@ -224,8 +224,9 @@ class Job(Struct, frozen=True):
     def output_files(self) -> dict[str, str]:
         """Return the paths that are written to, by the option that names them."""
         files = {} if self.dead_letter is None else {"--dead-letter": self.dead_letter}
-        if self.target is not None and self.target.path not in (STDIN, ""):
-            files["--to"] = self.target.path
+        target = self.target
+        if target is not None and target.path not in (STDIN, "") and target.layout is None:
+            files["--to"] = target.path
         if self.log_file is not None:
             files["--log-file"] = self.log_file
         return files | {f"--report {path}": path for path in self.reports}

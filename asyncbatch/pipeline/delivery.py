@@ -147,7 +147,7 @@ class Delivery:
             ledger_session.prepare(sink)
         self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))
         self._sink = sink
-        if target.is_remote:
+        if target.is_remote or target.layout is not None:
             self._abort_uploads = sink.give_up
         if ledger_session:
             ledger_session.begin(sink)
@@ -303,7 +303,7 @@ class Delivery:
         return finished
 
     def abandon(self) -> bool:
-        """Stop waiting for uploads to a store; return whether the target is in a store."""
+        """Stop uploads to a store, or the writing of partitions; return whether there are any."""
         if self._abort_uploads is not None:
             self._abort_uploads()
         return self._abort_uploads is not None

@@ -54,7 +54,8 @@ class Launch:
         """
         job, searches = self._job, self.searches.values()
         job.check()
-        if files := job.output_files():
+        files = job.output_files()
+        if files or (job.target is not None and job.target.layout is not None):
             from asyncbatch.pipeline.output_guard import OutputGuard, check_live_outputs
 
             for number, source in job.file_sources:

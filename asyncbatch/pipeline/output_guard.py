@@ -11,6 +11,7 @@ from asyncbatch.core.records import STDIN, display_path
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.dead_letters import is_dead_letter, read_dead_letter
 from asyncbatch.sinks.folder import output_path
+from asyncbatch.sinks.partition_layout import may_write
 from asyncbatch.sources.identity import identity
 from asyncbatch.sources.selection import Filter, has_magic, static_root
 from asyncbatch.state.ledger.file import has_read, has_written
@@ -18,6 +19,7 @@ from asyncbatch.state.ledger.file import has_read, has_written
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from asyncbatch.sinks.partition_layout import PartitionLayout
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.inputs import Inputs
 
@@ -49,6 +51,9 @@ class OutputGuard:
             for name in (path, os.path.realpath(path))
         }
         self._folder: Target | None = None
+        self._layout = None if target is None else target.layout
+        if target is not None and target.layout is not None:
+            _check_partitions(target, target.layout, files, inputs)
         if target is not None and target.form == "folder":
             for argument in inputs.paths:
                 _check_location(target, argument, inputs)
@@ -90,6 +95,11 @@ class OutputGuard:
                 raise UsageError(
                     f"{display_path(path)} is an input: it cannot be written to (name another"
                     " output, or leave the file out with --exclude)"
+                )
+            if self._layout is not None and may_write(self._layout, path):
+                raise UsageError(
+                    f"{display_path(path)} is an input, and may be overwritten by a partition: "
+                    "name another folder with --to, or leave the file out with --exclude"
                 )
             if self._folder is not None:
                 _check_distinct(self._folder, path)
@@ -156,20 +166,41 @@ def _check_location(target: Target, argument: str, inputs: Inputs) -> None:
         return
     path = static_root(argument) if has_magic(argument) else argument
     _check_distinct(target, path)
-    if is_store_url(path) is not target.is_remote:
+    _check_outside(target.name, target.path, path, argument, inputs)
+
+
+def _check_partitions(
+    target: Target, layout: PartitionLayout, files: Mapping[str, str], inputs: Inputs
+) -> None:
+    """Raise UsageError if partitions would be inputs, or would overwrite another output."""
+    for option, path in files.items():
+        if may_write(layout, path):
+            raise UsageError(f"{option} {path} may be overwritten by a partition of --to")
+    for argument in inputs.paths:
+        if argument == STDIN or (is_object_url(argument) and not is_store_url(argument)):
+            continue
+        path = static_root(argument) if has_magic(argument) else argument
+        if is_store_url(path) is target.is_remote:
+            _check_outside(target.name, layout.root or os.curdir, path, argument, inputs)
+
+
+def _check_outside(name: str, folder: str, path: str, argument: str, inputs: Inputs) -> None:
+    """Raise UsageError if outputs in `folder` would be inputs, found in the folder at `path`."""
+    is_remote = is_store_url(folder)
+    if is_store_url(path) is not is_remote:
         return
-    folder, above = os.path.realpath(target.path), os.path.realpath(path)
-    is_folder = target.is_remote or os.path.isdir(path)
+    folder, above = os.path.realpath(folder), os.path.realpath(path)
+    is_folder = is_remote or os.path.isdir(path)
     if not is_folder or f"{folder}/".removeprefix(f"{above}/") == f"{folder}/":
         return
     wanted = Filter(inputs.selection)
     below, found = "", True
-    for name in filter(None, folder[len(above) :].split("/")):
-        found = found and wanted.takes_folder(name, below)
-        below += f"{name}/"
+    for part in filter(None, folder[len(above) :].split("/")):
+        found = found and wanted.takes_folder(part, below)
+        below += f"{part}/"
     if found:
         raise UsageError(
-            f"{target.name} is inside the input folder {argument}, so its files would be "
+            f"{name} is inside the input folder {argument}, so its files would be "
             "inputs: name another folder with --to, or exclude this one with --exclude"
         )
 

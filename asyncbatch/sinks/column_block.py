@@ -90,6 +90,15 @@ class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
         places = [place for place, name in enumerate(block.names) if name not in gone]
         return block.fields(places) if gone else block
 
+    def select(self, rows: Sequence[int]) -> ColumnBlock:
+        """Return the rows of these numbers, in this order, without fields that none of them has."""
+        values = [[column[row] for row in rows] for column in self.values]
+        present = {name: bytes(there[row] for row in rows) for name, there in self.present.items()}
+        gone = {name for name, there in present.items() if 1 not in there}
+        block = self._narrowed(values, len(rows), present)
+        places = [place for place, name in enumerate(block.names) if name not in gone]
+        return block.fields(places) if gone else block
+
     def fields(self, places: Sequence[int]) -> ColumnBlock:
         """Return the block with only the fields at these places."""
         names = [self.names[place] for place in places]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import posixpath
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.records import STDIN, display_path
-from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
 from asyncbatch.formats.detect import LINES_ENDINGS, has_lines_suffix
@@ -76,26 +75,6 @@ def extent_of(target: Target, path: str) -> Extent | None:
     except (OSError, UsageError):
         return None
     return Extent(status.st_mtime_ns, status.st_size)
-
-
-def sync_folder(folder: str) -> None:
-    """Write the file system of a folder to the disk. Raises SinkError."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:  # nothing was written yet
-        return
-    except OSError as error:
-        raise SinkError(f"cannot write {folder}: {error.strerror}", folder) from None
-    try:
-        # syncfs is one call for thousands of files; not every system has it.
-        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-        if syncfs is None:
-            os.sync()
-        elif syncfs(descriptor):
-            reason = os.strerror(ctypes.get_errno())
-            raise SinkError(f"cannot write {folder}: {reason}", folder)
-    finally:
-        os.close(descriptor)
 
 
 def check_disk(folder: str) -> None:

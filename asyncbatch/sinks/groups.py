@@ -52,6 +52,11 @@ def grouped_target(target: Target, groups: GroupSettings, *, has_mode: bool = Tr
             f"--to {target.name}: the result of --by and --agg is one file or table, not a folder; "
             f"write {target.name.rstrip('/')}.jsonl"
         )
+    if target.layout is not None:
+        raise UsageError(
+            f"--to {target.name}: the result of --by and --agg is one file or table, not a file for "
+            "each value: write {{ for a brace in the name"
+        )
     if target.is_database and not has_mode:
         raise UsageError(
             f"--to {target.name}: a run computes the result again from all inputs: choose --mode "

@@ -136,14 +136,23 @@ class ParquetSink(FileSink):
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
             if name not in self._inexact and not is_exact(integers_of(values, kind)):
                 self._inexact.add(name)
-        self._waiting.append(block)
         self._loaded = block.count
         self._rows += block.count
+        self._collect(block, rows)
+        return refused
+
+    def adopt_columns(self, other: ParquetSink) -> None:
+        """Write the columns of another sink, which has seen all rows. Call it before `load`."""
+        self._columns = Columns(other._columns.kinds, limit=MAX_FIELDS)
+        self._inexact, self._shapes, self._is_native = other._inexact, other._shapes, False
+
+    def _collect(self, block: ColumnBlock, rows: Sequence[int]) -> None:  # noqa: ARG002 - used by partitions
+        """Collect the accepted rows of a load, which had the numbers `rows` there."""
+        self._waiting.append(block)
         self._in_group += block.count
         self._group_bytes += _size_of(block)
         if self._in_group >= ROW_GROUP or self._group_bytes >= GROUP_BYTES:
             self._write()
-        return refused
 
     def _open_parquet(self, path: str) -> Any:
         # The library refuses names that are not UTF-8, unless they are bytes.

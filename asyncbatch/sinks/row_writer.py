@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 from io import BytesIO
-from itertools import accumulate, compress, pairwise
+from itertools import accumulate, compress, groupby, pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Raw
@@ -13,15 +14,17 @@ from msgspec.json import Decoder
 from asyncbatch.core.batches import Rows
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import decode, encode, encode_lines
+from asyncbatch.sinks.frames import PARTITION, make_frame, read_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from asyncbatch.core.records import Json
     from asyncbatch.core.settings import FileWorkSettings
     from asyncbatch.sinks.base import Pending
     from asyncbatch.sinks.folder import MirroredOutput
     from asyncbatch.sinks.group_encoding import GroupEncoder
+    from asyncbatch.sinks.partition_layout import PartitionLayout
     from asyncbatch.sinks.target import Target
 
 
@@ -282,6 +285,100 @@ class GroupWriter(RowWriter):
         return self._encoder.without(payload, kept)
 
 
+class PartitionedLinesWriter(LinesWriter):
+    """A row writer for partitions in JSON Lines: frames, each with rows of one partition.
+
+    `keeps_order`: rows are not grouped beyond their neighbours, because deduplication keeps the
+    first row of a key.
+    """
+
+    def __init__(self, target: Target, layout: PartitionLayout, *, keeps_order: bool) -> None:
+        from asyncbatch.sinks.partition_names import PartitionNamer
+
+        super().__init__(target)
+        self._compression = None  # the sink compresses the files at the end
+        self._namer, self._keeps_order = PartitionNamer(layout), keeps_order
+
+    def encode(self, found: RowOutcome) -> Rows | None:
+        if not found.rows:
+            return None
+        names = self._namer.names(found.rows)
+        frames: list[bytes] = []
+        ends, size = [], 0
+        for start, end in pairwise((0, *(found.file_ends or [len(found.rows)]))):
+            for name, rows in self._groups(names[start:end], found.rows[start:end]):
+                frames.append(make_frame(name, encode_lines(rows)))
+                size += len(frames[-1])
+            ends.append(size)
+        return Rows(b"".join(frames), len(found.rows), ends=ends)
+
+    def _groups(self, names: list[str], rows: list[Any]) -> Iterable[tuple[str, list[Any]]]:
+        if self._keeps_order:
+            return [
+                (name, [row for _, row in group])
+                for name, group in groupby(zip(names, rows, strict=True), itemgetter(0))
+            ]
+        groups: dict[str, list[Any]] = {}
+        for name, row in zip(names, rows, strict=True):
+            if (group := groups.get(name)) is None:
+                groups[name] = [row]
+            else:
+                group.append(row)
+        return groups.items()
+
+    def without_rows(self, rows: Rows, kept: Sequence[bool]) -> Rows:
+        frames: list[bytes] = []
+        wanted, size = iter(kept), 0
+        new_end = {0: 0}
+        for name, start, end in read_frames(rows.payload):
+            lines = self._lines(rows.payload[start:end])
+            if left := [line for line in lines if next(wanted)]:
+                frames.append(make_frame(name, b"".join(left)))
+                size += len(frames[-1])
+            new_end[end] = size
+        reduced = RowWriter.without_rows(self, rows, kept)
+        reduced.payload, reduced.ends = b"".join(frames), [new_end[end] for end in rows.ends]
+        return reduced
+
+    def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:  # noqa: ARG002 - see `without_rows`
+        return b""
+
+
+class PartitionedCellsWriter(CellsWriter):
+    """A row writer for partitions in CSV: each object has the name of its partition, too."""
+
+    def __init__(self, layout: PartitionLayout, columns: Sequence[str]) -> None:
+        from asyncbatch.sinks.partition_names import PartitionNamer
+
+        super().__init__(columns)
+        self._namer = PartitionNamer(layout)
+
+    def _pack(self, rows: list[Any]) -> bytes:
+        names = self._namer.names(rows)
+        cells = [cells_of(row, self._paths) for row in rows]
+        for name, row in zip(names, cells, strict=True):
+            row[PARTITION] = name
+        return encode(cells)
+
+
+class PartitionedBlockWriter(BlockWriter):
+    """A row writer for partitions in Parquet: a block with a column of the partitions' names."""
+
+    def __init__(self, layout: PartitionLayout) -> None:
+        from asyncbatch.sinks.partition_names import PartitionNamer
+
+        self._namer = PartitionNamer(layout)
+
+    def _pack(self, rows: list[Any]) -> bytes:
+        from asyncbatch.sinks.column_block import make_block
+
+        block = make_block(rows)
+        block.names.append(PARTITION)
+        block.kinds.append("text")
+        block.values.append(self._namer.names(rows))
+        return block.to_bytes()
+
+
 class FolderWriter(RowWriter):
     """A row writer that writes mirrored outputs in the worker."""
 
@@ -320,6 +417,8 @@ def make_row_writer(
         from asyncbatch.sinks.group_encoding import GroupEncoder
 
         row_writer = GroupWriter(GroupEncoder(target.groups, folds=not dedupe))
+    elif target.layout is not None:
+        row_writer = _make_partition_writer(target, target.layout, keeps_order=bool(dedupe))
     elif not target.is_table:
         row_writer = LinesWriter(target)
     elif target.columns_grow:
@@ -328,3 +427,13 @@ def make_row_writer(
         is_csv = target.form == "csv"
         row_writer = CellsWriter(target.columns or ()) if is_csv else ObjectsWriter()
     return KeyedWriter(row_writer, dedupe) if dedupe else row_writer
+
+
+def _make_partition_writer(
+    target: Target, layout: PartitionLayout, *, keeps_order: bool
+) -> RowWriter:
+    if target.form == "lines":
+        return PartitionedLinesWriter(target, layout, keeps_order=keeps_order)
+    if target.form == "csv":
+        return PartitionedCellsWriter(layout, target.columns or ())
+    return PartitionedBlockWriter(layout)

@@ -12,6 +12,7 @@ from asyncbatch.core.secrets import SERVER_SCHEMES, is_ambiguous_address, redact
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import compression_by_name
+from asyncbatch.sinks.partition_layout import PartitionLayout, has_braces, parse_layout
 
 if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import LedgerJob
@@ -34,6 +35,7 @@ KNOWN = "'-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, .parqu
 KNOWN += "one of these at s3://, gs:// or az://, sqlite:///FILE, duckdb:///FILE or "
 KNOWN += "postgresql://USER@HOST/DATABASE"
 
+FILE_FORMS: tuple[Form, ...] = ("lines", "csv", "parquet")
 _DATABASES: dict[str, Form] = {"sqlite": "sqlite", "duckdb": "duckdb"}
 _DATABASE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3", ".duckdb", ".ddb")
 _SUFFIXES: dict[str, Form] = {
@@ -72,6 +74,7 @@ class Target(Struct, frozen=True):
     times: tuple[str, ...] = ()
     # the aggregates of all records, which are written in their place (`sinks/groups`)
     groups: GroupSettings | None = None
+    layout: PartitionLayout | None = None  # of a file for each value of fields in its name
 
     @classmethod
     def parse(cls, name: str, **options: Any) -> Target:
@@ -79,6 +82,11 @@ class Target(Struct, frozen=True):
         form, path = parse_location(name)
         if form == "postgres":
             target = cls(redact_address(name), form, path, address=name, **options)
+        elif form in FILE_FORMS and has_braces(name):
+            layout = parse_layout(name)
+            if isinstance(layout, PartitionLayout):
+                options["layout"] = layout
+            target = cls(name, form, path, **options)
         else:
             target = cls(name, form, path, **options)
         target.check()
@@ -180,6 +188,8 @@ class Target(Struct, frozen=True):
             "table": self.table or "", "mode": self.mode, "key": self.key,
             "job": job, "contract": contract, "sorts_columns": sorts_columns,
         }  # fmt: skip
+        if self.layout is not None:
+            return self._open_partitions(self.layout, stores, sorts_columns=sorts_columns)
         match self.form:
             case "stdout":
                 from asyncbatch.sinks.text_files import StdoutSink
@@ -192,15 +202,7 @@ class Target(Struct, frozen=True):
             case "csv":
                 from asyncbatch.sinks.text_files import CsvSink
 
-                delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
-                return CsvSink(
-                    self.path,
-                    stores,
-                    delimiter=delimiter,
-                    columns=self.columns,
-                    is_safe=self.csv_safe,
-                    null_value=self.null_value,
-                )
+                return CsvSink(self.path, stores, **self._csv_options)
             case "parquet":
                 from asyncbatch.sinks.parquet import ParquetSink
 
@@ -227,6 +229,36 @@ class Target(Struct, frozen=True):
 
                 return DuckdbSink(self.path, times=self.times, **options)
 
+    @property
+    def _csv_options(self) -> dict[str, Any]:
+        return {
+            "delimiter": "\t" if self.path.lower().endswith(".tsv") else ",",
+            "columns": self.columns,
+            "is_safe": self.csv_safe,
+            "null_value": self.null_value,
+        }
+
+    def _open_partitions(
+        self, layout: PartitionLayout, stores: StoreSettings | None, *, sorts_columns: bool
+    ) -> BatchSink[Any]:
+        from asyncbatch.sinks import partitions
+
+        match self.form:
+            case "lines":
+                return partitions.PartitionedLinesSink(self.name, layout, stores)
+            case "csv":
+                return partitions.PartitionedCsvSink(self.name, layout, stores, **self._csv_options)
+            case _:
+                from asyncbatch.sinks.partitioned_parquet import PartitionedParquetSink
+
+                return PartitionedParquetSink(
+                    self.name,
+                    layout,
+                    stores,
+                    self.nested or "native",
+                    sorts_columns=sorts_columns,
+                )
+
 
 def parse_location(name: str) -> tuple[Form, str]:
     """Return the form and the path of the target with this name. Raises UsageError."""
@@ -236,8 +268,7 @@ def parse_location(name: str) -> tuple[Form, str]:
         return "stdout", name
     scheme, separator, rest = name.partition("://")
     if is_object_url(name):
-        form = _form_of_object(name)
-        return form, f"{name.rstrip('/')}/" if form == "folder" else name
+        return _location_of_object(name)
     if separator:
         if scheme in SERVER_SCHEMES:
             if is_ambiguous_address(name):
@@ -269,8 +300,40 @@ def parse_location(name: str) -> tuple[Form, str]:
             )
         return _DATABASES[scheme], path
     if name.endswith("/") or os.path.isdir(name):
+        _check_folder_name(name)
         return "folder", name
-    return _form_of_file(name), name
+    return _form_of_file(name), _path_of_file(name)
+
+
+def _location_of_object(url: str) -> tuple[Form, str]:
+    form = _form_of_object(url)
+    if form == "folder":
+        _check_folder_name(url)
+        return form, f"{url.rstrip('/')}/"
+    return form, _path_of_file(url)
+
+
+def _path_of_file(name: str) -> str:
+    """Return the path of a file target; if its name has fields, the name itself."""
+    if not has_braces(name):
+        return name
+    layout = parse_layout(name)
+    return layout if isinstance(layout, str) else name
+
+
+def _check_folder_name(name: str) -> None:
+    """Raise UsageError if the name of a new folder has fields, as that of a file may have."""
+    if not has_braces(name) or os.path.isdir(name):
+        return
+    try:
+        has_fields = not isinstance(parse_layout(f"{name.rstrip('/')}/rows"), str)
+    except UsageError:  # it has braces, but no fields
+        return
+    if has_fields:
+        raise UsageError(
+            f"--to {name}: end a name with fields with that of a file, as in {name}rows.jsonl; "
+            "if the folder has this very name, make it first"
+        )
 
 
 def _form_of_object(url: str) -> Form:

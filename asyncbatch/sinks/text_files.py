@@ -48,6 +48,10 @@ class FileSink:
         """The size of each accepted row of the last load, in the units of an `Extent`."""
         return []
 
+    def open(self) -> None:
+        """Begin the file. Raises UsageError."""
+        self.file.open()
+
     def commit(self, entries: Sequence[Entry] = ()) -> None:
         """Do nothing: the file is put in place only at the end."""
 
@@ -129,9 +133,9 @@ class CsvSink(FileSink):
             raise UsageError(
                 f"a delimiter must be one character, not a quote or line end: {self._delimiter!r}"
             )
-        self.file.open()
+        super().open()
         if self._columns is not None:
-            self._write([self._columns])
+            self._write_header(self._columns)
 
     def load(
         self, payload: Sequence[Mapping[str, str | int | None]], groups: Sequence[int] | None = None
@@ -141,16 +145,15 @@ class CsvSink(FileSink):
             if not any(payload):
                 return make_refusals(dict.fromkeys(range(len(payload)), NO_FIELDS))
             self._columns = tuple(dict.fromkeys(chain.from_iterable(payload)))
-            self._write([self._columns])
+            self._write_header(self._columns)
         if self._are_named and len(self._found_names) < _MAX_FOUND_NAMES:
             self._found_names.update(dict.fromkeys(chain.from_iterable(payload)))
         reasons = {} if self._are_named else self._rejections(payload, self._columns)
         reasons = spread_reasons(reasons, groups)
-        names = self._columns
+        names, numbers = self._columns, range(len(payload))
+        accepted = [number for number in numbers if number not in reasons] if reasons else numbers
         self._row_sizes = self._write(
-            [row.get(name) for name in names]
-            for number, row in enumerate(payload)
-            if number not in reasons
+            ([payload[number].get(name) for name in names] for number in accepted), accepted
         )
         return make_refusals(reasons)
 
@@ -191,7 +194,7 @@ class CsvSink(FileSink):
         columns = self._kept_columns.get(path) or self._header(path)
         if self._columns is None:
             self._columns = columns
-            self._write([columns])
+            self._write_header(columns)
         elif columns != self._columns:
             raise SinkError(
                 f"{self.file.path}: the rows of the earlier run have other columns: name the "
@@ -208,13 +211,17 @@ class CsvSink(FileSink):
         self._kept_columns[path] = tuple(header)
         return self._kept_columns[path]
 
-    def _write(self, rows: Json) -> list[int]:
-        """Write rows; return the size of each in bytes."""
-        encoded = csv_lines(
-            rows, self._delimiter, is_safe=self._is_safe, null_value=self._null_value
-        )
+    def _write_header(self, columns: Sequence[str]) -> None:
+        self.file.write(b"".join(self._encode([columns])))
+
+    def _write(self, rows: Json, numbers: Sequence[int]) -> list[int]:  # noqa: ARG002 - used by partitions
+        """Write the rows of a load with these numbers; return the size of each in bytes."""
+        encoded = self._encode(rows)
         self.file.write(b"".join(encoded))
         return list(map(len, encoded))
+
+    def _encode(self, rows: Json) -> list[bytes]:
+        return csv_lines(rows, self._delimiter, is_safe=self._is_safe, null_value=self._null_value)
 
 
 def csv_lines(
@@ -281,10 +288,6 @@ class LinesSink(FileSink):
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
         super().__init__(path, stores)
         self._compression = compression_by_name(path)
-
-    def open(self) -> None:
-        """Begin the file. Raises UsageError."""
-        self.file.open()
 
     def load(
         self,

@@ -321,6 +321,11 @@ def make_target(
         )
     else:
         target = Target.parse(name, table=table, csv_safe=csv_safe)
+    if target.layout is not None:
+        raise UsageError(
+            f"--to {name}: windows go into one file, not into one for each value of a field; "
+            "a brace in a file name is written twice: {{ and }}"
+        )
     if "://" in path:
         raise UsageError(
             f"--to {name}: an object in a store cannot grow; write to a file or a table"

@@ -167,6 +167,28 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
+def sync_file_system(folder: str) -> None:
+    """Write the file system of a folder to the disk. Raises SinkError."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # nothing was written yet
+        return
+    except OSError as error:
+        raise SinkError(f"cannot write {folder}: {error.strerror}", folder) from None
+    import ctypes
+
+    try:
+        # syncfs is one call for thousands of files; not every system has it.
+        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+        if syncfs is None:
+            os.sync()
+        elif syncfs(descriptor):
+            reason = os.strerror(ctypes.get_errno())
+            raise SinkError(f"cannot write {folder}: {reason}", folder)
+    finally:
+        os.close(descriptor)
+
+
 def _remove_leftovers(path: str) -> None:
     """Remove the temporary files for `path` of processes that were killed.
 
@@ -176,13 +198,13 @@ def _remove_leftovers(path: str) -> None:
     pattern = re.compile(rf"{re.escape(name)}\.(\d+)\.tmp")
     with suppress(OSError), os.scandir(folder or os.curdir) as entries:
         for entry in entries:
-            if (found := pattern.fullmatch(entry.name)) and not _is_alive(int(found[1])):
+            if (found := pattern.fullmatch(entry.name)) and not is_alive(int(found[1])):
                 with suppress(OSError), open(entry.path, "rb") as stream:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.unlink(entry.path)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether a process with this number runs on this machine."""
     try:
         os.kill(pid, 0)

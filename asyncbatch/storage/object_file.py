@@ -26,8 +26,9 @@ class ObjectFile(AtomicFile):
     It has no `stream`: use `write`.
     """
 
-    def __init__(self, url: str, settings: StoreSettings) -> None:
+    def __init__(self, url: str, settings: StoreSettings, *, is_checked: bool = False) -> None:
         super().__init__(url)
+        self._is_checked = is_checked
         self.final_path = self.temp_path = url
         self._settings = settings
         self._object: ObjectWriter
@@ -36,7 +37,8 @@ class ObjectFile(AtomicFile):
         """Start the object. Raises UsageError if the store refuses writes."""
         try:
             location = Stores(self._settings, writes=True).location(self.path)
-            check_writable(location, self.path)
+            if not self._is_checked:
+                check_writable(location, self.path)
         except ObjectError as error:
             raise UsageError(f"cannot write {self.path}: {error}") from None
         self._object = ObjectWriter(location, self.path)
@@ -75,8 +77,9 @@ class SpooledObject(AtomicFile):
     system's folder for temporary files.
     """
 
-    def __init__(self, url: str, settings: StoreSettings) -> None:
+    def __init__(self, url: str, settings: StoreSettings, *, is_checked: bool = False) -> None:
         super().__init__(url)
+        self._is_checked = is_checked
         self._settings = settings
         self._folder: str | None = None
         self._object: ObjectWriter | None = None
@@ -87,7 +90,8 @@ class SpooledObject(AtomicFile):
         if self._folder is None:
             try:
                 self._place = Stores(self._settings, writes=True).location(self.path)
-                check_writable(self._place, self.path)
+                if not self._is_checked:
+                    check_writable(self._place, self.path)
                 self._folder = tempfile.mkdtemp(prefix="asyncbatch-")
             except OSError as error:
                 raise UsageError(f"cannot write {self.path}: {error.strerror}") from None

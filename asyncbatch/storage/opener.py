@@ -27,11 +27,13 @@ def open_output(
     *,
     random_access: bool = False,
     is_private: bool = False,
+    is_checked: bool = False,
 ) -> AtomicFile:
     """Return the writer of the file or object at `path`.
 
     With `random_access`, written data can be read back, and the output can be restarted.
-    `is_private`: only the owner may read the file.
+    `is_private`: only the owner may read the file. `is_checked`: the caller has checked that the
+    store takes objects.
     """
     if not is_store_url(path):
         return AtomicFile(path, is_private=is_private)
@@ -40,7 +42,8 @@ def open_output(
         SpooledObject,
     )
 
-    return (SpooledObject if random_access else ObjectFile)(path, stores or StoreSettings())
+    kind = SpooledObject if random_access else ObjectFile
+    return kind(path, stores or StoreSettings(), is_checked=is_checked)
 
 
 class Opener:

@@ -146,12 +146,12 @@ def to_datetime(value: Json) -> str:
 
     `value` is ISO 8601, in UTC unless it has an offset, or seconds or milliseconds since the epoch.
     """
-    return utc_text(_time(value))
+    return utc_text(to_time(value))
 
 
 def to_date(value: Json) -> str:
     """Return the day, in UTC, of a time that `to_datetime` takes."""
-    return _time(value).date().isoformat()
+    return to_time(value).date().isoformat()
 
 
 def utc_text(time: datetime) -> str:
@@ -159,7 +159,8 @@ def utc_text(time: datetime) -> str:
     return time.isoformat()[:-6] + "Z"  # instead of +00:00
 
 
-def _time(value: Json) -> datetime:
+def to_time(value: Json) -> datetime:
+    """Return a time in UTC. Raises ValueError, TypeError or OverflowError."""
     if type(value) is str:
         text = value.strip()
         # The first check is only for speed: nearly all texts are dates such as 2026-01-31.

@@ -120,9 +120,9 @@ class TargetFlags(SinkOptions, frozen=True, kw_only=True):
     to: Annotated[
         str | None,
         option(
-            "Write records to '-' (JSON Lines), FILE.jsonl[.gz|.zst], FILE.csv, .tsv, .parquet, "
-            "FOLDER/ (like the input), sqlite:///FILE, duckdb:///FILE or "
-            "postgresql://USER@HOST/DATABASE.",
+            "Write records to '-' (JSON Lines), FILE.jsonl[.gz|.zst], .csv, .tsv, .parquet "
+            "({FIELD} in it: one each), FOLDER/ (like the input), sqlite:///FILE, "
+            "duckdb:///FILE or postgresql://USER@HOST/DATABASE.",
             metavar="TARGET",
             writes=True,
             main=True,

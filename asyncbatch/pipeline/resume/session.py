@@ -154,15 +154,13 @@ class FolderLedgerSession(FileLedgerSession):
     _extent_of: Callable[[str], Extent | None]
 
     def begin(self, sink: Any) -> None:  # noqa: ARG002 - this ledger is not in the sink
-        from asyncbatch.sinks.folder import (
-            extent_of,
-            sync_folder,
-        )
+        from asyncbatch.sinks.folder import extent_of
+        from asyncbatch.storage.atomic import sync_file_system
 
         target = self._target
         assert target is not None
         self._extent_of = partial(extent_of, target)
-        self.journal = FileJournal(self._known, self._store, partial(sync_folder, target.path))
+        self.journal = FileJournal(self._known, self._store, partial(sync_file_system, target.path))
         self._make_admission(self._reader(), appends=False, is_unchanged=self._is_output_unchanged)
 
     def add(self, batch_part: BatchPart) -> None:
@@ -238,7 +236,9 @@ class OutputFileLedgerSession(FileLedgerSession):
         )
         from asyncbatch.formats.compression import compression_by_name
 
-        compressed = target.form == "lines" and compression_by_name(target.path) is not None
+        # The rows of partitions are compressed only at the end.
+        is_compressed = target.layout is None and compression_by_name(target.path) is not None
+        compressed = target.form == "lines" and is_compressed
         self.resumed_rows = ResumedRows(
             sink, self.journal, self._generations, compressed=compressed
         )
@@ -323,6 +323,23 @@ class OutputFileLedgerSession(FileLedgerSession):
                 os.unlink(generation.path)
 
 
+class PartitionsLedgerSession(OutputFileLedgerSession):
+    """The session of partitions. An interrupted run leaves its stage, a finished one nothing."""
+
+    def prepare(self, sink: FileSink) -> None:
+        if self._settings.retry_failed:
+            raise UsageError(
+                f"--retry-failed cannot add to {self._location}: each run writes the files of "
+                "partitions whole; leave it out"
+            )
+        super().prepare(sink)
+
+    def after_finish(self, *, committed: bool) -> None:
+        if committed:
+            self._drop_generations(list(self._generations))
+            self._store.forget([*self._generations, self._generation_number])
+
+
 def make_ledger_session(
     settings: LedgerSettings, target: Target | None, stores: StoreSettings, *, ordered: bool
 ) -> LedgerSession:
@@ -334,4 +351,6 @@ def make_ledger_session(
         kind = TableLedgerSession
     elif target is not None:
         kind = FolderLedgerSession if target.form == "folder" else OutputFileLedgerSession
+        if target.layout is not None:
+            kind = PartitionsLedgerSession
     return kind(settings, target, ordered=ordered)
