@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import Job
     from asyncbatch.core.batches import BatchPart, SettledInputs
     from asyncbatch.pipeline.dedupe import Deduplicator
+    from asyncbatch.pipeline.launch import Launch
     from asyncbatch.pipeline.loader import Loader
+    from asyncbatch.pipeline.mirror import Mirror
     from asyncbatch.pipeline.order import Order
     from asyncbatch.pipeline.resume.admission import Admission, BookmarkAdmission
     from asyncbatch.pipeline.resume.session import LedgerSession
@@ -66,6 +68,7 @@ class Delivery:
         self._deduplicator: Deduplicator | None = None
         self._dead_letters: DeadLetterFile | None = None
         self._ledger_session: LedgerSession | None = None
+        self._mirror: Mirror | None = None
         self._abort_uploads: Callable[[], None] | None = None
         self.is_saved = True  # whether all delivered parts are in the target and the ledger
         self._save_at = 0.0  # the time of the next save of a run that watches folders
@@ -146,6 +149,11 @@ class Delivery:
             from asyncbatch.pipeline.dedupe import Deduplicator
 
             self._deduplicator = Deduplicator(target)
+        if ledger_session and target.mode == "mirror":
+            from asyncbatch.pipeline.mirror import Mirror
+
+            (_, source), *_ = self._job.file_sources
+            self._mirror = Mirror(target, source, sink, ledger_session)
         journal = ledger_session.journal if ledger_session and target.is_database else None
         kept = ledger_session.resumed_rows if ledger_session else None
         self._loader = make_loader(
@@ -159,7 +167,17 @@ class Delivery:
             if self._job.record_work
             else DEFAULT_PATIENCE,
             ordered=self._job.ordered,
+            mirror=self._mirror,
         )
+
+    async def prune(self, launch: Launch) -> None:
+        """End what a mirror has of files that are gone. Raises UsageError if they are too many."""
+        await asyncio.to_thread(self._prune, launch)
+
+    def _prune(self, launch: Launch) -> None:
+        with self._write_lock:
+            if self._mirror is not None and (note := self._mirror.prune(launch, 0)):
+                self._notes.append(note)
 
     @property
     def admission(self) -> Admission | None:
@@ -317,6 +335,8 @@ class Delivery:
                 self._notes.append(note)
             if self._loader is not None:
                 self._loader.close()
+            if self._mirror is not None:
+                self._mirror.close()
             sink, self._sink = self._sink, None
             dead_letters, self._dead_letters = self._dead_letters, None
             ledger_session, self._ledger_session = self._ledger_session, None

@@ -269,6 +269,7 @@ class Run:
             lanes = [cluster.limiter.wrap_lane(lane) for lane in lanes]
             batches = cluster.limiter.admit(batches)
         try:
+            await delivery.prune(await self._scheduler.get_launch())
             async with (
                 aclosing(
                     bounded_map(lanes, batches, self._note_result, len(engine.lanes))

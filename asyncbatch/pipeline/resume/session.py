@@ -77,6 +77,13 @@ class LedgerSession:
     def after_finish(self, *, committed: bool) -> None:
         """Write the remaining entries if the rows of the target count. Raises SinkError."""
 
+    def is_done(self, name: str) -> bool:
+        """Whether an input is done, and has not changed since. Raises SinkError."""
+        entry = self._ledger.lookup([name]).get(name) if self._ledger else None
+        if entry is None or entry.outcome == "failed":
+            return False
+        return self._is_current(name, entry.stamp)
+
     def _is_current(self, name: str, stamp: Stamp) -> bool:
         settings = self._settings
         path = InputNaming(settings.root).path(name) or name
@@ -106,8 +113,11 @@ class TableLedgerSession(LedgerSession):
         assert target is not None
         replaces = target.mode == "replace"
         self.journal = Journal(self._known, generation=int(replaces))
-        appends = not target.key and (target.mode == "append" or self._settings.is_resuming)
-        self._make_admission(sink.ledger(), appends=appends)
+        appends = not target.key and target.mode != "mirror"
+        appends = appends and (target.mode == "append" or self._settings.is_resuming)
+        # In a mirror, a rejected row may have had the key of a row that is gone now.
+        repeats = target.mode == "mirror" and bool(target.key)
+        self._make_admission(sink.ledger(), appends=appends, repeats_rejected=repeats)
 
 
 class FileLedgerSession(LedgerSession):

@@ -169,6 +169,22 @@ class LedgerTable:
                 [target, generation],
             )
 
+    def lines(self, target: str) -> Sequence[tuple[str, int, str]]:
+        """Return the escaped path, the number of rows and the job of the entries of `target`."""
+        query = f"SELECT path, records_written, job FROM {NAME} WHERE target = ?1"  # noqa: S608 - constants
+        return self._execute(query, [target])
+
+    def forget_files(self, target: str, paths: Sequence[str]) -> None:
+        """Delete the entries of all jobs for these inputs of `target`."""
+        self._execute(
+            f"DELETE FROM {NAME} WHERE target = ?1 AND {self._is_listed}",  # noqa: S608 - constants
+            [target, self._listed(paths)],
+        )
+
+    def forget_other_jobs(self, job: str, target: str) -> None:
+        """Delete the entries of all other jobs for `target`."""
+        self._execute(f"DELETE FROM {NAME} WHERE target = ?1 AND job <> ?2", [target, job])  # noqa: S608 - constants
+
     def can_resume(self, job: LedgerJob, target: str) -> bool:
         """Whether this job made the replacement of `target`, from unchanged inputs."""
         query = (
