@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from asyncbatch.core.ledger_entries import Entry
-    from asyncbatch.pipeline.mirror import Mirror
+    from asyncbatch.pipeline.mirror import TableMirror
     from asyncbatch.pipeline.resume.journal import Journal, ResumedRows
     from asyncbatch.sinks.base import BatchSink, Refusal
     from asyncbatch.sinks.target import Target
@@ -195,7 +195,7 @@ class TableLoader:
         transaction_seconds: float = 0.0,
         finds_columns: bool = False,
         sorts_columns: bool = False,
-        mirror: Mirror | None = None,
+        mirror: TableMirror | None = None,
     ) -> None:
         self._mirror = mirror
         self._replaced: list[str] = []  # files whose earlier rows end before the next load
@@ -424,7 +424,7 @@ def make_loader(
     sizes: Sizes,
     wait_seconds: float = DEFAULT_PATIENCE,
     ordered: bool = True,
-    mirror: Mirror | None = None,
+    mirror: TableMirror | None = None,
 ) -> Loader:
     """Return the loader for `sink`, the sink of `target`.
 

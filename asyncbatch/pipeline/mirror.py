@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from abc import ABC, abstractmethod
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from asyncbatch.core.origin import FILE_COLUMN
 from asyncbatch.core.paths import is_archive_name, is_object_url
@@ -13,6 +14,7 @@ from asyncbatch.core.records import display_path
 from asyncbatch.core.units import format_count
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.column_block import ColumnBlock
+from asyncbatch.sinks.folder import remove_output
 from asyncbatch.sinks.mirror import DEFAULT_MAX_DELETE, GoneFiles, MaxDelete
 from asyncbatch.state.ledger.table import escape_path, unescape_path
 
@@ -22,11 +24,12 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import FileSource
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.pipeline.launch import Launch
-    from asyncbatch.pipeline.resume.session import LedgerSession
+    from asyncbatch.pipeline.resume.session import FolderLedgerSession, LedgerSession
     from asyncbatch.sinks.database import DatabaseSink
     from asyncbatch.sinks.mirror import LedgerLine
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.identity import InputNaming
+    from asyncbatch.sources.live.watched_search import WatchedSearch
 
 _NAMES = 10_000  # that are added to a table at a time
 _SETS = ("seen", "known", "entered", "loaded")
@@ -36,7 +39,8 @@ class FileSets:
     """Sets of names of files, in a temporary database: there may be millions.
 
     `seen` has the files of the run, `known` those with rows in the target, `entered` those of the
-    ledger, `loaded` those that the run has loaded. Threads may use it in turn.
+    ledger with the number of their rows, `loaded` those that the run has loaded with their state.
+    Any thread may use it.
     """
 
     def __init__(self) -> None:
@@ -46,24 +50,29 @@ class FileSets:
             self._database.execute(f"PRAGMA {statement}")
         for name in _SETS:
             self._database.execute(
-                f"CREATE TABLE {name} (name TEXT PRIMARY KEY, written INT) WITHOUT ROWID"
+                f"CREATE TABLE {name} (name TEXT PRIMARY KEY, value) WITHOUT ROWID"
             )
         self._database.execute("BEGIN")
 
-    def fill(self, name: str, names: Iterable[tuple[str, int]]) -> None:
-        """Let a set have exactly these names, each with a number of rows."""
+    def fill(self, name: str, names: Iterable[tuple[str, int | str]]) -> None:
+        """Let a set have exactly these names, each with a value."""
         self._database.execute(f"DELETE FROM {name}")  # noqa: S608 - a constant
         self.add(name, names)
 
-    def add(self, name: str, names: Iterable[tuple[str, int]]) -> None:
-        """Add names to a set."""
-        statement = f"INSERT OR IGNORE INTO {name} VALUES (?, ?)"  # noqa: S608 - a constant
+    def add(self, name: str, names: Iterable[tuple[str, int | str]]) -> None:
+        """Add names to a set, each with a value."""
+        statement = f"INSERT OR REPLACE INTO {name} VALUES (?, ?)"  # noqa: S608 - a constant
         self._database.executemany(statement, names)
 
     def has(self, name: str, file: str) -> bool:
         """Whether a set has a file."""
-        query = f"SELECT 1 FROM {name} WHERE name = ?"  # noqa: S608 - a constant
-        return self._database.execute(query, (file,)).fetchone() is not None
+        return self.value(name, file) is not None
+
+    def value(self, name: str, file: str) -> int | str | None:
+        """Return the value of a file in a set; None if the set has no such file."""
+        query = f"SELECT value FROM {name} WHERE name = ?"  # noqa: S608 - a constant
+        found = self._database.execute(query, (file,)).fetchone()
+        return None if found is None else found[0]
 
     def count(self, name: str) -> int:
         """Return the number of files in a set."""
@@ -99,9 +108,9 @@ class PresentFiles:
         """The identities of the files."""
         return self._source.naming
 
-    def look(self, launch: Launch, number: int) -> None:
+    def look(self, launch: Launch) -> None:
         """Find the files. Blocks the calling thread. Raises UsageError."""
-        search = launch.searches[number]
+        search = launch.searches[0]
         paths: Iterable[str] = self._source.inputs.find()
         if search.is_exhausted and len(search.opening) == search.found_count:
             paths = search.opening  # the search of the run has found all
@@ -122,14 +131,15 @@ class PresentFiles:
         """
         sets = self.sets
         sets.fill("known", ((file, 0) for file in files))
-        sets.fill("entered", ((line.file, line.written) for line in lines if line.is_of_job))
+        rejected: list[str] = []
+        sets.fill("entered", _entered(lines, rejected))
         gone = list(filter(self._is_gone, sets.missing("known", "seen")))
-        lost = sets.missing("entered", "known", "written > 0")
+        lost = sets.missing("entered", "known", "value > 0")
         if self._target.on_delete == "keep":
             return GoneFiles((), lost)
         self._check_limit(gone, sets.count("known"))
         entries = filter(self._is_gone, sets.missing("entered", "seen"))
-        return GoneFiles(gone, sorted({*lost, *entries}))
+        return GoneFiles(gone, sorted({*lost, *entries}), rejected if self._target.key else ())
 
     def _is_gone(self, name: str) -> bool:
         """Whether a file that was not found is gone.
@@ -162,50 +172,59 @@ class PresentFiles:
             )
 
 
-class Mirror:
-    """Keeps a table equal to the files of a run, file by file.
+class Mirror(ABC):
+    """Keeps a target equal to the files of a run.
 
-    Owned by the delivery. Call `prune` before the first load. A loader then asks, for each part,
-    for the files of its rows, and for those whose earlier rows it replaces.
+    Owned by the delivery. Call `prune` before the first load, and in a run that watches folders
+    whenever files may be gone.
     """
 
     def __init__(
-        self,
-        target: Target,
-        source: FileSource,
-        sink: DatabaseSink,
-        session: LedgerSession,
+        self, target: Target, source: FileSource, session: LedgerSession, *, is_watching: bool
     ) -> None:
-        self._target, self._sink = target, sink
-        self._session, self._journal = session, session.journal
+        self._target, self._session, self._is_watching = target, session, is_watching
         self._present = PresentFiles(target, source)
+
+    def prune(self, launch: Launch) -> str | None:
+        """End what the target has of files that are gone; return a note about them.
+
+        Raises UsageError, before anything is changed, if too many files are gone.
+        """
+        self._present.look(launch)
+        gone, note = self._prune()
+        if self._is_watching:
+            search, naming = cast("WatchedSearch", launch.searches[0]), self._present.naming
+            again = map(unescape_path, (*gone.files, *gone.entries, *gone.rejected))
+            search.note_gone(path for name in again if (path := naming.path(name)) is not None)
+        return note
+
+    @abstractmethod
+    def _prune(self) -> tuple[GoneFiles, str | None]:
+        """End what the target has of files that are gone; return these, and a note."""
+
+    def close(self) -> None:
+        """Remove temporary files."""
+        self._present.sets.close()
+
+
+class TableMirror(Mirror):
+    """The mirror of a table, file by file.
+
+    A loader asks it, for each part, for the files of its rows, and for those whose earlier rows it
+    replaces.
+    """
+
+    def __init__(self, sink: DatabaseSink, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sink, self._journal = sink, self._session.journal
         self._unfinished: set[int] = set()  # the numbers of files whose first part has come
         self._has_rows = True  # whether the table may have rows of earlier runs
 
-    def prune(self, launch: Launch, number: int) -> str | None:
-        """End the rows of files that are gone; return a note about them. Raises UsageError.
-
-        `number` is that of the source. Nothing is changed if too many files are gone.
-        """
-        self._present.look(launch, number)
-        gone: list[GoneFiles] = []
-
-        def find_gone(files: Iterable[str], lines: Iterable[LedgerLine]) -> GoneFiles:
-            gone.append(self._present.find_gone(files, lines))
-            return gone[-1]
-
-        rows = self._sink.prune(find_gone)
-        self._has_rows = self._sink.has_rows
-        self._sink.is_stale = self._is_stale if self._has_rows else None
-        if not gone or not gone[-1].rows:
-            return None
-        files = format_count(len(gone[-1].rows), "file")
-        verb = "marked as deleted" if self._target.on_delete == "mark" else "deleted"
-        return f"{verb} {format_count(rows, 'row')}, whose {files} no longer exist"
-
     def files(self, batch_part: BatchPart) -> list[str]:
         """Return the name of each file of a part; of an unfinished file too."""
-        return [self._name(batch_part.path(at)) for at in range(len(batch_part.part) or 1)]
+        name = self._present.naming.name
+        places = range(len(batch_part.part) or 1)
+        return [escape_path(name(batch_part.path(place))) for place in places]
 
     def replaced(self, batch_part: BatchPart, files: Sequence[str]) -> Iterator[str]:
         """Yield the files of a part whose earlier rows end before its rows are loaded.
@@ -222,27 +241,67 @@ class Mirror:
                 self._unfinished.add(number)
             failure = part.errors.get(place)
             is_unread = failure is not None and failure.record is None
-            if not is_first or is_unread or place in part.skipped:
+            if not is_first or is_unread or place in part.skipped or not self._has_rows:
                 continue
-            if not self._has_rows:
-                continue
-            self._present.sets.add("loaded", [(file, 0)])
+            mark = self._session.mark_of(batch_part.path(place))
+            self._present.sets.add("loaded", [(file, mark)])
             if self._journal.unfinished_entry(batch_part) is None:
                 yield file
 
-    def close(self) -> None:
-        """Remove temporary files."""
-        self._present.sets.close()
+    def _prune(self) -> tuple[GoneFiles, str | None]:
+        found: list[GoneFiles] = []
 
-    def _name(self, path: str) -> str:
-        return escape_path(self._present.naming.name(path))
+        def find_gone(files: Iterable[str], lines: Iterable[LedgerLine]) -> GoneFiles:
+            found.append(self._present.find_gone(files, lines))
+            return found[-1]
+
+        pruned = self._sink.prune(find_gone)
+        self._has_rows = self._is_watching or pruned.has_rows
+        self._sink.is_stale = self._is_stale if self._has_rows else None
+        if not pruned.rows:
+            return found[-1], None
+        files = format_count(len(found[-1].files), "file")
+        verb = "marked as deleted" if self._target.on_delete == "mark" else "deleted"
+        rows = format_count(pruned.rows, "row")
+        return found[-1], f"{verb} {rows}, whose {files} no longer exist"
 
     def _is_stale(self, file: str) -> bool:
         """Whether the rows of a file are out of date: it is gone, or will be read again."""
-        sets = self._present.sets
-        if sets.has("loaded", file):
-            return False
-        return not sets.has("seen", file) or not self._session.is_done(unescape_path(file))
+        identity = unescape_path(file)
+        if (mark := self._present.sets.value("loaded", file)) is not None:
+            return mark != self._session.mark_of(self._present.naming.path(identity) or identity)
+        return not self._present.sets.has("seen", file) or not self._session.is_done(identity)
+
+
+class FolderMirror(Mirror):
+    """The mirror of a folder: the outputs of inputs that are gone are removed."""
+
+    _session: FolderLedgerSession
+
+    def _prune(self) -> tuple[GoneFiles, str | None]:
+        known = self._session.known_outputs()
+        gone = self._present.find_gone((name for name, _ in known), ())
+        if not gone.files:
+            return gone, None
+        ended, states = list(map(unescape_path, gone.files)), dict(known)
+        naming, removed = self._present.naming, 0
+        for name in ended:
+            path = naming.path(name) or name
+            removed += remove_output(self._target, path, states[escape_path(name)])
+        self._session.forget(ended)
+        note = f"removed {format_count(removed, 'output')}, whose inputs no longer exist"
+        if left := len(ended) - removed:
+            note += f"; {format_count(left, 'other')}, changed since by another program, stayed"
+        return gone, note
+
+
+def _entered(lines: Iterable[LedgerLine], rejected: list[str]) -> Iterator[tuple[str, int]]:
+    """Yield the file and the rows of the entries of the job; add files to `rejected`."""
+    for line in lines:
+        if line.is_of_job:
+            if line.rejected:
+                rejected.append(line.file)
+            yield line.file, line.written
 
 
 def with_files(block: ColumnBlock, files: Sequence[str], places: Sequence[int]) -> ColumnBlock:

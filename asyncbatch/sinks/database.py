@@ -12,7 +12,7 @@ from asyncbatch.core.origin import DELETED_COLUMN, FILE_COLUMN
 from asyncbatch.core.retry import Retrier, Retries, attempts_note
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.sinks.columns import Written, spread_reasons, write_accepted
-from asyncbatch.sinks.mirror import LedgerLine
+from asyncbatch.sinks.mirror import LedgerLine, Pruned
 from asyncbatch.sinks.schema_contract import SchemaContractCheck
 from asyncbatch.sinks.sql import TableName, fold, quote, quoted, repetition
 from asyncbatch.state.ledger.table import LedgerTable, TableLedger, unescape_path
@@ -107,20 +107,20 @@ class DatabaseSink(ABC):
         """Delete the rows of these files, in the current transaction. Raises SinkError."""
         self._transact(lambda: self._remove_files(files))
 
-    def prune(self, find_gone: FindGone) -> int:
+    def prune(self, find_gone: FindGone) -> Pruned:
         """End the rows and the ledger entries of the files that are gone, and commit.
 
-        Returns the number of these rows. Raises SinkError, and UsageError of `find_gone`.
+        Raises SinkError, and UsageError of `find_gone`.
         """
-        counts: list[int] = []
-        self._commit(lambda: counts.append(self._prune(find_gone)))
-        return counts[-1] if counts else 0
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether the table has rows. Raises SinkError."""
+        outcomes: list[Pruned] = []
         query = f"SELECT 1 FROM {self._target.sql} LIMIT 1"  # noqa: S608 - quoted
-        return self._transact(lambda: bool(self._present and self._rows(query)))
+
+        def prune() -> None:
+            count = self._prune(find_gone)
+            outcomes.append(Pruned(count, bool(self._present and self._rows(query))))
+
+        self._commit(prune)
+        return outcomes[-1]
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
         entries = entries if self._job and self._keeps_ledger else ()
@@ -354,13 +354,13 @@ class DatabaseSink(ABC):
             return 0
         if self._on_delete == "mark":
             self._add_deletion_time()
-        if not gone.rows:
+        if not gone.files:
             return 0
         if self._on_delete == "delete":
-            return self._remove_files(gone.rows)
+            return self._remove_files(gone.files)
         where = f"{self._is_of_files} AND {quote(DELETED_COLUMN)} IS NULL"
         marked = f"UPDATE {self._target.sql} SET {quote(DELETED_COLUMN)} = '{utc_now()}'"  # noqa: S608 - quoted
-        return self._change(f"{marked} WHERE {where}", self._file_list(gone.rows))
+        return self._change(f"{marked} WHERE {where}", self._file_list(gone.files))
 
     def _files(self) -> Iterable[str]:
         """Return the files that have rows which are not marked as deleted."""
@@ -376,7 +376,7 @@ class DatabaseSink(ABC):
             return ()
         job, target = self._job.fingerprint if self._job else "", self._fold(self.table)
         lines = self._ledger.lines(target)
-        return (LedgerLine(file, written, owner == job) for file, written, owner in lines)
+        return (LedgerLine(*line[:3], line[3] == job) for line in lines)
 
     @property
     def _has_deletion_time(self) -> bool:
@@ -416,8 +416,7 @@ class DatabaseSink(ABC):
         """
         if self.is_stale is None or not self.key or FILE_COLUMN not in self._present:
             return {}
-        key = set(map(self._fold, self.key))
-        keys = block.fields([p for p, name in enumerate(block.names) if self._fold(name) in key])
+        keys = self._keys_of(block)
         owners = self._owners(keys)
         verdicts = {file: file is None or self.is_stale(file) for file in set(owners.values())}
         stale = {row for row, file in owners.items() if verdicts[file]}
@@ -428,13 +427,28 @@ class DatabaseSink(ABC):
                 self._ledger.forget_files(
                     self._fold(self.table), list(map(unescape_path, sorted(files)))
                 )
-        named = ", ".join(self.key)
-        reasons = {
-            row: f"a row of {file} has the same {named}"
-            for row, file in sorted(owners.items())
-            if row not in stale
+        taken = {row: owner for row, owner in sorted(owners.items()) if row not in stale}
+        return spread_reasons({row: self._clash(owner) for row, owner in taken.items()}, groups)
+
+    def _named_clashes(self, block: ColumnBlock, reasons: Mapping[int, str]) -> dict[int, str]:
+        """Return the reasons against rows. That against a key of another row names its file."""
+        if self.mode != "mirror" or not self.key or not reasons:
+            return dict(reasons)
+        rows = sorted(reasons)
+        refused = self._keys_of(block).without(set(range(block.count)) - reasons.keys())
+        owners = self._owners(refused)
+        return {
+            row: self._clash(owners[number]) if number in owners else reasons[row]
+            for number, row in enumerate(rows)
         }
-        return spread_reasons(reasons, groups)
+
+    def _clash(self, file: str | None) -> str:
+        return f"a row of {file} has the same {', '.join(self.key)}"
+
+    def _keys_of(self, block: ColumnBlock) -> ColumnBlock:
+        """Return the key of each row of a block."""
+        key = set(map(self._fold, self.key))
+        return block.fields([p for p, name in enumerate(block.names) if self._fold(name) in key])
 
     @abstractmethod
     def _owners(self, keys: ColumnBlock) -> dict[int, str | None]:
@@ -497,6 +511,7 @@ class SavepointSink(DatabaseSink):
                 is_undone = True
             else:
                 reasons = self._insert(block, admitted.groups)
+                reasons = self._named_clashes(block, reasons)
         is_undone = is_undone or (is_changing and bool(reasons))
         if is_undone and is_changing:
             self._run("ROLLBACK TO shape")

@@ -44,14 +44,23 @@ class LedgerLine(NamedTuple):
 
     file: str  # the escaped identity, as in the column of the file
     written: int  # rows
+    rejected: int  # records
     is_of_job: bool  # whether this job wrote it, and not another one with the same target
 
 
 class GoneFiles(NamedTuple):
-    """The files whose rows end, and those whose ledger entries do."""
+    """The files whose rows or outputs end, and those whose ledger entries do."""
 
-    rows: Sequence[str]
+    files: Sequence[str]
     entries: Sequence[str]
+    rejected: Sequence[str] = ()  # files whose rejected records may have their place now
+
+
+class Pruned(NamedTuple):
+    """The outcome of a removal of files that are gone."""
+
+    rows: int  # that were deleted or marked
+    has_rows: bool  # whether the table has others
 
 
 # Returns the gone ones of the files in a table and in its ledger. Raises UsageError if these are

@@ -1,4 +1,4 @@
-"""Tests of `--mode mirror`: after each run the table has the records of the files that are there."""
+"""Tests of `--mode mirror`: the table has the records of the files that are there."""
 
 from __future__ import annotations
 
@@ -296,6 +296,14 @@ def test_two_files_with_one_key(tmp_path, run, files):
     assert sqlite_rows(tmp_path, query) == [(2, "a"), (3, "c")]
 
 
+def test_two_files_with_one_key_in_the_first_run(run, files):
+    files({"in/a.json": '[{"id": 1}, {"id": 2}]', "in/b.json": '[{"id": 3}, {"id": 2}]'})
+    outcome = run("in", *MIRROR, "--key", "id", "--output", "json")
+    (failure,) = outcome.json["failures"]
+    assert failure["message"] == "a row of in/a.json has the same id"
+    assert (failure["file"], failure["record"]) == ("in/b.json", 2)
+
+
 @pytest.mark.parametrize("table", ["sqlite", "duckdb", "postgres"], indirect=True)
 def test_marked_rows(tmp_path, run, files, table):
     to, rows = table
@@ -400,3 +408,38 @@ def test_contradictions(run, files, options, message):
     outcome = run("in", *MIRROR, *options)
     assert outcome.code == 2
     assert message in " ".join(outcome.stderr.split())
+
+
+OUTPUTS = ("--to", "out/", "--mode", "mirror", *QUICK)
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_folder_of_outputs(tmp_path, run, files):
+    """Outputs of gone inputs are removed, and their folders; those of others stay."""
+    files({f"in/{number}.json": '{"id": 1}' for number in range(7)})
+    files({"in/x/y/a.json": '{"id": 1}', "in/x/b.json": '{"id": 1}', "in/z/c.json": '{"id": 1}'})
+    options = (*OUTPUTS, "--jq", "select(.id > 0)")
+    assert run("in", *options).code == 0
+    files({"out/in/mine.json": "1", "in/0.json": '{"id": 0}', "in/1.json": "["})
+    files({"out/in/z/c.json": '"changed by hand"'})
+    for name in ("x/y/a.json", "z/c.json"):
+        (tmp_path / "in" / name).unlink()
+    outcome = run("in", *options)
+    assert outcome.code == 1
+    assert "removed 1 output, whose inputs no longer exist; 1 other" in outcome.stdout
+    kept = [f"{number}.json" for number in range(1, 7)]
+    expected = [*kept, "mine.json", "x", "x/b.json", "z", "z/c.json"]
+    assert names(tmp_path / "out" / "in") == sorted(expected)
+    for number in range(2, 5):
+        (tmp_path / "in" / f"{number}.json").unlink()
+    stopped = run("in", *options)
+    assert (stopped.code, "--max-delete allows 20%" in stopped.stderr) == (2, True)
+    assert names(tmp_path / "out" / "in") == sorted(expected)
+    assert run("in", *options, "--on-delete", "keep").code == 1
+    assert names(tmp_path / "out" / "in") == sorted(expected)
+    assert run("in", *options, "--max-delete", "3").code == 1
+    left = set(expected) - {f"{number}.json" for number in range(2, 5)}
+    assert names(tmp_path / "out" / "in") == sorted(left)

@@ -169,10 +169,10 @@ class LedgerTable:
                 [target, generation],
             )
 
-    def lines(self, target: str) -> Sequence[tuple[str, int, str]]:
-        """Return the escaped path, the number of rows and the job of the entries of `target`."""
-        query = f"SELECT path, records_written, job FROM {NAME} WHERE target = ?1"  # noqa: S608 - constants
-        return self._execute(query, [target])
+    def lines(self, target: str) -> Sequence[tuple[str, int, int, str]]:
+        """Return path, rows, rejected records and job of the entries of `target`."""
+        fields = "path, records_written, records_rejected, job"
+        return self._execute(f"SELECT {fields} FROM {NAME} WHERE target = ?1", [target])  # noqa: S608 - constants
 
     def forget_files(self, target: str, paths: Sequence[str]) -> None:
         """Delete the entries of all jobs for these inputs of `target`."""
