@@ -52,7 +52,8 @@ class SinkOptions(Options, frozen=True, kw_only=True):
         Literal["delete", "mark", "keep"],
         option(
             "With --mode mirror, delete the rows of files that are gone, mark them with the time "
-            "in _deleted_at, or keep them."
+            "in _deleted_at, or keep them.",
+            trusted=True,
         ),
     ] = "delete"
     max_delete: Annotated[
@@ -62,6 +63,7 @@ class SinkOptions(Options, frozen=True, kw_only=True):
             "the target, or P percent of them, are gone.",
             metavar="N|P%",
             default="20%",
+            trusted=True,
         ),
     ] = None
     schema_contract: Annotated[

@@ -355,6 +355,12 @@ class PostgresSink(SavepointSink):
     def _sort_columns(self) -> None:
         self._shape.sort_columns(self._connection)
 
+    def _index_files(self) -> None:
+        # Only the owner of a table may create an index, also one that exists.
+        index = self._sibling("file").sql
+        if not self._rows("SELECT to_regclass($1)", index)[0][0]:
+            super()._index_files()
+
     def _file_list(self, files: Sequence[str]) -> list[str]:
         return list(files)
 
