@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from asyncbatch.config.options.aggregates import DEFAULT_MAX_KEYS
+from asyncbatch.core.origin import OWN_COLUMNS
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.retry import Retries
 from asyncbatch.core.settings import FileWorkSettings
@@ -78,7 +79,8 @@ class RecordWorkSettings(Struct, frozen=True):
             return group_check(self.target.groups)
         if self.target is None or not self.target.is_table:
             return None
-        return RowCheck(self.target.name, self.target.key)
+        own = OWN_COLUMNS if self.target.mode == "mirror" else frozenset()
+        return RowCheck(self.target.name, self.target.key, own)
 
     @property
     def changes_records(self) -> bool:
@@ -261,10 +263,39 @@ class Job(Struct, frozen=True):
             )
         if self.timeout is not None and self.timeout <= 0:
             raise UsageError(f"timeout is {self.timeout:g}; it must be more than 0 seconds")
+        self._check_kind()
+
+    def _check_kind(self) -> None:
         if self.dask is not None:
             self._check_cluster(self.dask)
         if self.watch is not None:
             self._check_watch()
+        if self.target is not None and self.target.mode == "mirror":
+            self._check_mirror()
+
+    def _check_mirror(self) -> None:
+        """Raise UsageError unless a mirror sees all of its files in each run."""
+        if len(self.sources) != 1 or self.has_feeds:
+            raise UsageError("--mode mirror needs one source, and it must be files")
+        inputs = self.file_sources[0][1].inputs
+        watch = self.watch
+        for name, value in (
+            ("standard input", self.reads_stdin or inputs.files_from == STDIN),
+            ("--limit", inputs.limit),
+            ("--shard", inputs.shard),
+            ("a limit of records", self.limit),
+            ("dedupe", self.record_work and self.record_work.dedupe),
+            ("--move-done", watch and watch.move_done),
+            ("--move-failed", watch and watch.move_failed),
+            ("--delete-done", watch and watch.delete_done),
+        ):
+            if value:
+                raise UsageError(
+                    f"--mode mirror makes the target equal to the files that are there: it excludes"
+                    f" {name}"
+                )
+        if self.ledger is None:
+            raise UsageError("--mode mirror needs a ledger, which this run does not have")
 
     def _check_watch(self) -> None:
         if self.has_feeds:

@@ -6,6 +6,8 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from asyncbatch.config.fingerprint import describe, fingerprint
 from asyncbatch.config.job import RecordWorkSettings
 from asyncbatch.core.settings import LedgerSettings
@@ -22,10 +24,12 @@ def ledger_settings(
     work: FileWorkSettings | RecordWorkSettings, flags: LedgerFlags, root: str | None
 ) -> LedgerSettings | None:
     """Return the settings of the ledger, or None without one. Raises UsageError."""
+    target = work.target if isinstance(work, RecordWorkSettings) else None
+    if target is not None and target.mode == "mirror":
+        flags = _flags_of_mirror(flags)
     if sum((flags.resume, flags.retry_failed, flags.force)) > 1:
         raise UsageError("--resume, --retry-failed and --force exclude each other: choose one")
     is_asked = flags.resume or flags.retry_failed or flags.ledger is not None
-    target = work.target if isinstance(work, RecordWorkSettings) else None
     if isinstance(work, RecordWorkSettings) and work.replay is not None:
         if is_asked:
             raise UsageError("--from-dead-letter runs the whole file: it cannot be resumed")
@@ -59,6 +63,17 @@ def ledger_settings(
         root,
         work.files.stores if isinstance(work, RecordWorkSettings) else work.stores,
     )
+
+
+def _flags_of_mirror(flags: LedgerFlags) -> LedgerFlags:
+    """Return the flags of a mirror, which always resumes. Raises UsageError."""
+    for name, value in (
+        ("--retry-failed", flags.retry_failed),
+        ("--allow-duplicates", flags.allow_duplicates),
+    ):
+        if value:
+            raise UsageError(f"--mode mirror takes every file, once: leave out {name}")
+    return replace(flags, resume=not flags.force)
 
 
 def _not_resumable_reason(

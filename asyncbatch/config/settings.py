@@ -103,6 +103,8 @@ def target_of(options: SinkOptions, to: str, root: str | None, **connection: Any
         table=options.table,
         key=options.key,
         mode=options.mode or ("upsert" if options.key else "append"),
+        on_delete=options.on_delete,
+        max_delete=options.max_delete,
         contract=options.schema_contract,
         override_identity=options.override_identity,
         columns=options.columns,

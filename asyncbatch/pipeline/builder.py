@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.settings import LedgerSettings
     from asyncbatch.core.tally import FailureBudget
-    from asyncbatch.sinks.base import Mode, SchemaContract
+    from asyncbatch.sinks.base import Mode, OnDelete, SchemaContract
     from asyncbatch.sinks.callback import Sink
     from asyncbatch.transforms.spec import Step
 
@@ -100,10 +100,10 @@ class Pipeline:
     `FileSource`; URLs: an `http.HttpSettings`; or a list of these, read concurrently. Transforms
     are functions or generators, async or not, and the results of `jq`, `fields`, `require`,
     `schema` and `call`. The `sink` is any target of `--to`, with its `table`, `key`, `mode`,
-    `columns` and `schema_contract`; a `Sink` of the program; or None, to count and check. With
-    `dedupe`, the paths of a key, only the first record of each key is loaded. With `by` or
-    `aggregates`, the sink gets one row for each group of records in their place, at the end, as
-    with `--by` and `--agg`.
+    `columns` and `schema_contract` (for the mode mirror, also `on_delete` and `max_delete`); a
+    `Sink` of the program; or None, to count and check. With `dedupe`, the paths of a key, only the
+    first record of each key is loaded. With `by` or `aggregates`, the sink gets one row for each
+    group of records in their place, at the end, as with `--by` and `--agg`.
 
     Rejected records and failed sources are data: in the report, and in the file `dead_letter`. The
     sink gets up to `batch_size` records at a time, in the order of their source if `ordered`;
@@ -127,6 +127,8 @@ class Pipeline:
         table: str | None = None,
         key: str | Sequence[str] = (),
         mode: Mode | None = None,
+        on_delete: OnDelete | None = None,
+        max_delete: str | None = None,
         columns: Sequence[str] | None = None,
         schema_contract: SchemaContract | None = None,
         dedupe: str | Sequence[str] = (),
@@ -151,6 +153,8 @@ class Pipeline:
             "table": table,
             "key": _as_tuple(key),
             "mode": mode,
+            "on_delete": on_delete,
+            "max_delete": max_delete,
             "columns": None if columns is None else tuple(columns),
             "schema_contract": schema_contract,
         }
@@ -209,7 +213,8 @@ class Pipeline:
         path: str | os.PathLike[str] | None,
     ) -> LedgerSettings | None:
         """Return the settings of the ledger, or None without one. Raises UsageError."""
-        if not resume and path is None:
+        is_mirror = work.target is not None and work.target.mode == "mirror"
+        if not (resume or is_mirror) and path is None:
             return None
         if self._iterables:
             names = ", ".join(one.name for one in self._iterables)
@@ -306,12 +311,14 @@ def _make_target(
 ) -> Target | None:
     """Return the target, or None. Raises UsageError."""
     if isinstance(sink, str | os.PathLike):
-        table, key, mode, columns, contract = options.values()
+        table, key, mode, on_delete, max_delete, columns, contract = options.values()
         return Target.parse(
             os.fspath(sink),
             table=table,
             key=key,
             mode=mode or ("upsert" if key else "append"),
+            on_delete=on_delete or "delete",
+            max_delete=max_delete,
             columns=columns,
             contract=contract or "evolve",
         )

@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from asyncbatch.config.job import DEFAULT_PATIENCE
 from asyncbatch.core.retry import Retrier
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import Job
     from asyncbatch.core.batches import BatchPart, SettledInputs
     from asyncbatch.pipeline.dedupe import Deduplicator
+    from asyncbatch.pipeline.launch import Launch
     from asyncbatch.pipeline.loader import Loader
+    from asyncbatch.pipeline.mirror import Mirror
     from asyncbatch.pipeline.order import Order
     from asyncbatch.pipeline.resume.admission import Admission, BookmarkAdmission
     from asyncbatch.pipeline.resume.session import LedgerSession
@@ -30,11 +32,16 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.dead_letters import DeadLetterFile
     from asyncbatch.sinks.schema_contract import SchemaContractCheck
     from asyncbatch.sinks.target import Target
+    from asyncbatch.sources.live.watched_search import WatchedSearch
 
 _WRITE_SECONDS = 2.0  # time for a write in progress after a cancellation
 # A run that watches folders saves the rows of the files that came together within this time, ...
 _SAVE_SECONDS = 0.05
 _SAVE_SHARE = 5  # ... and at most a sixth of the time is spent with saves
+# Seconds between two looks whether files of a watched folder are gone. After it has listed the
+# folder for that, a run waits for ten times as long as the list took.
+_GONE_SECONDS = 1.0
+_PRUNE_SHARE = 10
 
 
 class Delivery:
@@ -70,10 +77,12 @@ class Delivery:
         self._deduplicator: Deduplicator | None = None
         self._dead_letters: DeadLetterFile | None = None
         self._ledger_session: LedgerSession | None = None
+        self._mirror: Mirror | None = None
         self._abort_uploads: Callable[[], None] | None = None
         self.written_at_end = 0  # rows that were written by `finish`
         self.is_saved = True  # whether all delivered parts are in the target and the ledger
         self._save_at = 0.0  # the time of the next save of a run that watches folders
+        self._prune_at = 0.0  # the earliest time of the next prune of such a run
         # Held during a write to the target: a task can be cancelled, but not its thread.
         self._write_lock = threading.Lock()
 
@@ -94,11 +103,19 @@ class Delivery:
                 self._open_target(target)
             elif self._ledger_session:
                 self._ledger_session.begin(None)
+                if target is not None and target.mode == "mirror":
+                    self._mirror = self._folder_mirror(target, self._ledger_session)
             if target is not None and target.form == "folder":
                 self._check_folder(target)
         except UsageError:
             self.discard_outputs()
             raise
+
+    def _folder_mirror(self, target: Target, session: LedgerSession) -> Mirror:
+        from asyncbatch.pipeline.mirror import FolderMirror
+
+        source, is_watching = self._job.file_sources[0][1], self._job.watch is not None
+        return FolderMirror(target, source, session, is_watching=is_watching)
 
     def _check_folder(self, target: Target) -> None:
         if target.is_remote:
@@ -155,6 +172,14 @@ class Delivery:
             from asyncbatch.pipeline.dedupe import Deduplicator
 
             self._deduplicator = Deduplicator(target)
+        mirror = None
+        if ledger_session and target.mode == "mirror":
+            from asyncbatch.pipeline.mirror import TableMirror
+
+            mirror = self._mirror = TableMirror(
+                *(sink, target, self._job.file_sources[0][1], ledger_session),
+                is_watching=self._job.watch is not None,
+            )
         journal = ledger_session.journal if ledger_session and target.is_database else None
         kept = ledger_session.resumed_rows if ledger_session else None
         self._loader = make_loader(
@@ -168,7 +193,31 @@ class Delivery:
             if self._job.record_work
             else DEFAULT_PATIENCE,
             ordered=self._job.ordered,
+            mirror=mirror,
         )
+
+    async def prune(self, launch: Launch) -> None:
+        """End what a mirror has of files that are gone. Raises UsageError if they are too many."""
+        await asyncio.to_thread(self._prune, launch)
+
+    async def prune_watched(self, launch: Launch) -> None:
+        """Do the same in a run that watches folders, if files may be gone. Raises SinkError."""
+        if self._mirror is None or not self.is_saved or time.monotonic() < self._prune_at:
+            return
+        if not cast("WatchedSearch", launch.searches[0]).take_lost():
+            return
+        began = time.monotonic()
+        try:
+            await self.prune(launch)
+        except UsageError as error:
+            raise SinkError(str(error)) from None
+        now = time.monotonic()
+        self._prune_at = now + _PRUNE_SHARE * (now - began)
+
+    def _prune(self, launch: Launch) -> None:
+        with self._write_lock:
+            if self._mirror is not None and (note := self._mirror.prune(launch)):
+                self._notes.append(note)
 
     @property
     def admission(self) -> Admission | None:
@@ -269,7 +318,9 @@ class Delivery:
     def wait_seconds(self) -> float | None:
         """Seconds without a new part after which rows may be late; None: never."""
         if self._job.watch is not None:
-            return None if self.is_saved else max(0.0, self._save_at - time.monotonic())
+            if self.is_saved:
+                return None if self._mirror is None else _GONE_SECONDS
+            return max(0.0, self._save_at - time.monotonic())
         return self._loader.wait_seconds if self._loader else None
 
     @property
@@ -326,6 +377,8 @@ class Delivery:
                 self._notes.append(note)
             if self._loader is not None:
                 self._loader.close()
+            if self._mirror is not None:
+                self._mirror.close()
             sink, self._sink = self._sink, None
             dead_letters, self._dead_letters = self._dead_letters, None
             ledger_session, self._ledger_session = self._ledger_session, None

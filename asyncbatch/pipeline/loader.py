@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from asyncbatch.core.ledger_entries import Entry
+    from asyncbatch.pipeline.mirror import TableMirror
     from asyncbatch.pipeline.resume.journal import Journal, ResumedRows
     from asyncbatch.sinks.base import BatchSink, Refusal
     from asyncbatch.sinks.target import Target
@@ -42,6 +43,7 @@ class PendingPart:
         self.rejected_counts: Counter[int] = Counter()  # rejected rows by place of the file
         self.extents: list[Extent | None] = []  # where a target file has the rows of each file
         batch_part.part.rows = None
+        self.files: Sequence[str] = ()  # the names of its files, for a table that has them
         self.is_settled = False
         self._block: ColumnBlock | None = None
         self._objects: list[dict[str, Any]] | None = None
@@ -68,6 +70,10 @@ class PendingPart:
         """Return all rows as columns. The part must have columns."""
         if self._block is None:
             self._block = ColumnBlock.from_bytes(self.rows.payload)
+            if self.files:
+                from asyncbatch.pipeline.mirror import with_files
+
+                self._block = with_files(self._block, self.files, self.rows.file_indexes)
         return self._block
 
     def record(self, row: int) -> tuple[int, int]:
@@ -195,6 +201,7 @@ class TableLoader:
     one part. `finds_columns`: the first batch determines the columns of the target, so it has
     `batch_rows` rows unless the input ends earlier, or unless the rows exceed `max_waiting_bytes`.
     `sorts_columns`: the fields of a load come by name, because the order of its rows is by chance.
+    With a `mirror`, rows get the name of their file, and replace its earlier rows.
     """
 
     def __init__(
@@ -209,7 +216,10 @@ class TableLoader:
         transaction_seconds: float = 0.0,
         finds_columns: bool = False,
         sorts_columns: bool = False,
+        mirror: TableMirror | None = None,
     ) -> None:
+        self._mirror = mirror
+        self._replaced: list[str] = []  # files whose earlier rows end before the next load
         self._finds_columns, self._sorts_columns = finds_columns, sorts_columns
         # Whether the first batch must be full, however slowly its rows come.
         self._needs_full_batch = finds_columns
@@ -243,6 +253,9 @@ class TableLoader:
         elif self._resumed_rows and self._resumed_rows.is_resumed(batch_part):
             self._load_waiting()
             self._resumed_rows.resume(batch_part)
+        if self._mirror is not None:
+            pending.files = self._mirror.files(batch_part)
+            self._replaced += self._mirror.replaced(batch_part, pending.files)
         self._pending.append(pending)
         if pending.rows_left:
             if self._executor:
@@ -292,6 +305,10 @@ class TableLoader:
 
     def _load_waiting(self, least: int = 1) -> None:
         """Load batches while at least `least` rows wait; settle the parts without waiting rows."""
+        if self._replaced and (least == 1 or self._row_count >= least):
+            self._end_load()
+            self._sink.remove_files(self._replaced)  # type: ignore[attr-defined]  # of a database
+            self._replaced = []
         while self._row_count >= least:
             self._load_one()
         if least == 1:
@@ -428,6 +445,7 @@ def make_loader(
     sizes: Sizes,
     wait_seconds: float = DEFAULT_PATIENCE,
     ordered: bool = True,
+    mirror: TableMirror | None = None,
 ) -> Loader:
     """Return the loader for `sink`, the sink of `target`.
 
@@ -448,5 +466,6 @@ def make_loader(
             transaction_seconds=SERVER_TRANSACTION_SECONDS if target.address else 0.0,
             finds_columns=target.form == "csv" and target.columns is None,
             sorts_columns=not ordered,
+            mirror=mirror,
         )
     return LinesLoader(sink, resumed_rows)

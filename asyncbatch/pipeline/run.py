@@ -269,6 +269,8 @@ class Run:
             lanes = [cluster.limiter.wrap_lane(lane) for lane in lanes]
             batches = cluster.limiter.admit(batches)
         try:
+            launch = await self._scheduler.get_launch()
+            await delivery.prune(launch)
             async with (
                 aclosing(
                     bounded_map(lanes, batches, self._note_result, len(engine.lanes))
@@ -282,10 +284,10 @@ class Run:
                     if delivery.is_late:
                         async for found in delivery.flush():
                             yield self._add_to_report(found)
-                    await self._put_away_saved()
+                    await self._follow_files(launch)
             async for found in delivery.flush():
                 yield self._add_to_report(found)
-            await self._put_away_saved()
+            await self._follow_files(launch)
             ended = True
         except SinkError as error:
             self._lose_target(error)
@@ -403,11 +405,13 @@ class Run:
             yield BatchPart(alone, part)
             yield SettledInputs(alone, 1)
 
-    async def _put_away_saved(self) -> None:
-        """Move or delete the files of watched folders whose outcome is saved."""
+    async def _follow_files(self, launch: Launch) -> None:
+        """Move or delete the files of watched folders whose outcome is saved; follow gone ones."""
         finished = self._finished_files
         if finished is not None and finished.has_files and self._delivery.is_saved:
             await asyncio.to_thread(finished.clear)
+        if finished is not None:
+            await self._delivery.prune_watched(launch)
 
     def _add_to_report(self, batch_part: BatchPart) -> BatchPart:
         self.report.add(batch_part)

@@ -81,7 +81,9 @@ Form = Literal[
     "stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres", "program",
     "parts",
 ]  # fmt: skip
-Mode = Literal["append", "replace", "upsert"]
+Mode = Literal["append", "replace", "upsert", "mirror"]
+# The end of rows, or of an output, whose file is gone: "mark" sets the time in a column.
+OnDelete = Literal["delete", "mark", "keep"]
 SchemaContract = Literal["evolve", "freeze", "discard"]
 # Arrays and objects in Parquet: STRUCT and LIST where these lose nothing, or JSON text.
 Nested = Literal["native", "json"]

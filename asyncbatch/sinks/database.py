@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asyncbatch.core.origin import DELETED_COLUMN, FILE_COLUMN
 from asyncbatch.core.retry import Retrier, Retries, attempts_note
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.sinks.columns import Written, write_accepted
+from asyncbatch.sinks.columns import Written, spread_reasons, write_accepted
+from asyncbatch.sinks.mirror import LedgerLine, Pruned
 from asyncbatch.sinks.schema_contract import SchemaContractCheck
 from asyncbatch.sinks.sql import TableName, fold, quote, quoted, repetition
-from asyncbatch.state.ledger.table import LedgerTable, TableLedger
+from asyncbatch.state.ledger.table import LedgerTable, TableLedger, unescape_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
-    from asyncbatch.sinks.base import Mode, Refusal
+    from asyncbatch.sinks.base import Mode, OnDelete, Refusal
     from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
     from asyncbatch.sinks.columns import Admitted, Columns
+    from asyncbatch.sinks.mirror import FindGone
 
 T = TypeVar("T")
 
@@ -42,6 +46,11 @@ class DatabaseSink(ABC):
     _keeps_ledger = True  # whether the database keeps the ledger of the job
     # Includes fields without a column yet, because all their values were null.
     _columns: Columns
+    # The condition that the file of a row is among those of a value; the type of a time.
+    _is_of_files: str
+    _time_type: str
+    # Whether the rows of a file are out of date: it is gone, or will be read again.
+    is_stale: Callable[[str], bool] | None = None
 
     def __init__(
         self,
@@ -54,8 +63,10 @@ class DatabaseSink(ABC):
         retrier: Retrier | None = None,
         contract: SchemaContractCheck | None = None,
         sorts_columns: bool = False,
+        on_delete: OnDelete = "delete",
     ) -> None:
         self.name, self.table, self.mode, self.key = name, table, mode, key
+        self._on_delete = on_delete
         self._job, self._retrier = job, retrier or Retrier(Retries())
         self._contract = contract or SchemaContractCheck()
         self._name = self._parse_name(table)
@@ -92,6 +103,25 @@ class DatabaseSink(ABC):
         """Delete the rows with these keys, and commit. Raises SinkError."""
         self._commit(lambda: self._remove(keys) if self._present else None)
 
+    def remove_files(self, files: Sequence[str]) -> None:
+        """Delete the rows of these files, in the current transaction. Raises SinkError."""
+        self._transact(lambda: self._remove_files(files))
+
+    def prune(self, find_gone: FindGone) -> Pruned:
+        """End the rows and the ledger entries of the files that are gone, and commit.
+
+        Raises SinkError, and UsageError of `find_gone`.
+        """
+        outcomes: list[Pruned] = []
+        query = f"SELECT 1 FROM {self._target.sql} LIMIT 1"  # noqa: S608 - quoted
+
+        def prune() -> None:
+            count = self._prune(find_gone)
+            outcomes.append(Pruned(count, bool(self._present and self._rows(query))))
+
+        self._commit(prune)
+        return outcomes[-1]
+
     def commit(self, entries: Sequence[Entry] = ()) -> None:
         entries = entries if self._job and self._keeps_ledger else ()
         if entries or self._in_transaction:
@@ -104,6 +134,8 @@ class DatabaseSink(ABC):
         sorts = self._sorts_columns and self._is_new and ended
         try:
             self._undo()
+            if self.mode == "mirror" and self._is_new and not self._is_lost:
+                self._commit(self._complete_mirror)
             if not stands and not (self._job and (self._job.is_resuming or not ended)):
                 with suppress(SinkError, *self._errors):  # the next run does it first
                     self._run_once(self._drop_replacement)
@@ -235,6 +267,8 @@ class DatabaseSink(ABC):
             self._ledger.forget(self._fold(self.table), generation=0)
         elif self._present and self.mode != "replace" and self.key:
             self._check_key()
+        if self.mode == "mirror" and self._present:
+            self._check_files()
 
     def _continues_replacement(self) -> bool:
         """Whether a replacement table of an earlier run exists and can be continued."""
@@ -278,6 +312,8 @@ class DatabaseSink(ABC):
         """Put the columns of a new table in order, and a replacement in place."""
         if sorts and list(self._present) != sorted(self._present):
             self._sort_columns()
+            if self.mode == "mirror":
+                self._index_files()
         if self.mode != "replace":
             return
         if self._present:
@@ -291,6 +327,143 @@ class DatabaseSink(ABC):
     @abstractmethod
     def _sort_columns(self) -> None:
         """Put the columns of the table in the order of their names."""
+
+    # The files of a mirror.
+
+    def _check_files(self) -> None:
+        """Check that each row has a file. Raises UsageError."""
+        where = f" WHERE {quote(FILE_COLUMN)} IS NULL" if FILE_COLUMN in self._present else ""
+        if self._rows(f"SELECT 1 FROM {self._name.sql}{where} LIMIT 1"):  # noqa: S608 - quoted
+            raise UsageError(
+                f"cannot use {self.name}: table {self.table} has rows without a file in"
+                f" {FILE_COLUMN}, which no --mode mirror wrote: name another table, or delete them"
+            )
+        self._index_files()
+
+    def _index_files(self) -> None:  # noqa: B027 - not every database needs it
+        """Create an index on the files of rows, if there is none."""
+
+    def _prune(self, find_gone: FindGone) -> int:
+        gone = find_gone(self._files(), self._ledger_lines())
+        target = self._fold(self.table)
+        if self._ledger.exists() and self._job:
+            self._ledger.forget_other_jobs(self._job.fingerprint, target)
+            if gone.entries:
+                self._ledger.forget_files(target, list(map(unescape_path, gone.entries)))
+        if FILE_COLUMN not in self._present:
+            return 0
+        if self._on_delete == "mark":
+            self._add_deletion_time()
+        if not gone.files:
+            return 0
+        if self._on_delete == "delete":
+            return self._remove_files(gone.files)
+        where = f"{self._is_of_files} AND {quote(DELETED_COLUMN)} IS NULL"
+        marked = f"UPDATE {self._target.sql} SET {quote(DELETED_COLUMN)} = '{utc_now()}'"  # noqa: S608 - quoted
+        return self._change(f"{marked} WHERE {where}", self._file_list(gone.files))
+
+    def _files(self) -> Iterable[str]:
+        """Return the files that have rows which are not marked as deleted."""
+        if FILE_COLUMN not in self._present:
+            return ()
+        where = f" WHERE {quote(DELETED_COLUMN)} IS NULL" if self._has_deletion_time else ""
+        query = f"SELECT DISTINCT {quote(FILE_COLUMN)} FROM {self._target.sql}{where}"  # noqa: S608 - quoted
+        return (file for (file,) in self._rows(query))
+
+    def _ledger_lines(self) -> Iterable[LedgerLine]:
+        """Return the ledger entries of the table."""
+        if not self._ledger.exists():
+            return ()
+        job, target = self._job.fingerprint if self._job else "", self._fold(self.table)
+        lines = self._ledger.lines(target)
+        return (LedgerLine(*line[:3], line[3] == job) for line in lines)
+
+    @property
+    def _has_deletion_time(self) -> bool:
+        return DELETED_COLUMN in self._present
+
+    def _add_deletion_time(self) -> None:
+        """Add the column for the time of deletion, if the table has none."""
+        if not self._has_deletion_time:
+            column = f"{quote(DELETED_COLUMN)} {self._time_type}"
+            self._run(f"ALTER TABLE {self._target.sql} ADD COLUMN {column}")
+            self._read_columns()
+
+    def _complete_mirror(self) -> None:
+        """Give a new table the columns that a mirror has besides those of its rows."""
+        if self._on_delete == "mark" and self._present:
+            self._add_deletion_time()
+
+    def _remove_files(self, files: Sequence[str]) -> int:
+        """Delete the rows of these files; return their number."""
+        if FILE_COLUMN not in self._present:
+            return 0
+        statement = f"DELETE FROM {self._target.sql} WHERE {self._is_of_files}"  # noqa: S608 - quoted
+        return self._change(statement, self._file_list(files))
+
+    @abstractmethod
+    def _file_list(self, files: Sequence[str]) -> Any:
+        """Return the value of `_is_of_files`."""
+
+    @abstractmethod
+    def _change(self, statement: str, value: Any) -> int:
+        """Run a statement with a value; return the number of rows that it changed."""
+
+    def _claim_keys(self, block: ColumnBlock, groups: Sequence[int] | None) -> Mapping[int, str]:
+        """Delete the stale rows that have the key of a row of the block.
+
+        Returns the reasons against the rows whose keys other files have.
+        """
+        if self.is_stale is None or not self.key or FILE_COLUMN not in self._present:
+            return {}
+        keys = self._keys_of(block)
+        owners = self._owners(keys)
+        verdicts = {file: file is None or self.is_stale(file) for file in set(owners.values())}
+        stale = {row for row, file in owners.items() if verdicts[file]}
+        if stale:
+            self._remove(keys.without(set(range(keys.count)) - stale))
+            if files := {file for row in stale if (file := owners[row]) is not None}:
+                # Such a file must be read, even if it becomes again what it was.
+                self._ledger.forget_files(
+                    self._fold(self.table), list(map(unescape_path, sorted(files)))
+                )
+        taken = {row: owner for row, owner in sorted(owners.items()) if row not in stale}
+        return spread_reasons({row: self._clash(owner) for row, owner in taken.items()}, groups)
+
+    def _named_clashes(self, block: ColumnBlock, reasons: Mapping[int, str]) -> dict[int, str]:
+        """Return the reasons against rows. That against a key of another row names its file."""
+        if self.mode != "mirror" or not self.key or not reasons:
+            return dict(reasons)
+        rows = sorted(reasons)
+        refused = self._keys_of(block).without(set(range(block.count)) - reasons.keys())
+        owners = self._owners(refused)
+        return {
+            row: self._clash(owners[number]) if number in owners else reasons[row]
+            for number, row in enumerate(rows)
+        }
+
+    def _clash(self, file: str | None) -> str:
+        return f"a row of {file} has the same {', '.join(self.key)}"
+
+    def _keys_of(self, block: ColumnBlock) -> ColumnBlock:
+        """Return the key of each row of a block."""
+        key = set(map(self._fold, self.key))
+        return block.fields([p for p, name in enumerate(block.names) if self._fold(name) in key])
+
+    @abstractmethod
+    def _owners(self, keys: ColumnBlock) -> dict[int, str | None]:
+        """Return the file of the row with each key, by the number of the key.
+
+        None is the file of a row that is marked as deleted. Keys without a row are left out.
+        """
+
+    @property
+    def _owner(self) -> str:
+        """The SQL expression for the file of a row `t` in `_owners`."""
+        file = f"t.{quote(FILE_COLUMN)}"
+        if not self._has_deletion_time:
+            return file
+        return f"CASE WHEN t.{quote(DELETED_COLUMN)} IS NULL THEN {file} END"
 
     # The rows.
 
@@ -307,32 +480,50 @@ class DatabaseSink(ABC):
         """Delete the rows with these keys."""
 
 
+def utc_now() -> str:
+    """Return the time as ISO 8601 with Z, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 class SavepointSink(DatabaseSink):
     """A sink for a database that can undo a part of a transaction.
 
     A change of the table is made for a block of rows, and undone if the rows are rejected.
     """
 
+    _indexed_file = quote(FILE_COLUMN)  # the indexed expression of a mirror
+
     def _write_admitted(self, admitted: Admitted) -> Written:
         """Change the table for admitted rows, and insert them."""
         block = admitted.block
         changes = self._changes(block)
         is_changing = any(kind != "null" for kind in changes.values()) or not self._present
-        state = self._state() if is_changing else None
+        state, is_undone = self._state() if is_changing else None, False
         if is_changing:
             self._run("SAVEPOINT shape")
         if reason := self._reshape(block, changes):
             reasons = dict.fromkeys(range(block.count), reason)
         else:
             self._index()
-            reasons = self._insert(block, admitted.groups)
-        is_undone = is_changing and bool(reasons)
-        if is_undone:
+            if is_changing and self.mode == "mirror":
+                self._index_files()
+            if reasons := dict(self._claim_keys(block, admitted.groups)):
+                is_undone = True
+            else:
+                reasons = self._insert(block, admitted.groups)
+                reasons = self._named_clashes(block, reasons)
+        is_undone = is_undone or (is_changing and bool(reasons))
+        if is_undone and is_changing:
             self._run("ROLLBACK TO shape")
             self._restore(state)
         if is_changing:
             self._run("RELEASE shape")
         return Written(reasons, is_undone)
+
+    def _index_files(self) -> None:
+        if FILE_COLUMN in self._present:
+            name, columns = quote(self._sibling("file").table), self._indexed_file
+            self._run(f"CREATE INDEX IF NOT EXISTS {name} ON {self._name.sql} ({columns})")
 
     def _index(self) -> None:
         """Create a unique index on the key, if there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.core.origin import FILE_COLUMN
 from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.column_block import MAX_FIELDS
@@ -46,6 +47,8 @@ class DuckdbSink(FileDatabaseSink):
     """
 
     _ledger_type = DuckdbLedgerTable
+    _is_of_files = f"{quote(FILE_COLUMN)} IN (SELECT unnest(?::VARCHAR[]))"
+    _time_type = _TIME
 
     def __init__(self, path: str, *, times: Collection[str] = (), **options: Any) -> None:
         super().__init__(path, **options)
@@ -172,6 +175,10 @@ class DuckdbSink(FileDatabaseSink):
             new_types.update((name, _TIME) for name in self._times if name in new_types)
             if not new_types:
                 return Written(dict.fromkeys(range(block.count), NO_FIELDS))
+        # A stage cannot compare values with a key whose type changes only later.
+        has_key_types = new_types.keys().isdisjoint(self.key)
+        if has_key_types and (claims := self._claim_keys(block, admitted.groups)):
+            return Written(claims, is_undone=True)
         stage, reasons = self._checked(block, admitted.groups, new_types)
         if new_types and reasons:
             stage.discard()
@@ -243,6 +250,19 @@ class DuckdbSink(FileDatabaseSink):
         self._run(f"CREATE OR REPLACE TABLE {copy.sql} AS SELECT {names} FROM {table}")  # noqa: S608 - quoted
         self._run(f"DROP TABLE {table}")
         self._run(f"ALTER TABLE {copy.sql} RENAME TO {quote(self._target.table)}")
+
+    def _file_list(self, files: Sequence[str]) -> list[str]:
+        return list(files)
+
+    def _change(self, statement: str, value: Any) -> int:
+        return int(self._connection.execute(statement, [value]).fetchone()[0])
+
+    def _owners(self, keys: ColumnBlock) -> dict[int, str | None]:
+        stage = DuckdbStage(self._connection, self._target.sql, self._types)
+        stage.fill(keys, needs_checks=True)
+        owners = stage.owners(self.key, self._owner)
+        stage.discard()
+        return owners
 
     def _remove(self, keys: ColumnBlock) -> None:
         stage = DuckdbStage(self._connection, self._target.sql, self._types)

@@ -238,6 +238,12 @@ class DuckdbStage:
         )
         self.discard()
 
+    def owners(self, key: Sequence[str], owner: str) -> dict[int, str | None]:
+        """Return the value of an expression of the row `t` with the same key, by staged row."""
+        same = self._same(key, [self._names[fold(name)] for name in key])
+        query = f"SELECT s.n, {owner} FROM {_STAGE} s JOIN {self._table} t ON {same}"  # noqa: S608 - quoted
+        return dict(self._execute(query).fetchall())
+
     def remove(self, key: Sequence[str]) -> None:
         """Delete the rows of the table that have the key of a staged row."""
         self._delete_existing(key)

@@ -87,6 +87,10 @@ class FileDatabaseSink(DatabaseSink):
 
     # The table.
 
+    def _change(self, statement: str, value: Any) -> int:
+        cursor = self._connection.execute(statement, [value])
+        return int(cursor.rowcount)
+
     def _is_exact(self, column: str) -> bool:
         """Whether all integers in a column are exact as doubles."""
         return not self._rows(inexactness(self._target.sql, column))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.records import STDIN, display_path
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
 from asyncbatch.formats.detect import LINES_ENDINGS, has_lines_suffix
@@ -75,6 +75,25 @@ def extent_of(target: Target, path: str) -> Extent | None:
     except (OSError, UsageError):
         return None
     return Extent(status.st_mtime_ns, status.st_size)
+
+
+def remove_output(target: Target, path: str, states: Sequence[Extent]) -> bool:
+    """Remove the output for the input at `path`, and folders that are empty then.
+
+    An output in none of these states was changed by another program, and stays. Returns whether it
+    was removed. Raises SinkError.
+    """
+    if extent_of(target, path) not in states:
+        return False
+    output, root = output_path(target, path), os.path.normpath(target.path)
+    try:
+        os.unlink(output)
+    except OSError as error:
+        raise SinkError(f"cannot remove {display_path(output)}: {error.strerror}") from None
+    with suppress(OSError):  # a folder that is not empty
+        while (output := os.path.dirname(output)) != root:
+            os.rmdir(output)
+    return True
 
 
 def check_disk(folder: str) -> None:
@@ -213,6 +232,8 @@ class MirroredOutput(ABC, Generic[NewT]):
             with self.naming(self._path):
                 self.complete(self._new)
             self._new = None
+        else:
+            self.drop()
         return self._written
 
     def _end_json(self) -> None:
@@ -224,6 +245,12 @@ class MirroredOutput(ABC, Generic[NewT]):
                 self._put(last + b"\n")
         else:
             self._put(b"[]\n" if last is None else b"[\n" + last + b"\n]\n")
+
+    def drop(self) -> None:
+        """End the current file, which has no output any more. Raises OutputError."""
+        if self._target.mode == "mirror":
+            with self.naming(self._path), suppress(FileNotFoundError):
+                os.unlink(self._path)
 
     def discard(self) -> None:
         """Remove the unfinished output."""

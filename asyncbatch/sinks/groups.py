@@ -54,8 +54,13 @@ def grouped_target(target: Target, groups: GroupSettings, *, has_mode: bool = Tr
         )
     if target.layout is not None:
         raise UsageError(
-            f"--to {target.name}: the result of --by and --agg is one file or table, not a file for "
-            "each value: write {{ for a brace in the name"
+            f"--to {target.name}: the result of --by and --agg is one file or table, not a file "
+            "for each value: write {{ for a brace in the name"
+        )
+    if target.mode == "mirror":
+        raise UsageError(
+            "--mode mirror keeps the rows of each file, and the result of --by and --agg has none: "
+            "choose --mode replace"
         )
     if target.is_database and not has_mode:
         raise UsageError(

@@ -71,6 +71,9 @@ class RowWriter:
     def discard(self) -> None:
         """End the current file without output."""
 
+    def drop(self) -> None:
+        """End a file that was read and gives no output any more. Raises OutputError."""
+
     def encode(self, found: RowOutcome) -> Rows | None:  # noqa: ARG002 - used by other writers
         """Return the rows of any number of files as the sink reads them, or None."""
         return None
@@ -387,6 +390,7 @@ class FolderWriter(RowWriter):
     def __init__(self, output: MirroredOutput[Json]) -> None:
         self._output = output
         self.begin, self.end, self.discard = output.begin, output.end, output.discard  # type: ignore[method-assign]  # the same methods, without another call
+        self.drop = output.drop  # type: ignore[method-assign]  # the same method, without another call
         self.take_pending = output.take_pending  # type: ignore[method-assign]  # the same method, without another call
         self.abandon = output.abandon
 

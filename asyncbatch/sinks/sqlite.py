@@ -8,6 +8,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.core.origin import DELETED_COLUMN, FILE_COLUMN
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
 from asyncbatch.sinks.column_block import ColumnBlock, json_values, without_negative_zero
@@ -52,6 +53,8 @@ _ADVICE = {
 class SqliteSink(FileDatabaseSink, SavepointSink):
     """A table of an SQLite database. The sink makes a `key` unique."""
 
+    _is_of_files = f"{quote(FILE_COLUMN)} IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
+    _time_type = "TEXT"
     _begin_statement = "BEGIN IMMEDIATE"  # fails if the database cannot be written
     _errors = (sqlite3.Error, UnicodeError)
     _ledger_type = SqliteLedgerTable
@@ -265,6 +268,36 @@ class SqliteSink(FileDatabaseSink, SavepointSink):
             return reason
 
         return load_salvaging(group_edges(block.count, groups), attempt)
+
+    def _files(self) -> Iterator[str]:
+        """Yield the files that have rows, by one step in the index for each of them."""
+        if FILE_COLUMN not in self._present:
+            return
+        column, where = quote(FILE_COLUMN), ""
+        if self._has_deletion_time:
+            where = f" AND {quote(DELETED_COLUMN)} IS NULL"
+        first = f"SELECT min({column}) FROM {self._target.sql} WHERE {column} > {{}}{where}"  # noqa: S608 - quoted
+        # Names that no table or column of the user has.
+        files, file = quote("asyncbatch files"), quote("asyncbatch file")
+        query = (
+            f"WITH RECURSIVE {files}({file}) AS ({first.format(repr(''))} UNION ALL"  # noqa: S608 - quoted
+            f" SELECT ({first.format(file)}) FROM {files} WHERE {file} NOTNULL)"
+            f" SELECT {file} FROM {files} WHERE {file} NOTNULL"
+        )
+        for (found,) in self._connection.execute(query):
+            yield found
+
+    def _file_list(self, files: Sequence[str]) -> str:
+        return encode(files).decode()
+
+    def _owners(self, keys: ColumnBlock) -> dict[int, str | None]:
+        same = " AND ".join(f"{quote(name)} = ?" for name in keys.names)
+        query = f"SELECT {self._owner} FROM {self._target.sql} t WHERE {same}"  # noqa: S608 - quoted
+        owners: dict[int, str | None] = {}
+        for row, values in enumerate(zip(*self._cells(keys), strict=True)):
+            if found := self._connection.execute(query, values).fetchone():
+                owners[row] = found[0]
+        return owners
 
     def _remove(self, keys: ColumnBlock) -> None:
         block = self._columns.admit(keys, None).block

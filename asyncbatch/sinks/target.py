@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Form,
         Mode,
         Nested,
+        OnDelete,
         SchemaContract,
     )
     from asyncbatch.sinks.schema_contract import SchemaContractCheck
@@ -56,6 +57,9 @@ class Target(Struct, frozen=True):
     table: str | None = None
     key: tuple[str, ...] = ()
     mode: Mode = "append"
+    on_delete: OnDelete = "delete"  # of files that are gone, in the mode mirror
+    # the limit of these files, "N" or "P%", beyond which a mirror stops; None: the default
+    max_delete: str | None = None
     contract: SchemaContract = "evolve"
     columns: tuple[str, ...] | None = None  # the columns of a CSV file
     csv_safe: bool = False  # whether cells of a CSV file that would be formulas become texts
@@ -148,11 +152,17 @@ class Target(Struct, frozen=True):
                 raise UsageError(f"--to {self.name} needs --table NAME")
             if self.mode == "upsert" and not self.key:
                 raise UsageError("--mode upsert needs --key: the fields that identify a row")
+        elif self._is_mirrored_folder:
+            self._check_mirrored_folder()
         elif self.table or self.key or self.mode != "append" or self.contract != "evolve":
             raise UsageError(
                 "--table, --key, --mode and --schema-contract are for databases: sqlite:///,"
                 " duckdb:///, postgresql://"
             )
+        if self.mode == "mirror":
+            self._check_mirror()
+        elif (self.on_delete, self.max_delete) != ("delete", None):
+            raise UsageError("--on-delete and --max-delete need --mode mirror")
         texts = ".csv and .tsv targets"
         for option, is_given, form, targets in (
             ("--override-identity", self.override_identity, "postgres", "postgresql://"),
@@ -167,6 +177,32 @@ class Target(Struct, frozen=True):
             raise UsageError("--null-value: a comma, tab, quote or line end would need quotes")
         if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
+
+    @property
+    def _is_mirrored_folder(self) -> bool:
+        return self.form == "folder" and self.mode == "mirror"
+
+    def _check_mirrored_folder(self) -> None:
+        if self.table or self.key or self.contract != "evolve":
+            raise UsageError("--table, --key and --schema-contract are for databases")
+        if self.is_remote:
+            raise UsageError(
+                f"--mode mirror is for databases and folders of this machine, not {self.name}"
+            )
+        if self.on_delete == "mark":
+            raise UsageError("--on-delete mark is for databases: a file has no column")
+
+    def _check_mirror(self) -> None:
+        """Raise UsageError for the key or the limit of a mirror."""
+        from asyncbatch.core.origin import OWN_COLUMNS
+        from asyncbatch.sinks.mirror import DEFAULT_MAX_DELETE, MaxDelete
+
+        if own := OWN_COLUMNS & {name.lower() for name in self.key}:
+            raise UsageError(f"--mode mirror sets {min(own)} itself: it cannot be in --key")
+        try:
+            MaxDelete.parse(self.max_delete or DEFAULT_MAX_DELETE)
+        except ValueError as error:
+            raise UsageError(f"--max-delete: {error}") from None
 
     def open_sink(  # noqa: PLR0911 - one return for each form
         self,
@@ -187,6 +223,7 @@ class Target(Struct, frozen=True):
         options: dict[str, Any] = {  # of all databases
             "table": self.table or "", "mode": self.mode, "key": self.key,
             "job": job, "contract": contract, "sorts_columns": sorts_columns,
+            "on_delete": self.on_delete,
         }  # fmt: skip
         if self.layout is not None:
             return self._open_partitions(self.layout, stores, sorts_columns=sorts_columns)

@@ -168,15 +168,22 @@ class _Encoded:
 
 
 class RowCheck:
-    """A check that a value can be a table row: an object with all key fields."""
+    """A check that a value can be a table row: an object with all key fields.
 
-    def __init__(self, table_name: str, key: Sequence[str]) -> None:
-        self.key = key
+    It has no field of the name of an `own` column, which the sink sets.
+    """
+
+    def __init__(
+        self, table_name: str, key: Sequence[str], own: frozenset[str] = frozenset()
+    ) -> None:
+        self.key, self._own = key, own
         self._name = table_name
 
     def takes(self, values: Sequence[Json]) -> bool:
         """Whether all of these values can be rows."""
         if not set(map(type, values)) <= {dict}:
+            return False
+        if self._own and not all(map(self._own.isdisjoint, values)):
             return False
         return not any(None in [value.get(field) for value in values] for field in self.key)
 
@@ -184,6 +191,12 @@ class RowCheck:
         if type(value) is not dict:
             raise RecordError(
                 "sink", f"a row of {self._name} must be an object, not {kind_of(value)}"
+            )
+        for field in sorted(self._own.intersection(value)):
+            raise RecordError(
+                "sink",
+                f"the record has a field {field!r}, which --mode mirror sets itself: rename it with"
+                " --jq",
             )
         for field in self.key:
             if value.get(field) is None:

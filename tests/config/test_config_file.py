@@ -202,7 +202,7 @@ TRUSTED = {
     "run": {
         *("call", "jq", "jq_env", "engine", "scheduler", "endpoint", "mode", "allow_origins"),
         *("files_from", "from_dead_letter", "follow_symlinks", "ping", "live"),
-        *("move_done", "move_failed", "delete_done", "metrics_port"),
+        *("on_delete", "max_delete", "move_done", "move_failed", "delete_done", "metrics_port"),
     },
     "validate": {"endpoint", "allow_origins", "files_from", "follow_symlinks", "ping", "live"},
     "etl": {

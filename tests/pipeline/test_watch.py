@@ -469,6 +469,29 @@ def test_pipeline_file(tmp_path, watch):
     assert process.end()[0] == 143
 
 
+def test_mirror_of_a_watched_folder(tmp_path, watch):
+    """Rows of files that go are deleted, those of files that come back return."""
+    for number in range(4):
+        put(tmp_path / "in" / "x" / f"{number}.json", {"id": number, "v": "a"})
+    mirror = (*TABLE, "--mode", "mirror", "--max-delete", "2", "--settle", "0.05s")
+    process = watch(to=mirror)
+    process.wait_for_rows([(number, "a") for number in range(4)])
+    (tmp_path / "in" / "x" / "0.json").rename(tmp_path / "0.json")
+    process.wait_for_rows([(number, "a") for number in range(1, 4)])
+    (tmp_path / "0.json").rename(tmp_path / "in" / "x" / "0.json")
+    put(tmp_path / "in" / "x" / "1.json", {"id": 1, "v": "changed"}, {"id": 9, "v": "new"})
+    kept = [(2, "a"), (3, "a"), (9, "new")]
+    process.wait_for_rows([(0, "a"), (1, "changed"), *kept])
+    put(tmp_path / "in" / "y.json", {"id": 0, "v": "moved"})
+    os.unlink(tmp_path / "in" / "x" / "0.json")
+    process.wait_for_rows([(0, "moved"), (1, "changed"), *kept])
+    (tmp_path / "in" / "x").rename(tmp_path / "x")  # three of its files: more than allowed
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "--max-delete allows 2" in " ".join(output.decode().split())
+    assert rows(tmp_path, ROWS) == [(0, "moved"), (1, "changed"), *kept]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

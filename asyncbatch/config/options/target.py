@@ -40,11 +40,29 @@ class SinkOptions(Options, frozen=True, kw_only=True):
         ),
     ] = ()
     mode: Annotated[
-        Literal["append", "replace", "upsert"] | None,
+        Literal["append", "replace", "upsert", "mirror"] | None,
         option(
-            "Append rows, replace the whole table if the run succeeds, or upsert: replace rows "
-            "with the same key.",
+            "Append rows, replace the whole table if the run succeeds, upsert: replace rows "
+            "with the same key, or mirror: keep a table or a folder equal to the files.",
             default="append; upsert with --key",
+            trusted=True,
+        ),
+    ] = None
+    on_delete: Annotated[
+        Literal["delete", "mark", "keep"],
+        option(
+            "With --mode mirror, delete the rows of files that are gone, mark them with the time "
+            "in _deleted_at, or keep them.",
+            trusted=True,
+        ),
+    ] = "delete"
+    max_delete: Annotated[
+        Name | None,
+        option(
+            "With --mode mirror, stop before anything is written if more than N of the files in "
+            "the target, or P percent of them, are gone.",
+            metavar="N|P%",
+            default="20%",
             trusted=True,
         ),
     ] = None

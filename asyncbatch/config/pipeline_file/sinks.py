@@ -20,6 +20,7 @@ from asyncbatch.config.options.streams import StreamSinkOptions
 from asyncbatch.config.options.target import SinkOptions
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.errors import UsageError
+from asyncbatch.sinks.mirror import DEFAULT_MAX_DELETE, MaxDelete
 from asyncbatch.sinks.target import parse_location, target_advice
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _POSTGRES = ("postgresql", "postgres")
 DATABASES = (*_POSTGRES, "sqlite", "duckdb")
+MIRRORS = (*DATABASES, "folder")  # of the mode mirror
 
 
 # The kinds of target that a key of the sink is for; other keys are for all.
@@ -37,6 +39,7 @@ _TAKERS = {
     "columns": ("csv",), "csv_safe": ("csv",), "null_value": ("csv",),
     "nested": ("parquet",),
     "format": ("folder",), "compression": ("folder",),
+    "on_delete": MIRRORS, "max_delete": MIRRORS,
 }  # fmt: skip
 
 
@@ -93,14 +96,28 @@ class SinkTable(SinkOptions, frozen=True, kw_only=True):
             return
         if form in DATABASES and "table" not in given:
             yield ("table",), "is missing: a database needs the name of a table"
-        for key, forms in _TAKERS.items():
+        yield from _mirror_contradictions(given)
+        for key in _TAKERS:
+            forms = _takers_of(key, given)
             if key in given and form not in forms:
                 sink = _FORM_NAMES.get(form, form)
                 yield (key,), f"is only for {_GROUP_NAMES[forms]}, but the sink is {sink}"
 
 
+def _mirror_contradictions(given: Given) -> Contradictions:
+    """Yield the values of a mirror that have no effect, or are no limit."""
+    for key in ("on_delete", "max_delete"):
+        if key in given and given.get("mode") != "mirror":
+            yield (key,), 'is only for mode = "mirror"'
+    try:
+        MaxDelete.parse(given.get("max_delete") or DEFAULT_MAX_DELETE)
+    except ValueError as error:
+        yield ("max_delete",), str(error)
+
+
 _GROUP_NAMES = {
     DATABASES: "databases",
+    MIRRORS: "databases and folders",
     _POSTGRES: "PostgreSQL",
     ("csv",): "CSV files",
     ("parquet",): "Parquet files",
@@ -129,11 +146,16 @@ def form_of(to: str) -> str | None:
         return None
 
 
+def _takers_of(key: str, sink: Given) -> tuple[str, ...]:
+    """Return the kinds of target that a key of a sink is for."""
+    return MIRRORS if key == "mode" and sink.get("mode") == "mirror" else _TAKERS[key]
+
+
 def redirect(sink: dict[str, Any], to: str) -> None:
     """Set the target of a sink, and remove the keys that are only for other kinds of target."""
     form = form_of(to)
-    for key, forms in _TAKERS.items():
-        if form is not None and form not in forms:
+    for key in _TAKERS:
+        if form is not None and form not in _takers_of(key, sink):
             sink.pop(key, None)
     sink["to"] = to
 

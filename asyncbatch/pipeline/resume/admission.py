@@ -56,7 +56,7 @@ class Admission:
     It adds the identity and stamp of each admitted input to `known`. `appends`: the target keeps
     earlier rows, and no row replaces another. `is_unchanged` returns whether the output of an input
     is as its entry says. With `needs_first` inputs are skipped only if the first input that has
-    rows is skipped.
+    rows is skipped. `repeats_rejected`: an input with rejected records is not skipped.
     """
 
     def __init__(
@@ -68,7 +68,9 @@ class Admission:
         appends: bool,
         is_unchanged: Callable[[str, Entry], bool] = lambda path, entry: True,  # noqa: ARG005 - the default checks nothing
         needs_first: bool = False,
+        repeats_rejected: bool = False,
     ) -> None:
+        self._repeats_rejected = repeats_rejected
         self._settings, self._ledger, self._known = settings, ledger, known
         self._appends, self._is_unchanged = appends and not settings.force, is_unchanged
         self._checks_ledger = (settings.is_resuming or appends) and not settings.force
@@ -136,6 +138,8 @@ class Admission:
         return verdict
 
     def _decide_known(self, path: str, entry: Entry, *, is_same: bool) -> _Skip | Failure | None:
+        if self._repeats_rejected and entry.rejected:
+            return None
         if is_same and self._settings.is_resuming:
             return self._skip(path, entry, DONE) if entry.reached is None else None
         if self._appends and entry.written and not self._settings.allow_duplicates:

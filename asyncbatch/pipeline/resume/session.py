@@ -16,7 +16,7 @@ from asyncbatch.sources.identity import InputNaming
 from asyncbatch.state.ledger.file import SharedLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.ledger_entries import Entry, Extent, Ledger, Stamp
@@ -77,6 +77,19 @@ class LedgerSession:
     def after_finish(self, *, committed: bool) -> None:
         """Write the remaining entries if the rows of the target count. Raises SinkError."""
 
+    def mark_of(self, path: str) -> str:
+        """Return a text that changes with the state of a file: that of its reading, if known."""
+        known = self._known.get(path)
+        stamp = known.stamp if known else stamp_of(path, by_content=self._settings.by_content)
+        return "" if stamp is None else stamp.digest or f"{stamp.size} {stamp.mtime_ns}"
+
+    def is_done(self, name: str) -> bool:
+        """Whether an input is done, and has not changed since. Raises SinkError."""
+        entry = self._ledger.lookup([name]).get(name) if self._ledger else None
+        if entry is None or entry.outcome == "failed":
+            return False
+        return self._is_current(name, entry.stamp)
+
     def _is_current(self, name: str, stamp: Stamp) -> bool:
         settings = self._settings
         path = InputNaming(settings.root).path(name) or name
@@ -106,8 +119,11 @@ class TableLedgerSession(LedgerSession):
         assert target is not None
         replaces = target.mode == "replace"
         self.journal = Journal(self._known, generation=int(replaces))
-        appends = not target.key and (target.mode == "append" or self._settings.is_resuming)
-        self._make_admission(sink.ledger(), appends=appends)
+        appends = not target.key and target.mode != "mirror"
+        appends = appends and (target.mode == "append" or self._settings.is_resuming)
+        # In a mirror, a rejected row may have had the key of a row that is gone now.
+        repeats = target.mode == "mirror" and bool(target.key)
+        self._make_admission(sink.ledger(), appends=appends, repeats_rejected=repeats)
 
 
 class FileLedgerSession(LedgerSession):
@@ -171,6 +187,14 @@ class FolderLedgerSession(FileLedgerSession):
             for place, path in enumerate(batch_part.batch.paths[first : first + len(part)])
         ]
         self.journal.add(batch_part, extents)
+
+    def known_outputs(self) -> list[tuple[str, list[Extent]]]:
+        """Return the escaped identity of each input that has outputs, with their states."""
+        return self._store.outputs()
+
+    def forget(self, inputs: Sequence[str]) -> None:
+        """Delete the entries of inputs. Raises SinkError."""
+        self._store.forget_files(inputs)
 
     def _is_output_unchanged(self, path: str, entry: Entry) -> bool:
         if entry.extent is None:  # a document that was dropped has no output

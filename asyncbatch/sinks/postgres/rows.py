@@ -131,13 +131,28 @@ class PostgresLoad:
         """Delete the rows of the table that have the key of a row of the block."""
         self._connection.execute(self._create)
         self._connection.copy(self._stage, self._staged, zip(*self._values, strict=True))
-        same = " AND ".join(
+        self._connection.execute(
+            f"DELETE FROM {self._table.sql} t USING {self._stage.sql} s WHERE {self._same};"  # noqa: S608 - quoted
+            f" TRUNCATE {self._stage.sql}"
+        )
+
+    def owners(self, owner: str) -> dict[int, str | None]:
+        """Return the value of an expression of the row `t` with the same key, by row."""
+        self._connection.execute(self._create)
+        self._connection.copy(self._stage, self._staged, zip(*self._values, strict=True))
+        # COPY fills the empty stage in order, so the place of a row in it is its number.
+        numbered = f"(SELECT *, row_number() OVER (ORDER BY ctid) - 1 AS n FROM {self._stage.sql})"  # noqa: S608 - quoted
+        query = f"SELECT s.n, {owner} FROM {numbered} s JOIN {self._table.sql} t ON {self._same}"  # noqa: S608 - quoted
+        owners: dict[int, str | None] = dict(self._connection.fetch(query))
+        self._connection.execute(f"TRUNCATE {self._stage.sql}")
+        return owners
+
+    @property
+    def _same(self) -> str:
+        """The condition that a row `t` of the table has the key of the staged row `s`."""
+        return " AND ".join(
             f"t.{quote(self._names[place])} = s.c{place}::{self._types[place].declared}"
             for place in self._places
-        )
-        self._connection.execute(
-            f"DELETE FROM {self._table.sql} t USING {self._stage.sql} s WHERE {same};"  # noqa: S608 - quoted
-            f" TRUNCATE {self._stage.sql}"
         )
 
     def end(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asyncbatch.core.origin import FILE_COLUMN
 from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.base import Refusal
@@ -14,6 +15,7 @@ from asyncbatch.sinks.postgres.rows import PostgresLoad
 from asyncbatch.sinks.postgres.server import PostgresServer, RetryingReader, Transactions
 from asyncbatch.sinks.postgres.table import (
     MOST_NAME_BYTES,
+    TIME,
     FixedTableError,
     TableShape,
     column_flaw,
@@ -24,7 +26,7 @@ from asyncbatch.sinks.postgres.table import (
     may_create,
 )
 from asyncbatch.sinks.postgres.values import ColumnType
-from asyncbatch.sinks.sql import TableName
+from asyncbatch.sinks.sql import TableName, quote
 from asyncbatch.state.ledger.file import LedgerStore, default_path
 from asyncbatch.state.ledger.postgres import PostgresLedgerTable
 from asyncbatch.state.ledger.table import NAME as LEDGER_NAME
@@ -61,6 +63,12 @@ class PostgresSink(SavepointSink):
     _max_name_bytes = MOST_NAME_BYTES
     _fold = staticmethod(str)
     _ledger_type = PostgresLedgerTable
+    _indexed_file = f"(left({quote(FILE_COLUMN)}, 500))"  # as in the ledger: a path may be longer
+    _is_of_files = (
+        f"left({quote(FILE_COLUMN)}, 500) = ANY(ARRAY(SELECT left(one, 500)"  # noqa: S608 - constants
+        f" FROM unnest($1::text[]) AS one)) AND {quote(FILE_COLUMN)} = ANY($1::text[])"
+    )
+    _time_type = TIME
     _connection: PostgresConnection  # of the current transaction
 
     def __init__(
@@ -90,8 +98,9 @@ class PostgresSink(SavepointSink):
             overridden=lambda name: override_identity and (mode != "upsert" or name in key),
         )
         self._columns = self._shape.columns
-        # The rows since the last commit, without rejected ones.
-        self._loads: list[ColumnBlock] = []
+        # The rows since the last commit, without rejected ones, and the files whose rows were
+        # deleted before them.
+        self._loads: list[ColumnBlock | tuple[str, ...]] = []
         # Whether an upsert has met a key that exists in the table.
         self._replaces = False
         # Whether the table allows no COPY, because its rows have policies.
@@ -126,6 +135,11 @@ class PostgresSink(SavepointSink):
         self._loads.append(payload.without({refusal.row for refusal in refused}))
         self._in_transaction = True
         return refused
+
+    def remove_files(self, files: Sequence[str]) -> None:
+        super().remove_files(files)
+        self._loads.append(tuple(files))
+        self._in_transaction = True
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
         super().commit(entries)
@@ -217,7 +231,9 @@ class PostgresSink(SavepointSink):
         self._connection = connection
         self._shape.read(connection)
         for block in self._loads:
-            if refused := self._write(block, None):
+            if isinstance(block, tuple):
+                self._remove_files(block)
+            elif refused := self._write(block, None):
                 raise SinkError(
                     f"cannot write {self.name}: the connection was lost, and the server"
                     f" rejected {len(refused)} of its rows on a new one: {refused[0].message}"
@@ -284,6 +300,11 @@ class PostgresSink(SavepointSink):
         place = f"/{self.name}/{self.table}"
         path = default_path(place, job.fingerprint, None)
         if os.path.exists(path) or not PostgresLedgerTable(self._connection).may_keep():
+            if self.mode == "mirror":
+                raise UsageError(
+                    f"cannot use {self.name}: --mode mirror keeps its ledger in the table"
+                    f" {LEDGER_NAME}, which this role cannot keep"
+                )
             self._keeps_ledger = False
             self._file_ledger = LedgerStore(path, job.fingerprint, place, f"table {self.table}")
 
@@ -293,7 +314,8 @@ class PostgresSink(SavepointSink):
             raise UsageError(f"{where}: {name.table} is not a table, but a view or an index")
         if schema in ("pg_catalog", "information_schema"):
             raise UsageError(f"{where}: {name.table} is a system table of the server")
-        for privilege in ("SELECT", "INSERT", *(["UPDATE"] if self.mode == "upsert" else [])):
+        more = {"upsert": ("UPDATE",), "mirror": ("UPDATE", "DELETE")}.get(self.mode, ())
+        for privilege in ("SELECT", "INSERT", *more):
             query = "SELECT has_table_privilege($1::bigint::oid, $2)"
             if not self._rows(query, number, privilege)[0][0]:
                 raise UsageError(f"{where}: no permission to {privilege} on table {name.table}")
@@ -332,6 +354,23 @@ class PostgresSink(SavepointSink):
 
     def _sort_columns(self) -> None:
         self._shape.sort_columns(self._connection)
+
+    def _index_files(self) -> None:
+        # Only the owner of a table may create an index, also one that exists.
+        index = self._sibling("file").sql
+        if not self._rows("SELECT to_regclass($1)", index)[0][0]:
+            super()._index_files()
+
+    def _file_list(self, files: Sequence[str]) -> list[str]:
+        return list(files)
+
+    def _change(self, statement: str, value: Any) -> int:
+        return int(self._connection.execute(statement, value).rpartition(" ")[2])
+
+    def _owners(self, keys: ColumnBlock) -> dict[int, str | None]:
+        return PostgresLoad(
+            self._connection, self._target, self._column_types, keys, key=self.key
+        ).owners(self._owner)
 
     def _remove(self, keys: ColumnBlock) -> None:
         block = self._columns.admit(keys, None).block

@@ -25,7 +25,7 @@ from asyncbatch.sources.selection import Filter, has_magic
 from asyncbatch.transforms.dedupe import DIGEST_BYTES, DigestSet
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from asyncbatch.core.settings import WatchSettings
     from asyncbatch.sources.count_ahead import InputCount
@@ -79,6 +79,11 @@ class WatchedSearch:
         self._due: dict[str, float] = {}  # paths to look at later, and when
         self._seen = DigestSet()  # the versions of files that were given out ...
         self._seen_next: DigestSet | None = None  # ... and those that the current scan has found
+        self._seen_count = self._next_count = 0
+        self._has_lost_files = False  # whether files may be gone since `take_lost`
+        # The absolute paths of files that were gone: if one comes back, it is new. Scans drop them.
+        self._gone: set[str] = set()
+        self._gone_before_scan: set[str] = set()
         self._candidates: Iterator[str] = iter(())
         self._scan: Iterator[str] | None = None
         self._scan_seconds = 0.0  # of the current scan
@@ -115,6 +120,20 @@ class WatchedSearch:
                 self._due[path] = 0.0
                 self._wakeup.set()
         return file
+
+    def take_lost(self) -> bool:
+        """Whether files may be gone since the last call."""
+        has_lost, self._has_lost_files = self._has_lost_files, False
+        return has_lost
+
+    def note_gone(self, paths: Iterable[str]) -> None:
+        """Note files that are gone, or must be read again: they are new when they are found."""
+        with self._lock:
+            for path in map(os.path.abspath, paths):
+                self._gone.add(path)
+                if os.path.lexists(path):  # it is there, or back already
+                    self._due[self._as_named(path)] = 0.0
+        self._wakeup.set()
 
     def count_ahead(self) -> None:
         """Do nothing: more files may always come."""
@@ -196,7 +215,7 @@ class WatchedSearch:
                 if self._settings.marker is None:  # else the marker is a change of its own
                     self._due[path] = time.monotonic() + self._settings.settle
                 return False
-            if not self._is_new(file):
+            if not self._is_new(file) and not self._was_gone(path):
                 return False
             self._in_flight[path] = file
         return True
@@ -206,8 +225,17 @@ class WatchedSearch:
         name = f"{file.size} {file.key[0]} {file.name}".encode("utf-8", "surrogateescape")
         digest = blake2b(name, digest_size=DIGEST_BYTES).digest()
         if self._seen_next is not None:
-            self._seen_next.add_one(digest)
-        return self._seen.add_one(digest)
+            self._next_count += self._seen_next.add_one(digest)
+        is_new = self._seen.add_one(digest)
+        self._seen_count += is_new
+        return is_new
+
+    def _was_gone(self, path: str) -> bool:
+        """Whether a file was gone, and is back for the first time."""
+        if not self._gone or (path := os.path.abspath(path)) not in self._gone:
+            return False
+        self._gone.discard(path)
+        return True
 
     def _is_left_out(self, path: str) -> bool:
         if path.endswith(UNFINISHED_SUFFIXES) or is_archive_name(path):
@@ -236,13 +264,20 @@ class WatchedSearch:
         if root is None or changed == root:  # a watched folder itself
             self._changed.lose()
             return
-        path = self._roots[root] + changed[len(root) :]
+        path = self._as_named(changed)
+        if not os.path.lexists(path):
+            self._has_lost_files = True
         marker = self._settings.marker
         if marker is not None and path.endswith(marker):
             path = path[: -len(marker)]
         if self._may_enter(path):
             self._due[path] = time.monotonic() + _NEW_FOLDER_SECONDS
         yield from self._files_at(path)
+
+    def _as_named(self, absolute: str) -> str:
+        """Return an absolute path below a watched folder as one below the folder as it is named."""
+        root = next((root for root in self._roots if absolute.startswith(root)), "")
+        return self._roots.get(root, "") + absolute[len(root) :]
 
     def _files_at(self, path: str) -> Iterator[str]:
         """Yield the wanted files in a folder, or a file if it is wanted."""
@@ -294,7 +329,8 @@ class WatchedSearch:
             self._watch.restart()  # a folder was replaced: nobody watches the new one
         self._root_ids = root_ids
         self._completion.begin_scan()
-        self._seen_next = DigestSet()
+        self._seen_next, self._next_count = DigestSet(), 0
+        self._gone_before_scan = set(self._gone)
         self._scan_seconds = 0.0
         roots = filter(os.path.isdir, self._inputs.paths)
         self._scan = (path for root in roots for path in walk(root, self._wanted))
@@ -303,7 +339,11 @@ class WatchedSearch:
         self._scan = None
         if self._seen_next is not None:
             self._seen.close()
+            self._has_lost_files |= self._next_count < self._seen_count
             self._seen, self._seen_next = self._seen_next, None
+            self._seen_count = self._next_count
+            with self._lock:
+                self._gone -= self._gone_before_scan
         now = time.monotonic()
         pause = self._settings.poll
         if pause is None:

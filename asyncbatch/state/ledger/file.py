@@ -10,6 +10,7 @@ import threading
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.paths import is_store_url
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.state.ledger import sqlite, table
@@ -90,6 +91,30 @@ class LedgerStore:
         """Write and commit entries."""
         with self._transaction():
             self._table.record(self._job, table.escape_path(self._target), entries)
+
+    def outputs(self) -> list[tuple[str, list[Extent]]]:
+        """Return the escaped path of each input with outputs in the target, with their states.
+
+        These are the outputs of all jobs with this target.
+        """
+        query = (
+            f"SELECT path, extent_at, extent_length FROM {table.NAME}"  # noqa: S608 - constants
+            " WHERE target = ? AND extent_at NOTNULL"
+        )
+        found: dict[str, list[Extent]] = {}
+        with self._naming():
+            for path, at, length in self._connection.execute(query, [self._escaped_target]):
+                found.setdefault(path, []).append(Extent(at, length))
+        return list(found.items())
+
+    def forget_files(self, paths: Sequence[str]) -> None:
+        """Delete the entries of all jobs with this target for these inputs."""
+        with self._transaction():
+            self._table.forget_files(self._escaped_target, paths)
+
+    @property
+    def _escaped_target(self) -> str:
+        return table.escape_path(self._target)
 
     def generations(self) -> Mapping[int, Generation]:
         """Return the outputs, finished or not, that no other program has changed since."""

@@ -169,6 +169,22 @@ class LedgerTable:
                 [target, generation],
             )
 
+    def lines(self, target: str) -> Sequence[tuple[str, int, int, str]]:
+        """Return path, rows, rejected records and job of the entries of `target`."""
+        fields = "path, records_written, records_rejected, job"
+        return self._execute(f"SELECT {fields} FROM {NAME} WHERE target = ?1", [target])  # noqa: S608 - constants
+
+    def forget_files(self, target: str, paths: Sequence[str]) -> None:
+        """Delete the entries of all jobs for these inputs of `target`."""
+        self._execute(
+            f"DELETE FROM {NAME} WHERE target = ?1 AND {self._is_listed}",  # noqa: S608 - constants
+            [target, self._listed(paths)],
+        )
+
+    def forget_other_jobs(self, job: str, target: str) -> None:
+        """Delete the entries of all other jobs for `target`."""
+        self._execute(f"DELETE FROM {NAME} WHERE target = ?1 AND job <> ?2", [target, job])  # noqa: S608 - constants
+
     def can_resume(self, job: LedgerJob, target: str) -> bool:
         """Whether this job made the replacement of `target`, from unchanged inputs."""
         query = (

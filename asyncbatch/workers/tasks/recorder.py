@@ -192,10 +192,13 @@ class Recorder:
         Return whether more outputs can be written.
         """
         written, pending = 0, None
-        if problem is None and not self._builder.file.is_all_rejected:
+        if problem is None:
             try:
-                written = self._row_writer.end()
-                pending = self._row_writer.take_pending()
+                if self._builder.file.is_all_rejected:
+                    self._row_writer.drop()
+                else:
+                    written = self._row_writer.end()
+                    pending = self._row_writer.take_pending()
             except OutputError as error:
                 problem = error
         self._row_writer.discard()
