@@ -255,6 +255,8 @@ def sample(flag):  # noqa: PLR0911 - one case a type
         return SAMPLES[flag.form], [name, SAMPLES[flag.form]]
     if flag.form == "origin":
         return ["https://a.example", "http://b:8"], [name, "https://a.example,http://b:8"]
+    if flag.form == "aggregate":
+        return ["count", "sum:a"], [name, "count,sum:a"]
     if flag.splits:
         return ["a", "b,c"], [name, 'a,"b,c"']
     if flag.is_many:

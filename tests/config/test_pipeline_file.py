@@ -206,8 +206,8 @@ pool = { min = 5, max = 4 }
     ("document", "told"),
     [
         ({**SMALL, "sorce": []}, "sorce: unknown key (did you mean 'source'?)"),
-        ({**SMALL, "x y": 1}, ('"x y": unknown key; the known keys are dead_letter, name, sink, '
-                              "source, transform")),
+        ({**SMALL, "x y": 1}, ('"x y": unknown key; the known keys are aggregate, dead_letter, name, '
+                              "sink, source, transform")),
         ({**SMALL, "source": {"type": "files"}}, ("source: must be an array of tables: write "
                                                  "[[source]]")),
         ({**SMALL, "source": []}, "source: is empty"),
@@ -572,7 +572,7 @@ class TestSchema:
         told = set(re.findall(r"`([a-z_]+)`", (ROOT / "docs" / "etl.md").read_text()))
         keys = {key for table in pipeline_schema()["$defs"].values() for key in table["properties"]}
         examples = {"from", "default", "now", "value"}
-        tables = {"source", "transform", "sink", "dead_letter"}
+        tables = {"source", "transform", "sink", "dead_letter", "aggregate"}
         assert keys - tables - examples <= told
 
 
@@ -598,8 +598,8 @@ class TestCommand:
             "Error: p.toml has 2 mistakes:\n"
             "  source[0].auth.token: the environment variable API_TOKEN is not set: set it, or "
             "write ${API_TOKEN:-default}\n"
-            '  sink.mode: must be one of append, replace, upsert, not "upsrt" (did you mean '
-            "'upsert'?)\n"
+            '  sink.mode: must be one of append, mirror, replace, upsert, not "upsrt" '
+            "(did you mean 'upsert'?)\n"
         )
 
     def test_no_source_of_that_name(self, etl, tmp_path):
