@@ -112,6 +112,8 @@ OTHER_KEYS = {
     "paths, path, urls, pagination, auth, headers, incremental, param, start, size_param, total, "
     "pages, end_status, more, on_repeat, limit_param, next, field, initial, max, lag, "
     "username, password, token, value, rate_limit, max_pages, max_body, allow_origins, "
+    "method, body, key_field, parent, end, base, next_header, last_record, param_in, following, "
+    "repeatable, url, "
     "longest_wait": "sources, which arguments name on a command line, and HTTP, which it lacks",
     "tls, ca, cert, key_password, proxy, conditional, token_url, client_id, client_secret, "
     "refresh_token, scope, audience, params, client_auth": "the access to HTTP servers",

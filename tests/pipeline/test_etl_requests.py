@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import sqlite3
+import subprocess
 from contextlib import closing
 from datetime import UTC, datetime
 from textwrap import dedent
@@ -11,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.commands import run_command_text
+from asyncbatch import Pipeline
+from asyncbatch.http import CursorPagination, HttpSettings, ParentRequests
+from tests.commands import PATIENCE, ROOT, CommandProcess, environment, run_command_text
 from tests.servers.api import ApiServer, body, redirect, status, truncate, value
 from tests.servers.shapes import COUNT, SHAPES, Shape, routes_of
 
@@ -27,9 +32,10 @@ def etl(tmp_path, files):
     return _etl
 
 
-def source(text: str, origin: str) -> str:
-    """Return the table of a source without retries."""
-    return '[[source]]\ntype = "http"\nretries = 0\n' + dedent(text).format(origin=origin)
+def source(text: str, origin: str | None) -> str:
+    """Return the table of a source without retries; `text` is formatted with an origin."""
+    text = dedent(text) if origin is None else dedent(text).format(origin=origin)
+    return f'[[source]]\ntype = "http"\nretries = 0\n{text}'
 
 
 def to_lines(*sources: str) -> str:
@@ -197,6 +203,16 @@ def test_templates_have_the_largest_value_of_the_last_run(etl, tmp_path):
     assert ids(tmp_path) == [f"id-{number}" for number in (4, 5, 6)]
 
 
+def test_a_template_that_does_not_fit_is_a_failure(etl, tmp_path):
+    with ApiServer(routes=routes_of(CHANGES, 7)) as api:
+        text = source(CHANGES.source, api.origin).replace("2026-01-05T09:00:00+01:00", "soon")
+        table = '[sink]\nto = "sqlite:///out.db"\ntable = "t"\n'
+        outcome = etl(f'name = "n"\n{text}{table}', "-o", "json")
+        assert (outcome.returncode, api.requests) == (1, 0)
+    assert "{{ since | unix }}" in failure_of(outcome)
+    assert "needs a time, not 'soon'" in failure_of(outcome)
+
+
 def test_a_parameter_of_new_records_may_be_in_the_body(etl, tmp_path):
     with ApiServer(routes=routes_of(CHANGES, 7)) as api:
         text = f"""
@@ -235,38 +251,41 @@ def test_records_by_key_may_be_single_values(etl, tmp_path):
 BY_KEY = 'key_field = "id"\nrecords = "/users"'
 
 
-@pytest.mark.parametrize(
-    ("settings", "kind", "answer", "found"),
-    [
-        (BY_KEY, "application/json", '{"users": {"a": {"id": 1}, "b": {}}}',
-         ([{"id": "b"}], "has another value than its key 'a' in 'id'")),
-        (BY_KEY, "application/json", '{"users": []}', ([], None)),
-        (BY_KEY, "application/json", '{"users": [1]}', (None, "expected an object of records")),
-        (BY_KEY, "application/json", '{"error": "no"}', (None, "reports an error")),
-        ("", "text/csv", "a,b\n1,2\n3\n\n4,5\n",
-         ([{"a": "1", "b": "2"}, {"a": "4", "b": "5"}], "has 1 cell, and the header 2")),
-        ("", "text/csv", "a,a\n1,2\n", (None, "two columns have the name 'a'")),
-        ("", "text/csv", 'a\n"x', (None, "is not CSV")),
-        ("", "text/csv", "", ([], None)),
-        ('format = "csv"', "application/octet-stream", "a\n\u00fc\n", ([{"a": "\u00fc"}], None)),
-        ('format = "csv"', "application/json", '{"error": 1}', (None, "expected CSV")),
-        ('format = "csv"', "text/csv; charset=x", "a\n1\n", (None, "the character set 'x'")),
-    ],
-)  # fmt: skip
-def test_bad_records_of_other_forms_are_named(etl, tmp_path, *, settings, kind, answer, found):
-    good, message = found
+OTHER_FORMS: list[Any] = [
+    (BY_KEY, "application/json", '{"users": {"a": {"id": 1}, "b": {}}}',
+     ([{"id": "b"}], "has another value than its key 'a' in 'id'")),
+    (BY_KEY, "application/json", '{"users": []}', ([], None)),
+    (BY_KEY, "application/json", '{"users": [1]}', (None, "expected an object of records")),
+    (BY_KEY, "application/json", '{"error": "no"}', (None, "reports an error")),
+    ("", "text/csv", "a,b\n1,2\n3\n\n4,5\n",
+     ([{"a": "1", "b": "2"}, {"a": "4", "b": "5"}], "has 1 cell, and the header 2")),
+    ("", "text/csv", "a,a\n1,2\n", (None, "two columns have the name 'a'")),
+    ("", "text/csv", 'a\n"x', (None, "is not CSV")),
+    ("", "text/csv", "", ([], None)),
+    ('format = "csv"', "application/octet-stream", "a\n\u00fc\n", ([{"a": "\u00fc"}], None)),
+    ('format = "csv"', "application/json", '{"error": 1}', (None, "expected CSV")),
+    ('format = "csv"', "text/csv; charset=x", "a\n1\n", (None, "the character set 'x'")),
+]  # fmt: skip
+
+
+def test_bad_records_of_other_forms_are_named(etl, tmp_path):
     with ApiServer() as api:
-        api.misbehave(body(answer.encode(), kind))
-        urls = f'urls = ["{api.url("/echo")}"]\n'
-        text = to_lines(source((urls + settings).replace("{", "{{"), api.origin))
-        outcome = etl(text, "-o", "json")
-    if message is None:
-        assert outcome.returncode == 0, outcome.stdout
-    else:
-        assert outcome.returncode == 1, outcome.stdout
-        assert message in failure_of(outcome)
-    if good is not None:
-        assert lines(tmp_path) == good
+        sources: list[str] = []
+        expected: list[Any] = []
+        messages: dict[str, str] = {}
+        for number, (settings, kind, answer, (good, message)) in enumerate(OTHER_FORMS):
+            path = f"/form/{number}"
+            api.misbehave(body(answer.encode(), kind), path=path)
+            text = f'urls = ["{api.url(path)}"]\n{settings}'
+            sources.append(source(text, None))
+            expected += good or []
+            messages |= {} if message is None else {api.url(path): message}
+        outcome = etl(to_lines(*(f"{one}\n" for one in sources)), "-o", "json")
+    failures = {one["file"]: one["message"] for one in json.loads(outcome.stdout)["failures"]}
+    assert failures.keys() == messages.keys()
+    for file, message in messages.items():
+        assert message in failures[file]
+    assert sorted(lines(tmp_path), key=str) == sorted(expected, key=str)
 
 
 def test_the_body_stays_where_it_belongs(etl, tmp_path):
@@ -295,46 +314,55 @@ def test_the_body_stays_where_it_belongs(etl, tmp_path):
     assert lines(tmp_path) == [shape.record(number) for number in range(COUNT)]
 
 
-@pytest.mark.parametrize(
-    ("settings", "mistakes"),
-    [
-        ('pagination = { type = "cursor" }', ["pagination: next is missing: name one of"]),
-        ('pagination = { type = "cursor", next = "/a", last_record = "/b" }',
-         ["pagination: next and last_record exclude each other"]),
-        ('pagination = { type = "next_url", next_header = "a b" }',
-         ["pagination.next_header: is not the name of a header"]),
-        ('pagination = { type = "next_url", next = "/a", base = "x" }',
-         ["pagination.base: must be a URL"]),
-        ('pagination = { type = "cursor", next = "/a", param_in = "body" }',
-         ["pagination.param_in: is body, and there is none: write body = {}"]),
-        ('body = { a = 1 }\npagination = { type = "page", param = "/a/b", param_in = "body" }',
-         ["pagination.param: the body has a single value on the way to /a/b"]),
-        ('body = { a = [1] }\npagination = { type = "page", param = "/a/7", param_in = "body" }',
-         ["pagination.param: the array in the body has no element 7"]),
-        ('headers.X-C = "1"\npagination = { type = "page", param = "x-c", param_in = "header" }',
-         ["pagination.param: is also in headers"]),
-        ('format = "csv"\nrecords = "/a"\nkey_field = "b"',
-         ["records: is a pointer into JSON", "key_field: is only for JSON"]),
-        ('format = "csv"\npagination = { type = "cursor", next = "/a", end = "/b" }',
-         ["pagination.next: is a pointer into JSON", "pagination.end: is a pointer into JSON"]),
-        ('body = { a = [{ b = "{{ since }}" }] }',
-         ["body: has the template {{ since }}, which needs"]),
-        ('body = { a = "{{ sinse }}" }', ["body: has the template {{ sinse }}: write"]),
-        ('incremental = { field = "a" }', ["incremental.param: is missing"]),
-        ('incremental = { field = "a", param = "p" }\npagination = { type = "page", param = "p" }',
-         ["incremental.param: pagination also has the parameter 'p'"]),
-    ],
-)  # fmt: skip
-def test_settings_that_do_not_go_together(etl, settings, mistakes):
-    text = source(
-        f'urls = ["https://a.example/x"]\n{settings}'.replace("{", "{{").replace("}", "}}"), ""
-    )
-    outcome = etl(to_lines(text).replace("out.jsonl", 'sqlite:///x.db"\ntable = "t'), "--check")
+MISTAKES: list[Any] = [
+    ('pagination = { type = "cursor" }', ["pagination: next is missing: name one of"]),
+    ('pagination = { type = "cursor", next = "/a", last_record = "/b" }',
+     ["pagination: next and last_record exclude each other"]),
+    ('pagination = { type = "next_url", next_header = "a b" }',
+     ["pagination.next_header: is not the name of a header"]),
+    ('pagination = { type = "next_url", next = "/a", base = "x" }',
+     ["pagination.base: must be a URL"]),
+    ('pagination = { type = "cursor", next = "/a", param_in = "body" }',
+     ["pagination.param_in: is body, and there is none: write body = {}"]),
+    ('body = { a = 1 }\npagination = { type = "page", param = "/a/b", param_in = "body" }',
+     ["pagination.param: the body has a single value on the way to /a/b"]),
+    ('body = { a = [1] }\npagination = { type = "page", param = "/a/7", param_in = "body" }',
+     ["pagination.param: the array in the body has no element 7"]),
+    ('headers.X-C = "1"\npagination = { type = "page", param = "x-c", param_in = "header" }',
+     ["pagination.param: is also in headers"]),
+    ('format = "csv"\nrecords = "/a"\nkey_field = "b"',
+     ["records: is a pointer into JSON", "key_field: is only for JSON"]),
+    ('format = "csv"\npagination = { type = "cursor", next = "/a", end = "/b" }',
+     ["pagination.next: is a pointer into JSON", "pagination.end: is a pointer into JSON"]),
+    ('body = { a = [{ b = "{{ since }}" }] }',
+     ["body: has the template {{ since }}, which needs"]),
+    ('body = { a = "{{ sinse }}" }', ["body: has the template {{ sinse }}: write"]),
+    ('incremental = { field = "a" }', ["incremental.param: is missing"]),
+    ('incremental = { field = "a", param = "p" }\npagination = { type = "page", param = "p" }',
+     ["incremental.param: pagination also has the parameter 'p'"]),
+    ('parent = { urls = ["https://a.example/"], pagination = { type = "cursor" } }',
+     ["parent.pagination: next is missing"]),
+    ('parent = { urls = ["https://a.example/"] }', ["urls[0]: has no field of its parent"]),
+]  # fmt: skip
+
+
+def test_settings_that_do_not_go_together(etl):
+    texts = [
+        source(f'urls = ["https://a.example/{number}"]\n{settings}\n', None)
+        for number, (settings, _) in enumerate(MISTAKES)
+    ]
+    sink = 'sqlite:///x.db"\ntable = "t'
+    outcome = etl(to_lines(*texts).replace("out.jsonl", sink), "--check")
     assert outcome.returncode == 2
     found = outcome.stderr.splitlines()[1:]
-    assert len(found) == len(mistakes), outcome.stderr
-    for line, mistake in zip(found, mistakes, strict=True):
-        assert f"source[0].{mistake}" in line
+    expected = [
+        f"source[{number}].{mistake}"
+        for number, (_, mistakes) in enumerate(MISTAKES)
+        for mistake in mistakes
+    ]
+    assert len(found) == len(expected), outcome.stderr
+    for line, mistake in zip(found, expected, strict=True):
+        assert mistake in line
 
 
 def orders(asked: Any, records: Any) -> Any:
@@ -433,3 +461,75 @@ def test_parents_that_lead_nowhere_are_named(etl, tmp_path):
     assert sorted(lines(tmp_path), key=str) == [
         {"order_id": "a/../b?c", "line": 4}, {"order_id": 1, "line": 4},
     ]  # fmt: skip
+
+
+def test_a_page_of_parents_that_fails_is_a_failure(etl, tmp_path):
+    with ApiServer(routes=routes_of(ORDERS, 8)) as api:
+        for behaviour in (_usual, status(500)):
+            api.misbehave(behaviour, path="/orders")
+        outcome = etl(to_lines(source(ORDERS.source, api.origin)), "-o", "json")
+        (failure,) = json.loads(outcome.stdout)["failures"]
+        assert (outcome.returncode, failure["file"]) == (1, api.url("/orders?page=1"))
+        assert failure["message"].startswith("parents: HTTP 500")
+    assert in_order(lines(tmp_path)) == [one for one in LINES if one["of"] in (0, 1, 2)]
+
+
+def test_killed_runs_lose_and_double_no_child(files, tmp_path):
+    table = '[sink]\nto = "sqlite:///out.db"\ntable = "t"\nkey = ["of", "line"]\n'
+    with ApiServer(routes=routes_of(ORDERS, 8)) as api:
+        files({"p.toml": f'name = "n"\n{source(ORDERS.source, api.origin)}{table}'})
+        for answers in (5, 9, None):
+            running = CommandProcess(
+                ["etl", "p.toml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                cwd=tmp_path, env=environment(), start_new_session=True,
+            )  # fmt: skip
+            with running:
+                if answers is not None and api.answer(answers, running):
+                    running.send_signal(signal.SIGKILL)
+                    continue
+                api.answers = None
+                assert running.wait(timeout=PATIENCE) == 0
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        rows = database.execute("SELECT of, line FROM t").fetchall()
+    assert sorted(rows) == sorted((one["of"], one["line"]) for one in LINES)
+
+
+async def test_a_program_sends_bodies_and_reads_children(tmp_path):
+    notion, output = SHAPES["notion"], tmp_path / "out.jsonl"
+    with ApiServer(routes=routes_of(notion) | routes_of(ORDERS, 8)) as api:
+        bodies = HttpSettings(
+            (api.url(notion.paths[0]),), records="/results", body={"page_size": 4},
+            pagination=CursorPagination("/next_cursor", "start_cursor", param_in="body"),
+        )  # fmt: skip
+        parent = ParentRequests(
+            (api.url("/orders?page=1"),), records="/orders", fields={"order": "id"}
+        )
+        children = HttpSettings(
+            (api.url("/orders/{id}/lines"),), records="/lines", parent=parent,
+            pagination=CursorPagination("/next", "at"),
+        )  # fmt: skip
+        report = await Pipeline([bodies, children], sink=output).run()
+    assert report.tally.files == 1 + 3
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [one for one in found if "of" not in one] == [
+        notion.record(number) for number in range(COUNT)
+    ]
+    assert in_order([one for one in found if "of" in one]) == [
+        {"order": one["order_id"], "line": one["line"], "of": one["of"]}
+        for one in LINES
+        if one["of"] in (3, 4, 5)
+    ]
+
+
+def test_the_examples_of_the_documentation_are_valid(etl):
+    text = (ROOT / "docs" / "apis.md").read_text()
+    blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    examples = [block.removeprefix('[[source]]\ntype = "http"\n') for block in blocks]
+    for number, pagination in enumerate(re.findall(r"`(\{ type = .*?\})`", text)):
+        urls = f'urls = ["https://a.example/{number}"]'
+        examples.append(f"{urls}\nbody = {{}}\npagination = {pagination}")
+    assert len(examples) > 12
+    sources = "".join(source(example, None) + "\n" for example in examples)
+    table = '[sink]\nto = "sqlite:///x.db"\ntable = "t"\n'
+    outcome = etl(f'name = "n"\n{sources}{table}', "--check")
+    assert (outcome.returncode, outcome.stderr) == (0, "")

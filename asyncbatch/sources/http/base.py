@@ -1,12 +1,17 @@
-"""Pages and failures of requests. Does not import aiohttp."""
+"""Requests, their pages and their failures. Does not import aiohttp."""
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from asyncbatch.errors import AsyncbatchError
+from asyncbatch.formats.decoder import encode
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 Reason = Literal[
     "status",
@@ -29,7 +34,30 @@ Reason = Literal[
 
 _TRANSIENT_REASONS = {"network", "timeout", "truncated"}
 _TRANSIENT_STATUSES = {408, 425, 429}
+_DIGEST_BYTES = 16
 EXCERPT_CHARACTERS = 200  # of a body, quoted in a failure
+
+
+class Request(Struct, frozen=True):
+    """One request, without the headers of the settings."""
+
+    url: URL
+    method: str = "GET"
+    body: bytes | None = None  # a JSON text
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def identity(self) -> tuple[URL, bytes]:
+        """A short key, equal for equal requests."""
+        if self.body is None and not self.headers:
+            return self.url, b""
+        rest = encode([self.method, (self.body or b"").decode(), self.headers])
+        return self.url, hashlib.blake2b(rest, digest_size=_DIGEST_BYTES).digest()
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the request has more than a URL, so that no other origin may receive it."""
+        return bool(self.body or self.headers)
 
 
 class HttpFailure(Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from msgspec import DecodeError, Struct
@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Bookmark
     from asyncbatch.sources.http.base import Page
     from asyncbatch.sources.http.settings import HttpSettings, ParentRequests
-    from asyncbatch.sources.http.source import HttpSource
+
+    class ParentPages(Protocol):
+        """The part of `HttpSource` that reads the pages of parents."""
+
+        settings: HttpSettings
+
+        def pages(self, url: str) -> AsyncGenerator[Page, None]:
+            """Yield the pages of a URL. Raises HttpError."""
+            ...
+
 
 _PATH_STEPS = {"", ".", ".."}  # which would lead to another path
 
@@ -60,7 +69,9 @@ class Children:
     records lead to is read once.
     """
 
-    def __init__(self, settings: HttpSettings, parent: ParentRequests, parents: HttpSource) -> None:
+    def __init__(
+        self, settings: HttpSettings, parent: ParentRequests, parents: ParentPages
+    ) -> None:
         self._urls, self._parents = settings.urls, parents
         self._fields = {name: make_field_getter(path) for name, path in parent.fields.items()}
         places = {place for url in settings.urls for place in places_of(url)}

@@ -48,8 +48,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientResponse, ClientSession
 
-    from asyncbatch.sources.http.base import Reason
-    from asyncbatch.sources.http.requests import Request
+    from asyncbatch.sources.http.base import Reason, Request
     from asyncbatch.sources.http.settings import HttpSettings
     from asyncbatch.sources.http.waits import Wait
 

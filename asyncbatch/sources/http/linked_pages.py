@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from asyncbatch.sources.http.base import Reason
+    from asyncbatch.sources.http.base import Reason, Request
     from asyncbatch.sources.http.client import HttpClient
     from asyncbatch.sources.http.page_records import PageRecords
-    from asyncbatch.sources.http.requests import Request, RequestPlan
+    from asyncbatch.sources.http.requests import RequestPlan
     from asyncbatch.sources.http.response import HttpResponse, LineStream
 
 _MAX_REMEMBERED_URLS = 10_000  # for the check of repetition; `max_pages` ends longer cycles
@@ -227,7 +227,7 @@ class LinkedPages:
             link = None if found is None else decode(found)
         elif not isinstance(pagination, LinkHeaderPagination):
             return None
-        if not link:
+        if link is None or link == "":
             return None
         if not isinstance(link, str):
             raise BadLinkError(f"expected the URL of the next page, found {describe_type(link)}")

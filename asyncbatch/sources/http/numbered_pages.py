@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
+    from asyncbatch.sources.http.base import Request
     from asyncbatch.sources.http.client import HttpClient
-    from asyncbatch.sources.http.requests import Request, RequestPlan
+    from asyncbatch.sources.http.requests import RequestPlan
     from asyncbatch.sources.http.response import HttpResponse
 
 _NOT_FOUND = 404

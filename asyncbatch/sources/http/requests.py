@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
 from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.formats.positions import text_at
+from asyncbatch.sources.http.base import Request
 from asyncbatch.sources.http.places import place_of, put_value
 from asyncbatch.sources.http.settings import CursorPagination
 from asyncbatch.sources.http.templates import (
@@ -31,30 +31,6 @@ if TYPE_CHECKING:
     from asyncbatch.sources.http.base import PageMark
     from asyncbatch.sources.http.client import HttpClient
     from asyncbatch.sources.http.settings import HttpSettings, ParameterPlace
-
-_DIGEST_BYTES = 16
-
-
-class Request(Struct, frozen=True):
-    """One request, without the headers of the settings."""
-
-    url: URL
-    method: str = "GET"
-    body: bytes | None = None  # a JSON text
-    headers: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def identity(self) -> tuple[URL, bytes]:
-        """A short key, equal for equal requests."""
-        if self.body is None and not self.headers:
-            return self.url, b""
-        rest = encode([self.method, (self.body or b"").decode(), self.headers])
-        return self.url, hashlib.blake2b(rest, digest_size=_DIGEST_BYTES).digest()
-
-    @property
-    def is_tied(self) -> bool:
-        """Whether the request has more than a URL, so that no other origin may receive it."""
-        return bool(self.body or self.headers)
 
 
 def page_name(client: HttpClient, request: Request, number: int) -> str:

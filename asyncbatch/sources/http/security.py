@@ -25,7 +25,7 @@ from asyncbatch.sources.http.urls import parse_url, with_parameters, without_par
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.sources.http.requests import Request
+    from asyncbatch.sources.http.base import Request
     from asyncbatch.sources.http.settings import Auth, HttpSettings
 
 # Headers without secrets. They may go to origins other than that of the settings' URL.

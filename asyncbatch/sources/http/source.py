@@ -364,6 +364,8 @@ class UrlFeed:
         except HttpError as error:
             failure = error.failure
             raise FeedError(Failure(failure.url, "http", failure.message)) from None
+        except UsageError as error:  # a template does not fit to the largest value
+            raise FeedError(Failure(self.name, "http", str(error))) from None
 
     def _since(self, before: Bookmark) -> Scalar | None:
         """Return the value from which records are requested, None for that of the first run.
@@ -388,7 +390,7 @@ class UrlFeed:
         if self._source.settings.conditional:
             found = self._source.validators(self._url)
             bookmark = structs.replace(bookmark, etag=found.etag, modified=found.modified)
-        key_field = self._source.settings.key_field
+        key_field = self._source.settings.key_field if page.format == "json" else None
         return Chunk(
             page.url,
             page.body,

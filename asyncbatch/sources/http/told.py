@@ -36,6 +36,7 @@ class Told:
             for name in _NAMES
             if isinstance(pointer := getattr(pagination, name, None), str)
         }
+        self._is_child = settings.parent is not None
         self._missing = set(self._pointers)
         self._last_body = b""
 
@@ -71,7 +72,7 @@ class Told:
 
     def warnings(self, url: str) -> Iterator[str]:
         """Yield a warning for each pointer that no page of `url` had."""
-        if not self._last_body:
+        if not self._last_body or self._is_child:  # many children have only one page
             return
         for name in sorted(self._missing):
             pointer = self._pointers[name]
