@@ -598,8 +598,8 @@ class TestCommand:
             "Error: p.toml has 2 mistakes:\n"
             "  source[0].auth.token: the environment variable API_TOKEN is not set: set it, or "
             "write ${API_TOKEN:-default}\n"
-            '  sink.mode: must be one of append, replace, upsert, not "upsrt" (did you mean '
-            "'upsert'?)\n"
+            '  sink.mode: must be one of append, mirror, replace, upsert, not "upsrt" (did you '
+            "mean 'upsert'?)\n"
         )
 
     def test_no_source_of_that_name(self, etl, tmp_path):
