@@ -206,8 +206,8 @@ pool = { min = 5, max = 4 }
     ("document", "told"),
     [
         ({**SMALL, "sorce": []}, "sorce: unknown key (did you mean 'source'?)"),
-        ({**SMALL, "x y": 1}, ('"x y": unknown key; the known keys are aggregate, dead_letter, name, '
-                              "sink, source, transform")),
+        ({**SMALL, "x y": 1}, ('"x y": unknown key; the known keys are aggregate, dead_letter, '
+                              "name, sink, source, transform")),
         ({**SMALL, "source": {"type": "files"}}, ("source: must be an array of tables: write "
                                                  "[[source]]")),
         ({**SMALL, "source": []}, "source: is empty"),
@@ -598,8 +598,8 @@ class TestCommand:
             "Error: p.toml has 2 mistakes:\n"
             "  source[0].auth.token: the environment variable API_TOKEN is not set: set it, or "
             "write ${API_TOKEN:-default}\n"
-            '  sink.mode: must be one of append, mirror, replace, upsert, not "upsrt" '
-            "(did you mean 'upsert'?)\n"
+            '  sink.mode: must be one of append, mirror, replace, upsert, not "upsrt" (did you '
+            "mean 'upsert'?)\n"
         )
 
     def test_no_source_of_that_name(self, etl, tmp_path):
