@@ -19,6 +19,7 @@ from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncbatch.core.origin import AddedColumn
     from asyncbatch.core.settings import (
         DaskSettings,
         LedgerSettings,
@@ -50,6 +51,8 @@ class RecordWorkSettings(Struct, frozen=True):
     # run in this order; async functions on the event loop
     transforms: tuple[TransformSpec, ...] = ()
     dedupe: tuple[str, ...] = ()  # the paths of the key, of which only the first record is written
+    added: tuple[AddedColumn, ...] = ()  # columns that tell of the origin of each record
+    run_id: str = ""  # the id of the run, if a column has it
     call_is_async: bool = False
     call_concurrency: int = 100  # async calls at a time
     target: Target | None = None
@@ -70,7 +73,20 @@ class RecordWorkSettings(Struct, frozen=True):
         """The check that a record can be a row of the target, None without a table."""
         if self.target is None or not self.target.is_table:
             return None
-        return RowCheck(self.target.name, self.target.key)
+        names = {column.name for column in self.added}  # which no record may have
+        return RowCheck(self.target.name, [name for name in self.target.key if name not in names])
+
+    def check_added(self) -> None:
+        """Raise UsageError for added columns that the target cannot have."""
+        if self.target is None:
+            raise UsageError("columns can be added only to the records of a target: name it")
+        if self.target.columns is not None:
+            for column in self.added:
+                if column.name not in self.target.columns:
+                    raise UsageError(
+                        f"--columns leaves out {column.name}: add it there, or do not --add "
+                        f"{column.field}"
+                    )
 
     @property
     def changes_records(self) -> bool:
@@ -236,6 +252,8 @@ class Job(Struct, frozen=True):
                 "dedupe needs a target that holds the rows of all inputs: a file or a database,"
                 " not a folder"
             )
+        if work and work.added:
+            work.check_added()
         for _, source in self.file_sources:
             source.inputs.check()
         if self.retries.count < 0 or self.retries.delay < 0:

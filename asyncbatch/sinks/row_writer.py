@@ -12,13 +12,15 @@ from msgspec.json import Decoder
 
 from asyncbatch.core.batches import Rows
 from asyncbatch.formats.compression import compression_by_name
-from asyncbatch.formats.decoder import decode, encode, encode_lines
+from asyncbatch.formats.decoder import decode, encode
+from asyncbatch.sinks.added_columns import encode_lines_with, rows_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncbatch.core.records import Json
     from asyncbatch.core.settings import FileWorkSettings
+    from asyncbatch.sinks.added_columns import Columns
     from asyncbatch.sinks.base import Pending
     from asyncbatch.sinks.folder import MirroredOutput
     from asyncbatch.sinks.target import Target
@@ -29,6 +31,7 @@ class RowOutcome(Protocol):
 
     # Each list up to `original_texts` has one item for each row, or is empty.
     rows: list[Any]
+    added: dict[str, list[Any]]  # the values of columns that the rows get when they are encoded
     places: list[int]  # indexes of the files
     records: list[int]  # record numbers
     lines: list[int | None]
@@ -55,6 +58,7 @@ class RowWriter:
     def take(self, found: RowOutcome, *, single: bool) -> None:  # noqa: ARG002 - used by other writers
         """Write rows of the current file, or leave them to `encode`. Raises OutputError."""
         found.rows.clear()
+        found.added.clear()
 
     def end(self) -> int:
         """End the current file; return its number of rows. Raises OutputError."""
@@ -106,11 +110,11 @@ class LinesWriter(RowWriter):
         if not found.rows:
             return None
         if len(found.file_ends) < 2:
-            lines = encode_lines(found.rows)
+            lines = encode_lines_with(found.rows, found.added)
             ends = [len(lines)] * max(1, len(found.file_ends))
         else:
             lines_of_files = [
-                encode_lines(found.rows[start:end])
+                encode_lines_with(found.rows, found.added, start, end)
                 for start, end in pairwise((0, *found.file_ends))
             ]
             lines = b"".join(lines_of_files)
@@ -156,10 +160,10 @@ class ObjectsWriter(RowWriter):
             found.original_texts,
             found.has_many_rows,
         )
-        return Rows(self._pack(found.rows), len(found.rows), *origins)
+        return Rows(self._pack(found.rows, found.added), len(found.rows), *origins)
 
-    def _pack(self, rows: list[Any]) -> bytes:
-        return encode(rows)
+    def _pack(self, rows: Sequence[Any], added: Columns) -> bytes:
+        return encode(rows_with(rows, added))
 
     def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
         return encode(list(compress(decode(bytes(payload)), kept)))
@@ -186,7 +190,8 @@ class CellsWriter(ObjectsWriter):
                     if tokens and tokens != (name,):
                         self._paths.append((name, tokens))
 
-    def _pack(self, rows: list[Any]) -> bytes:
+    def _pack(self, rows: Sequence[Any], added: Columns) -> bytes:
+        rows = rows_with(rows, added)
         if all(type(row) is Raw for row in rows):  # at once, which is faster
             rows = _decode_keeping(b"[%b]" % b",".join(map(bytes, rows)))
         return encode([cells_of(row, self._paths) for row in rows])
@@ -225,10 +230,11 @@ def cells_of(
 class BlockWriter(ObjectsWriter):
     """A row writer for tables and Parquet: a column block."""
 
-    def _pack(self, rows: list[Any]) -> bytes:
+    def _pack(self, rows: Sequence[Any], added: Columns) -> bytes:
         from asyncbatch.sinks.column_block import make_block
 
-        return make_block(rows).to_bytes()
+        block = make_block(rows)
+        return (block.with_columns(added) if added else block).to_bytes()
 
     def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
         from asyncbatch.sinks.column_block import ColumnBlock
@@ -255,10 +261,11 @@ class KeyedWriter(RowWriter):
         rows = self._row_writer.encode(found)
         if rows is not None:
             rows.records, rows.has_many_rows = found.records, found.has_many_rows
-            values = (decode(row) if type(row) is Raw else row for row in found.rows)
+            all_rows = rows_with(found.rows, found.added)
+            values = (decode(row) if type(row) is Raw else row for row in all_rows)
             rows.digests = list(map(self._digest, values))
             if not any(rows.digests):
-                first = found.rows[0]
+                first = all_rows[0]
                 rows.key_note = self._digest.missing_note(
                     decode(first) if type(first) is Raw else first
                 )
@@ -277,8 +284,9 @@ class FolderWriter(RowWriter):
         self.abandon = output.abandon
 
     def take(self, found: RowOutcome, *, single: bool) -> None:
-        self._output.write(found.rows, single=single)
+        self._output.write(rows_with(found.rows, found.added), single=single)
         found.rows.clear()
+        found.added.clear()
 
 
 def make_row_writer(
