@@ -76,17 +76,20 @@ class RecordWorkSettings(Struct, frozen=True):
         names = {column.name for column in self.added}  # which no record may have
         return RowCheck(self.target.name, [name for name in self.target.key if name not in names])
 
-    def check_added(self) -> None:
-        """Raise UsageError for added columns that the target cannot have."""
-        if self.target is None:
+    def check(self) -> None:
+        """Raise UsageError for settings that the target does not allow."""
+        if self.dedupe and (self.target is None or self.target.form == "folder"):
+            raise UsageError(
+                "dedupe needs a target that holds the rows of all inputs: a file or a database,"
+                " not a folder"
+            )
+        if self.added and self.target is None:
             raise UsageError("columns can be added only to the records of a target: name it")
-        if self.target.columns is not None:
-            for column in self.added:
-                if column.name not in self.target.columns:
-                    raise UsageError(
-                        f"--columns leaves out {column.name}: add it there, or do not --add "
-                        f"{column.field}"
-                    )
+        for column in self.added:
+            if self.target and column.name not in (self.target.columns or [column.name]):
+                raise UsageError(
+                    f"--columns leaves out the added column {column.name}: name it there, too"
+                )
 
     @property
     def changes_records(self) -> bool:
@@ -247,13 +250,8 @@ class Job(Struct, frozen=True):
         if "" in self.output_files().values():
             raise UsageError("the name of an output file is empty")
         work = self.record_work
-        if work and work.dedupe and (work.target is None or work.target.form == "folder"):
-            raise UsageError(
-                "dedupe needs a target that holds the rows of all inputs: a file or a database,"
-                " not a folder"
-            )
-        if work and work.added:
-            work.check_added()
+        if work:
+            work.check()
         for _, source in self.file_sources:
             source.inputs.check()
         if self.retries.count < 0 or self.retries.delay < 0:

@@ -90,7 +90,6 @@ def test_a_program_goes_on_after_an_error():
         ("error(null)", "null"),
         ("input", "there is no further input"),
         ("[inputs]", "there is no further input"),
-        ("input_filename", "is not known here"),
         ("halt", "halt cannot stop a run"),
         ('"bye" | halt_error', "bye"),
         ('"bye" | halt_error(3)', "bye"),

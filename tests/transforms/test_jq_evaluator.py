@@ -59,7 +59,7 @@ def is_supported(program: str) -> bool:
 def is_sure(program: str, text: str) -> bool:
     """Whether the evaluator gives all outputs itself."""
     try:
-        list(Evaluator(program)(text.encode()))
+        list(Evaluator(program)(text.encode(), Here()))
     except UnsureError:
         return False
     return True

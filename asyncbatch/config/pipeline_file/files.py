@@ -17,6 +17,7 @@ from asyncbatch.config.pipeline_file.sinks import (
     LateTable,
     SinkTable,
     StreamSinkTable,
+    added_names,
     form_of,
 )
 from asyncbatch.config.pipeline_file.sources import (
@@ -75,8 +76,10 @@ class PipelineFile(Options, frozen=True):
         yield from _misplaced_keys(given)
         made = ProducedFields(transforms)
         yield from made.missing_fields
-        for place, name in enumerate(getattr(given.get("sink"), "key", ())):
-            if made.names is not None and name not in made.names:
+        sink = given.get("sink")
+        added = () if sink is None else added_names(sink)
+        for place, name in enumerate(getattr(sink, "key", ())):
+            if made.names is not None and name not in made.names and name not in added:
                 near = suggestion(name, made.names)
                 yield ("sink", "key", place), f"no transform makes a field {name!r}{near}"
 
