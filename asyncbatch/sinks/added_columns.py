@@ -34,19 +34,16 @@ def rows_with(rows: Sequence[Json], columns: Columns) -> Sequence[Json]:
     return list(map(Raw, encode_lines_with(rows, columns).split(b"\n")[:-1]))
 
 
-def encode_lines_with(
-    rows: Sequence[Json], columns: Columns, start: int = 0, end: int | None = None
-) -> bytes:
-    """Return the rows from number `start` up to `end` as JSON Lines, with columns.
+def encode_lines_with(rows: Sequence[Json], columns: Columns) -> bytes:
+    """Return rows (objects, or their compact texts) as JSON Lines, with columns.
 
-    The rows are objects, or their compact texts, and do not have fields of these names.
+    No row has a field of the name of a column.
     """
-    stop = len(rows) if end is None else end
     if not columns:
-        return encode_lines(rows if end is None else rows[start:stop])
+        return encode_lines(rows)
     chunks = []
-    for at in range(start, stop, CHUNK_ROWS):
-        part = slice(at, min(at + CHUNK_ROWS, stop))
+    for start in range(0, len(rows), CHUNK_ROWS):
+        part = slice(start, start + CHUNK_ROWS)
         cells = {name: values[part] for name, values in columns.items()}
         chunks.append(_lines_with(encode_lines(rows[part]), cells))
     return b"".join(chunks)

@@ -12,7 +12,7 @@ from msgspec.json import Decoder
 
 from asyncbatch.core.batches import Rows
 from asyncbatch.formats.compression import compression_by_name
-from asyncbatch.formats.decoder import decode, encode
+from asyncbatch.formats.decoder import decode, encode, encode_lines
 from asyncbatch.sinks.added_columns import encode_lines_with, rows_with
 
 if TYPE_CHECKING:
@@ -112,9 +112,13 @@ class LinesWriter(RowWriter):
         if len(found.file_ends) < 2:
             lines = encode_lines_with(found.rows, found.added)
             ends = [len(lines)] * max(1, len(found.file_ends))
+        elif found.added:  # at once, since many files have one row
+            lines = encode_lines_with(found.rows, found.added)
+            row_ends = list(accumulate(map(len, lines.splitlines(keepends=True)), initial=0))
+            ends = [row_ends[end] for end in found.file_ends]
         else:
             lines_of_files = [
-                encode_lines_with(found.rows, found.added, start, end)
+                encode_lines(found.rows[start:end])
                 for start, end in pairwise((0, *found.file_ends))
             ]
             lines = b"".join(lines_of_files)

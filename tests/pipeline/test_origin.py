@@ -37,7 +37,7 @@ FILES = {
     "in/c.json": '\n{\n "id": 7}',
     "in/d.jsonl.gz": gzip.compress(b'{"id": 8}\n{}\n'),
 }
-TRUTH = [
+TRUTH: list[tuple[dict[str, Any], str, int, int]] = [
     ({"id": 1}, "in/a.jsonl", 1, 1),
     ({"id": 2, "name": "é_file"}, "in/a.jsonl", 2, 3),
     ({"id": 3}, "in/a.jsonl", 3, 4),

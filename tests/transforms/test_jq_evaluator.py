@@ -23,6 +23,9 @@ from asyncbatch.transforms.json_values import is_unchanged
 class Here:
     """A position of a record, which jq programs do not use."""
 
+    file, record = "a.json", 1
+    line: int | None = None
+
     def context(self) -> Context:
         return Context("a.json", 1)
 

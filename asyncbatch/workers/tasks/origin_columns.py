@@ -55,6 +55,7 @@ class OriginReader:
     def __init__(self, settings: RecordWorkSettings) -> None:
         fields = {column.field for column in settings.added}
         self._reads_time, self._reads_digest = "mtime" in fields, "sha256" in fields
+        self._reads_clock = "loaded_at" in fields
         self.may_block = self._reads_time or self._reads_digest
         self._files = settings.files
         self._opener: InputOpener | None = None
@@ -77,15 +78,18 @@ class OriginReader:
 
     def origin_of_feed(self, name: str) -> FileOrigin:
         """Return the origin of records without a file: a page of an API, a program's records."""
-        return FileOrigin(file_value(name), loaded_at=time_value(time.time_ns()))
+        return FileOrigin(file_value(name), loaded_at=self._now())
 
     def _read(self, path: str, data: bytes | None) -> FileOrigin:
         return FileOrigin(
             file_value(path),
             _changed_at(path) if self._reads_time else None,
             self._digest(path, data) if self._reads_digest else None,
-            time_value(time.time_ns()),
+            self._now(),
         )
+
+    def _now(self) -> str:
+        return time_value(time.time_ns()) if self._reads_clock else ""
 
     def _digest(self, path: str, data: bytes | None) -> str | None:
         """Return the SHA-256 of a file's bytes, None for standard input and pipes."""
