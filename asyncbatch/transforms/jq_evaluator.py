@@ -27,8 +27,8 @@ from asyncbatch.transforms.jq_parser import (
     Interpolation,
     Iterate,
     ObjectOf,
-    Origin,
     Pipe,
+    RecordOrigin,
     Slice,
     UnsupportedError,
     parse,
@@ -225,7 +225,7 @@ class _Compiler:
                 return _CompiledNode(at.value())
             case Constant(value):
                 return _CompiledNode(_constant(value))
-            case Origin(name):
+            case RecordOrigin(name):
                 return _CompiledNode(self._origin(name))
             case Index(key):
                 return _CompiledNode(at.below(key).value())
@@ -409,7 +409,7 @@ def _may_be_same(one: str | int, other: str | int) -> bool:
 def _reads(node: Node) -> bool:  # noqa: PLR0911 - one case for each node
     """Whether a node always reads its input."""
     match node:
-        case Constant() | Origin() | FunctionCall("empty"):
+        case Constant() | RecordOrigin() | FunctionCall("empty"):
             return False
         case Pipe(stages):
             return _reads(stages[0])

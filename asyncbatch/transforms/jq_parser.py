@@ -93,7 +93,7 @@ class Condition(Struct, frozen=True):
     otherwise: Node
 
 
-class Origin(Struct, frozen=True):
+class RecordOrigin(Struct, frozen=True):
     """The file, the record number or the line of the record: one of `ORIGINS`."""
 
     field: OriginOfRecord
@@ -115,7 +115,7 @@ class FunctionCall(Struct, frozen=True):
 
 Node: TypeAlias = (
     Identity | Constant | Index | Slice | Iterate | Pipe | Comma | Binary | ObjectOf | ArrayOf
-    | Interpolation | Condition | Origin | FunctionCall
+    | Interpolation | Condition | RecordOrigin | FunctionCall
 )  # fmt: skip
 
 # The names for the origin of a record. jq itself has the functions.
@@ -291,7 +291,7 @@ class _Parser:
         if name in ORIGINS:
             if self._text == "(":
                 raise UnsupportedError
-            return self._suffixes(Origin(ORIGINS[name]))
+            return self._suffixes(RecordOrigin(ORIGINS[name]))
         if name not in FUNCTIONS:
             raise UnsupportedError
         if not FUNCTIONS[name]:
@@ -426,7 +426,7 @@ class _Parser:
             if self._kind == "quote":
                 key = self._key()
             elif self._kind == "variable":
-                fields.append((self._text[1:], Origin(ORIGINS[self._text])))
+                fields.append((self._text[1:], RecordOrigin(ORIGINS[self._text])))
                 self._advance()
                 is_complete = not self._skip(",")
                 if is_complete:

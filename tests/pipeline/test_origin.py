@@ -456,3 +456,15 @@ def test_jq_still_names_the_place_of_an_error(run, files):
     assert "line 2, column 3: oh/0 is not defined" in outcome.stderr
     outcome = run("a.json", "--jq", "$__value", "--to", "-")
     assert "$__value is not defined" in outcome.stderr
+
+
+def test_a_stream_knows_the_origin_of_its_events(stream, files):
+    files({"a.jsonl": '{"timestamp": 1, "value": 2}\n\n{"timestamp": 1, "value": 3}\n'})
+    program = "{timestamp, from: input_filename, value: ($__record * 10 + input_line_number)}"
+    code, windows, stderr = stream(
+        "a.jsonl", "--window", "tumbling:1m", "--jq", program, "--by", "from", "--agg", "sum:value"
+    )
+    assert code == 0, stderr
+    assert [(window["key"], window["aggregates"]["sum_value"]) for window in windows] == [
+        ({"from": "a.jsonl"}, 11 + 23)
+    ]

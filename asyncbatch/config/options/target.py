@@ -79,9 +79,8 @@ class SinkOptions(Options, frozen=True, kw_only=True):
     add: Annotated[
         tuple[ColumnText, ...],
         option(
-            "Add the origin of each record in these COLUMNS, separated by commas: file, record, "
-            "line, mtime, sha256, loaded_at, run_id. They are called _file, …; file=NAME is "
-            "called NAME.",
+            "Add the origin of each record in COLUMNS: file, record, line, mtime, sha256, "
+            "loaded_at, run_id. They are called _file and so on; file=NAME is called NAME.",
             metavar="COLUMNS",
             commas=True,
         ),
