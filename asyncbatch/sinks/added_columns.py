@@ -34,6 +34,11 @@ def rows_with(rows: Sequence[Json], columns: Columns) -> Sequence[Json]:
     return list(map(Raw, encode_lines_with(rows, columns).split(b"\n")[:-1]))
 
 
+def columns_between(columns: Columns, start: int, end: int) -> Columns:
+    """Return the columns of the rows from number `start` (from 0) up to `end`, exclusive."""
+    return {name: values[start:end] for name, values in columns.items()}
+
+
 def encode_lines_with(rows: Sequence[Json], columns: Columns) -> bytes:
     """Return rows (objects, or their compact texts) as JSON Lines, with columns.
 
@@ -43,9 +48,9 @@ def encode_lines_with(rows: Sequence[Json], columns: Columns) -> bytes:
         return encode_lines(rows)
     chunks = []
     for start in range(0, len(rows), CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
-        cells = {name: values[part] for name, values in columns.items()}
-        chunks.append(_lines_with(encode_lines(rows[part]), cells))
+        end = start + CHUNK_ROWS
+        cells = columns_between(columns, start, end)
+        chunks.append(_lines_with(encode_lines(rows[start:end]), cells))
     return b"".join(chunks)
 
 

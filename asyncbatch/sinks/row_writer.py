@@ -12,8 +12,8 @@ from msgspec.json import Decoder
 
 from asyncbatch.core.batches import Rows
 from asyncbatch.formats.compression import compression_by_name
-from asyncbatch.formats.decoder import decode, encode, encode_lines
-from asyncbatch.sinks.added_columns import encode_lines_with, rows_with
+from asyncbatch.formats.decoder import decode, encode
+from asyncbatch.sinks.added_columns import columns_between, encode_lines_with, rows_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,6 +93,7 @@ class RowWriter:
 
 
 _CHUNK_BYTES = 1024 * 1024  # of decompressed lines
+_FEW_ROWS = 20  # of a file: the rows of so small files get their added columns at once
 
 
 class LinesWriter(RowWriter):
@@ -112,13 +113,13 @@ class LinesWriter(RowWriter):
         if len(found.file_ends) < 2:
             lines = encode_lines_with(found.rows, found.added)
             ends = [len(lines)] * max(1, len(found.file_ends))
-        elif found.added:  # at once, since many files have one row
+        elif found.added and len(found.rows) < _FEW_ROWS * len(found.file_ends):
             lines = encode_lines_with(found.rows, found.added)
             row_ends = list(accumulate(map(len, lines.splitlines(keepends=True)), initial=0))
             ends = [row_ends[end] for end in found.file_ends]
         else:
             lines_of_files = [
-                encode_lines(found.rows[start:end])
+                encode_lines_with(found.rows[start:end], columns_between(found.added, start, end))
                 for start, end in pairwise((0, *found.file_ends))
             ]
             lines = b"".join(lines_of_files)
