@@ -40,7 +40,9 @@ from asyncbatch.config.pipeline_file.sources import (
     event_paths,
 )
 from asyncbatch.config.settings import simulator_of, stream_settings
+from asyncbatch.core.origin import added_columns
 from asyncbatch.core.records import STDIN
+from asyncbatch.core.report import process_run_id
 from asyncbatch.core.settings import Sizes
 from asyncbatch.core.units import format_count
 from asyncbatch.errors import PipelineFileError, UsageError
@@ -175,6 +177,12 @@ def _shared_work(
             transforms=transform_specs(pipeline.transforms),
             dedupe=dedupe_key(pipeline.transforms) or (),
             target=target,
+            added=added_columns(
+                pipeline.sink.add,
+                with_source=pipeline.sink.with_source,
+                key=pipeline.sink.key,
+            ),
+            run_id=process_run_id(),
             letters=pipeline.dead_letter is not None,
             tracebacks=tracebacks,
             patience=max(MIN_PATIENCE, pipeline.sink.flush_interval or DEFAULT_PATIENCE),

@@ -15,6 +15,8 @@ from asyncbatch.config.options.inputs import ReplayOptions
 from asyncbatch.config.options.target import TargetFlags
 from asyncbatch.config.options.transforms import DedupeFlags, SchemaFlags
 from asyncbatch.config.settings import target_of
+from asyncbatch.core.origin import added_columns
+from asyncbatch.core.report import process_run_id
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.detect import has_lines_suffix
 from asyncbatch.transforms.chain import make_stages
@@ -60,6 +62,8 @@ def record_settings(
             *(() if schema.schema is None else (_load_schema(schema, schema.schema),)),
         ),
         dedupe=dedupe.dedupe,
+        added=added_columns(target.add, with_source=target.with_source, key=target.key),
+        run_id=process_run_id(),
         target=_make_target(target, aggregates, inputs.root),
         letters=letters,
         replay=replay.from_dead_letter,

@@ -40,6 +40,7 @@ def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
             settings.target and _target_parts(settings.target),
         ]  # fmt: skip
         told += [settings.dedupe] if settings.dedupe else []
+        told += [settings.added] if settings.added else []
     else:
         told.append(settings.format)
     return hashlib.blake2b(_encode(told), digest_size=12).hexdigest()
@@ -59,6 +60,8 @@ def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
     told = [f"--records {settings.records}"] if settings.records else []
     told += map(_describe_transform, settings.transforms)
     told += [f"--dedupe {','.join(settings.dedupe)}"] if settings.dedupe else []
+    if settings.added:
+        told.append(f"--add {','.join(f'{one.field}={one.name}' for one in settings.added)}")
     target = settings.target
     if target is not None:
         told.append(f"--to {target.name}")

@@ -20,6 +20,7 @@ from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncbatch.core.origin import AddedColumn
     from asyncbatch.core.settings import (
         DaskSettings,
         LedgerSettings,
@@ -52,6 +53,8 @@ class RecordWorkSettings(Struct, frozen=True):
     # run in this order; async functions on the event loop
     transforms: tuple[TransformSpec, ...] = ()
     dedupe: tuple[str, ...] = ()  # the paths of the key, of which only the first record is written
+    added: tuple[AddedColumn, ...] = ()  # columns that tell of the origin of each record
+    run_id: str = ""  # the id of the run, if a column has it
     call_is_async: bool = False
     call_concurrency: int = 100  # async calls at a time
     target: Target | None = None
@@ -79,8 +82,41 @@ class RecordWorkSettings(Struct, frozen=True):
             return group_check(self.target.groups)
         if self.target is None or not self.target.is_table:
             return None
+        names = {column.name for column in self.added}  # which no record may have
+        key = [name for name in self.target.key if name not in names]
         own = OWN_COLUMNS if self.target.mode == "mirror" else frozenset()
-        return RowCheck(self.target.name, self.target.key, own)
+        return RowCheck(self.target.name, key, own)
+
+    def check(self) -> None:
+        """Raise UsageError for settings that the target does not allow."""
+        if self.dedupe and (self.target is None or self.target.form == "folder"):
+            raise UsageError(
+                "dedupe needs a target that holds the rows of all inputs: a file or a database,"
+                " not a folder"
+            )
+        if self.added:
+            self._check_added()
+
+    def _check_added(self) -> None:
+        """Raise UsageError for added columns that the target does not allow."""
+        target = self.target
+        if target is None:
+            raise UsageError("columns can be added only to the records of a target: name it")
+        if target.groups is not None:
+            raise UsageError(
+                "the rows of aggregates have no origin: leave out --add and --with-source"
+            )
+        own = OWN_COLUMNS if target.mode == "mirror" and target.is_table else frozenset()
+        for column in self.added:
+            if column.name.lower() in own:
+                raise UsageError(
+                    f"a table of --mode mirror has the column {column.name} already: leave out "
+                    f"{column.field}, or give it another name: --add {column.field}=NAME"
+                )
+            if column.name not in (target.columns or [column.name]):
+                raise UsageError(
+                    f"--columns leaves out the added column {column.name}: name it there, too"
+                )
 
     @property
     def changes_records(self) -> bool:
@@ -242,11 +278,8 @@ class Job(Struct, frozen=True):
         if "" in self.output_files().values():
             raise UsageError("the name of an output file is empty")
         work = self.record_work
-        if work and work.dedupe and (work.target is None or work.target.form == "folder"):
-            raise UsageError(
-                "dedupe needs a target that holds the rows of all inputs: a file or a database,"
-                " not a folder"
-            )
+        if work:
+            work.check()
         for _, source in self.file_sources:
             source.inputs.check()
         if self.retries.count < 0 or self.retries.delay < 0:

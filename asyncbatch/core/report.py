@@ -30,13 +30,18 @@ SourceState = Literal["waiting", "reading", "done", "limited", "failed", "interr
 _STATE_ORDER: list[SourceState] = ["failed", "done", "limited", "waiting", "reading", "interrupted"]
 
 
+def new_run_id() -> str:
+    """Return an id for a run."""
+    return os.urandom(6).hex()
+
+
 @cache
 def process_run_id() -> str:
     """Return the id of the run of this process, for its log, reports and history.
 
     A program may run several jobs in one process: only the command line uses it.
     """
-    return os.urandom(6).hex()
+    return new_run_id()
 
 
 class Traffic(Struct, frozen=True):

@@ -20,7 +20,8 @@ from asyncbatch.config.job import (
     checked_settings,
 )
 from asyncbatch.config.options.aggregates import DEFAULT_MAX_KEYS
-from asyncbatch.core.report import Report
+from asyncbatch.core.origin import added_columns
+from asyncbatch.core.report import Report, new_run_id
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.callback import CallbackSink
@@ -102,8 +103,10 @@ class Pipeline:
     `schema` and `call`. The `sink` is any target of `--to`, with its `table`, `key`, `mode`,
     `columns` and `schema_contract` (for the mode mirror, also `on_delete` and `max_delete`); a
     `Sink` of the program; or None, to count and check. With `dedupe`, the paths of a key, only the
-    first record of each key is loaded. With `by` or `aggregates`, the sink gets one row for each
-    group of records in their place, at the end, as with `--by` and `--agg`.
+    first record of each key is loaded. `with_source` and `add` add columns about the origin of each
+    record, as the options of the command do; the id of the run is then in the report. With `by` or
+    `aggregates`, the sink gets one row for each group of records in their place, at the end, as
+    with `--by` and `--agg`.
 
     Rejected records and failed sources are data: in the report, and in the file `dead_letter`. The
     sink gets up to `batch_size` records at a time, in the order of their source if `ordered`;
@@ -135,6 +138,8 @@ class Pipeline:
         by: str | Sequence[str] = (),
         aggregates: str | Sequence[str] | Mapping[str, str] = (),
         max_keys: int = DEFAULT_MAX_KEYS,
+        with_source: bool = False,
+        add: str | Sequence[str] = (),
         dead_letter: str | os.PathLike[str] | None = None,
         batch_size: int | None = None,
         flush_interval: float = DEFAULT_PATIENCE,
@@ -172,6 +177,8 @@ class Pipeline:
             RecordWorkSettings(
                 transforms=tuple(step_specs(transforms)),
                 dedupe=_key_paths(dedupe),
+                added=added_columns(_as_tuple(add), with_source=with_source, key=_as_tuple(key)),
+                run_id=new_run_id(),
                 call_concurrency=call_concurrency,
                 target=target,
                 letters=dead_letter is not None,
@@ -265,6 +272,8 @@ class Pipeline:
         if self._run is not None:
             raise UsageError("a Pipeline runs only once: make a new one")
         self._run = Run(self.job)
+        if self.job.record_work and self.job.record_work.added:
+            self._run.report.run_id = self.job.record_work.run_id
         if self._stopped:
             self._run.stop()
         async with AsyncExitStack() as stack:

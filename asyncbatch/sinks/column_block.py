@@ -110,6 +110,24 @@ class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
             {name: self.present[name] for name in names if name in self.present},
         )
 
+    def with_columns(self, columns: Mapping[str, Sequence[Any]]) -> ColumnBlock:
+        """Return the block with more fields, which no row has yet.
+
+        They stand where `make_block` puts fields at the end of each row.
+        """
+        typed = [_typed(list(values)) for values in columns.values()]
+        block = ColumnBlock(
+            [*self.names, *columns],
+            [*self.kinds, *(kind for kind, _ in typed)],
+            [*self.values, *(values for _, values in typed)],
+            self.count,
+            self.present,
+        )
+        firsts = list(map(_first_row, block.values))
+        if firsts == sorted(firsts):
+            return block
+        return block.fields(sorted(range(len(firsts)), key=firsts.__getitem__))
+
     def _narrowed(
         self, values: list[list[Any]], count: int, present: Mapping[str, bytes]
     ) -> ColumnBlock:
@@ -215,6 +233,13 @@ def _add_any(fields: dict[str, _FieldValues], rows: Sequence[dict[str, Json]], b
             field.add(list(map(itemgetter(name), rows)))
         except KeyError:
             field.add([row.get(name) for row in rows], bytes(map(contains, rows, repeat(name))))
+
+
+def _first_row(column: Sequence[Any]) -> int:
+    """Return the number of the first row with a value, or that of rows."""
+    if column and column[0] is not None:  # fast
+        return 0
+    return next((row for row, value in enumerate(column) if value is not None), len(column))
 
 
 def _incomplete(names: Iterable[str], present: Mapping[str, bytes]) -> dict[str, bytes]:

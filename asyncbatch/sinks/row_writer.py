@@ -14,6 +14,7 @@ from msgspec.json import Decoder
 from asyncbatch.core.batches import Rows
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import decode, encode, encode_lines
+from asyncbatch.sinks.added_columns import columns_between, encode_lines_with, rows_with
 from asyncbatch.sinks.frames import PARTITION, make_frame, read_frames
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import Json
     from asyncbatch.core.settings import FileWorkSettings
+    from asyncbatch.sinks.added_columns import Columns
     from asyncbatch.sinks.base import Pending
     from asyncbatch.sinks.folder import MirroredOutput
     from asyncbatch.sinks.group_encoding import GroupEncoder
@@ -33,6 +35,7 @@ class RowOutcome(Protocol):
 
     # Each list up to `original_texts` has one item for each row, or is empty.
     rows: list[Any]
+    added: dict[str, list[Any]]  # the values of columns that the rows get when they are encoded
     places: list[int]  # indexes of the files
     records: list[int]  # record numbers
     lines: list[int | None]
@@ -59,6 +62,7 @@ class RowWriter:
     def take(self, found: RowOutcome, *, single: bool) -> None:  # noqa: ARG002 - used by other writers
         """Write rows of the current file, or leave them to `encode`. Raises OutputError."""
         found.rows.clear()
+        found.added.clear()
 
     def end(self) -> int:
         """End the current file; return its number of rows. Raises OutputError."""
@@ -96,6 +100,7 @@ class RowWriter:
 
 
 _CHUNK_BYTES = 1024 * 1024  # of decompressed lines
+_FEW_ROWS = 20  # of a file: the rows of so small files get their added columns at once
 
 
 class LinesWriter(RowWriter):
@@ -113,11 +118,15 @@ class LinesWriter(RowWriter):
         if not found.rows:
             return None
         if len(found.file_ends) < 2:
-            lines = encode_lines(found.rows)
+            lines = encode_lines_with(found.rows, found.added)
             ends = [len(lines)] * max(1, len(found.file_ends))
+        elif found.added and len(found.rows) < _FEW_ROWS * len(found.file_ends):
+            lines = encode_lines_with(found.rows, found.added)
+            row_ends = list(accumulate(map(len, lines.splitlines(keepends=True)), initial=0))
+            ends = [row_ends[end] for end in found.file_ends]
         else:
             lines_of_files = [
-                encode_lines(found.rows[start:end])
+                encode_lines_with(found.rows[start:end], columns_between(found.added, start, end))
                 for start, end in pairwise((0, *found.file_ends))
             ]
             lines = b"".join(lines_of_files)
@@ -163,10 +172,10 @@ class ObjectsWriter(RowWriter):
             found.original_texts,
             found.has_many_rows,
         )
-        return Rows(self._pack(found.rows), len(found.rows), *origins)
+        return Rows(self._pack(found.rows, found.added), len(found.rows), *origins)
 
-    def _pack(self, rows: list[Any]) -> bytes:
-        return encode(rows)
+    def _pack(self, rows: Sequence[Any], added: Columns) -> bytes:
+        return encode(rows_with(rows, added))
 
     def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
         return encode(list(compress(decode(bytes(payload)), kept)))
@@ -193,7 +202,8 @@ class CellsWriter(ObjectsWriter):
                     if tokens and tokens != (name,):
                         self._paths.append((name, tokens))
 
-    def _pack(self, rows: list[Any]) -> bytes:
+    def _pack(self, rows: Sequence[Any], added: Columns) -> bytes:
+        rows = rows_with(rows, added)
         if all(type(row) is Raw for row in rows):  # at once, which is faster
             rows = _decode_keeping(b"[%b]" % b",".join(map(bytes, rows)))
         return encode([cells_of(row, self._paths) for row in rows])
@@ -232,10 +242,11 @@ def cells_of(
 class BlockWriter(ObjectsWriter):
     """A row writer for tables and Parquet: a column block."""
 
-    def _pack(self, rows: list[Any]) -> bytes:
+    def _pack(self, rows: Sequence[Any], added: Columns) -> bytes:
         from asyncbatch.sinks.column_block import make_block
 
-        return make_block(rows).to_bytes()
+        block = make_block(rows)
+        return (block.with_columns(added) if added else block).to_bytes()
 
     def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
         from asyncbatch.sinks.column_block import ColumnBlock
@@ -262,10 +273,11 @@ class KeyedWriter(RowWriter):
         rows = self._row_writer.encode(found)
         if rows is not None:
             rows.records, rows.has_many_rows = found.records, found.has_many_rows
-            values = (decode(row) if type(row) is Raw else row for row in found.rows)
+            all_rows = rows_with(found.rows, found.added)
+            values = (decode(row) if type(row) is Raw else row for row in all_rows)
             rows.digests = list(map(self._digest, values))
             if not any(rows.digests):
-                first = found.rows[0]
+                first = all_rows[0]
                 rows.key_note = self._digest.missing_note(
                     decode(first) if type(first) is Raw else first
                 )
@@ -305,17 +317,18 @@ class PartitionedLinesWriter(LinesWriter):
     def encode(self, found: RowOutcome) -> Rows | None:
         if not found.rows:
             return None
-        names = self._namer.names(found.rows)
+        rows = rows_with(found.rows, found.added)
+        names = self._namer.names(rows)
         frames: list[bytes] = []
         ends, size = [], 0
-        for start, end in pairwise((0, *(found.file_ends or [len(found.rows)]))):
-            for name, rows in self._groups(names[start:end], found.rows[start:end]):
-                frames.append(make_frame(name, encode_lines(rows)))
+        for start, end in pairwise((0, *(found.file_ends or [len(rows)]))):
+            for name, some in self._groups(names[start:end], rows[start:end]):
+                frames.append(make_frame(name, encode_lines(some)))
                 size += len(frames[-1])
             ends.append(size)
-        return Rows(b"".join(frames), len(found.rows), ends=ends)
+        return Rows(b"".join(frames), len(rows), ends=ends)
 
-    def _groups(self, names: list[str], rows: list[Any]) -> Iterable[tuple[str, list[Any]]]:
+    def _groups(self, names: Sequence[str], rows: Sequence[Any]) -> Iterable[tuple[str, list[Any]]]:
         if self._keeps_order:
             return [
                 (name, [row for _, row in group])
@@ -356,7 +369,8 @@ class PartitionedCellsWriter(CellsWriter):
         super().__init__(columns)
         self._namer = PartitionNamer(layout)
 
-    def _pack(self, rows: list[Any]) -> bytes:
+    def _pack(self, rows: Sequence[Any], added: Columns) -> bytes:
+        rows = rows_with(rows, added)
         names = self._namer.names(rows)
         cells = [cells_of(row, self._paths) for row in rows]
         for name, row in zip(names, cells, strict=True):
@@ -372,13 +386,15 @@ class PartitionedBlockWriter(BlockWriter):
 
         self._namer = PartitionNamer(layout)
 
-    def _pack(self, rows: list[Any]) -> bytes:
+    def _pack(self, rows: Sequence[Any], added: Columns) -> bytes:
         from asyncbatch.sinks.column_block import make_block
 
         block = make_block(rows)
+        if added:
+            block = block.with_columns(added)
         block.names.append(PARTITION)
         block.kinds.append("text")
-        block.values.append(self._namer.names(rows))
+        block.values.append(self._namer.names(rows_with(rows, added)))
         return block.to_bytes()
 
 
@@ -395,8 +411,9 @@ class FolderWriter(RowWriter):
         self.abandon = output.abandon
 
     def take(self, found: RowOutcome, *, single: bool) -> None:
-        self._output.write(found.rows, single=single)
+        self._output.write(rows_with(found.rows, found.added), single=single)
         found.rows.clear()
+        found.added.clear()
 
 
 def make_row_writer(

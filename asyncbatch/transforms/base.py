@@ -30,6 +30,21 @@ class Context(Struct, frozen=True):
 class RecordPosition(Protocol):
     """The position of the current record in its input."""
 
+    @property
+    def file(self) -> str:
+        """The file of the record, as reports show it."""
+        ...
+
+    @property
+    def record(self) -> int:
+        """The number of the record in its file, from 1."""
+        ...
+
+    @property
+    def line(self) -> int | None:
+        """The line in which the record begins, from 1, if it is known."""
+        ...
+
     def context(self) -> Context:
         """Return the file, record number and line of the record."""
         ...

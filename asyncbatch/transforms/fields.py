@@ -227,15 +227,17 @@ class Fields:
     def __init__(self, spec: FieldsSpec, clock: Callable[[], int] = time_ns) -> None:
         self._makes = [(name, _make(name, rule, clock)) for name, rule in spec.fields]
 
-    def __call__(
-        self,
-        value: Json,
-        position: RecordPosition,  # noqa: ARG002 - a parameter of `Transform`
-    ) -> tuple[Json]:
+        # The fields of a record's origin; each is None in the new record until it is set.
+        self._origins = [(name, rule.origin) for name, rule in spec.fields if rule.origin]
+
+    def __call__(self, value: Json, position: RecordPosition) -> tuple[Json]:
         """Return the new record. Raises RecordError if a function fails."""
         if type(value) is not dict:
             raise RecordError("transform", f"fields needs an object, not {kind_of(value)}")
-        return ({name: make(value) for name, make in self._makes},)
+        record = {name: make(value) for name, make in self._makes}
+        for name, origin in self._origins:
+            record[name] = getattr(position, origin)
+        return (record,)
 
 
 def _make(name: str, rule: FieldRule, clock: Callable[[], int]) -> Make:

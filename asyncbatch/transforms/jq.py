@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.decoder import allow_deep_nesting, decode
+from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
 from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.jq_evaluator import WHOLE, Evaluator
@@ -124,8 +124,6 @@ _NO_MORE_INPUT = "the program gets one record at a time: there is no further inp
 _UNAVAILABLE = {
     "input": _NO_MORE_INPUT,
     "inputs": _NO_MORE_INPUT,
-    "input_filename": "input_filename is not known here",
-    "input_line_number": "input_line_number is not known here",
     "modulemeta": "modules are not available here",
     "halt": "halt cannot stop a run of many records; 'empty' drops one",
 }
@@ -135,6 +133,13 @@ _INT64 = 2**63 - 1
 _TOO_LARGE = (
     "jq: a number of the output is beyond double precision, "
     f"or an integer of more than {MAX_INTEGER_DIGITS:,} digits"
+)
+# The names for the origin of a record. They get it with the record: see `_with_origin`.
+_ORIGIN_VARIABLES = ("__file", "__record")
+_ORIGIN_NAMES = ("input_filename", "input_line_number", *map("${}".format, _ORIGIN_VARIABLES))
+_ORIGIN = (
+    ". as [$__file, $__record, $__line, $__value] | $__value | "
+    "def input_filename: $__file; def input_line_number: $__line;"
 )
 _NO_ENVIRONMENT = "def env: {}; {} as $ENV |"
 
@@ -160,6 +165,7 @@ class Jq:
         self.returns_text = False
         # The program with a number of filters: slower, and compiled only if needed.
         self._runs: dict[int, Any] = {}
+        self._reads_origin = _reads_origin(program)
         self._lossy, self._checks_records = lossy, not (lossy or piped)
         self._needs_texts = False  # whether the last record did: the next one likely does, too
         try:
@@ -172,26 +178,31 @@ class Jq:
     def __call__(
         self,
         value: bytes | memoryview | msgspec.Raw | str,
-        position: RecordPosition,  # noqa: ARG002 - a parameter of `Transform`
+        position: RecordPosition,
     ) -> Iterable[Any]:
         """Return the program's outputs, often one by one. Raises RecordError if it fails."""
         evaluator = self._evaluator
         if evaluator is None:
-            return self._by_library(value)
+            return self._by_library(value, position)
         text = value.encode() if isinstance(value, str) else bytes(value)
         try:
             check_record(text)  # as only the library calculates with such an integer
-            outputs = evaluator(text)
+            outputs = evaluator(text, position)
             if type(outputs) is not tuple:
-                return self._one_by_one(evaluator, outputs, value, text)
+                return self._one_by_one(evaluator, outputs, value, text, position)
             if outputs and outputs[0] is WHOLE:
                 return (self._record(evaluator, value, text),)
         except (UnsureError, RecordError):
-            return self._by_library(value)
+            return self._by_library(value, position)
         return outputs
 
     def _one_by_one(
-        self, evaluator: Evaluator, outputs: Iterable[Json], value: Any, text: bytes
+        self,
+        evaluator: Evaluator,
+        outputs: Iterable[Json],
+        value: Any,
+        text: bytes,
+        position: RecordPosition,
     ) -> Iterator[Any]:
         """Yield the outputs of the evaluator; from an unsure one on, those of the library."""
         count = 0
@@ -200,7 +211,7 @@ class Jq:
                 yield output if output is not WHOLE else self._record(evaluator, value, text)
                 count += 1
         except UnsureError:
-            yield from islice(self._by_library(value), count, None)
+            yield from islice(self._by_library(value, position), count, None)
 
     def _record(self, evaluator: Evaluator, value: Any, text: bytes) -> Any:
         """Return the record as an output. Raises UnsureError."""
@@ -209,7 +220,9 @@ class Jq:
         record = evaluator.decode(text)
         return value if self.returns_text else record
 
-    def _by_library(self, value: bytes | memoryview | msgspec.Raw | str) -> Iterator[Json]:
+    def _by_library(
+        self, value: bytes | memoryview | msgspec.Raw | str, position: RecordPosition
+    ) -> Iterator[Json]:
         """Yield the library's outputs one by one. Raises RecordError."""
         if self._checks_records:
             data = value.encode() if isinstance(value, str) else bytes(value)
@@ -217,6 +230,8 @@ class Jq:
             text = data.decode()
         else:
             text = value if isinstance(value, str) else str(value, "utf-8")
+        if self._reads_origin:
+            text = _with_origin(text, position)
         try:
             # After an error, no further output may be requested: the loops end.
             if self._lossy:
@@ -286,10 +301,10 @@ def _compile(program: str, *, env: bool) -> Any:
         raise UsageError(
             "a jq program cannot import modules here: put their definitions into the program"
         )
+    variables = dict.fromkeys(_ORIGIN_VARIABLES) if _reads_origin(program) else None
     try:
-        library.compile(
-            program
-        )  # without guards, so that lines and columns in its message are the user's
+        # without guards, so that lines and columns in its message are the user's
+        library.compile(program, args=variables)
     except ValueError as error:
         raise UsageError(explain(program, str(error))) from None
     return _guarded(program, program, env=env)
@@ -303,10 +318,23 @@ def _guarded(program: str, users: str, *, env: bool) -> Any:
     guards = [guard for name, guard in _GUARDS.items() if name in users]
     if not env:
         guards.append(_NO_ENVIRONMENT)
+    if _reads_origin(users):
+        guards.append(_ORIGIN)
     try:
         return library.compile(" ".join([*guards, program]))
     except ValueError as error:
         raise UsageError(explain(program, str(error))) from None
+
+
+def _reads_origin(program: str) -> bool:
+    """Whether a program may read the origin of its record; in doubt, True."""
+    return any(name in program for name in _ORIGIN_NAMES)
+
+
+def _with_origin(text: str, position: RecordPosition) -> str:
+    """Return the input of a program that reads the origin of its record: see `_ORIGIN`."""
+    origin = encode((position.file, position.record, position.line)).decode()
+    return f"{origin[:-1]},{text}]"
 
 
 def _check_text(program: str) -> None:

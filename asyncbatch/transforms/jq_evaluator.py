@@ -28,6 +28,7 @@ from asyncbatch.transforms.jq_parser import (
     Iterate,
     ObjectOf,
     Pipe,
+    RecordOrigin,
     Slice,
     UnsupportedError,
     parse,
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncbatch.core.records import Json
-    from asyncbatch.transforms.jq_parser import Node
+    from asyncbatch.transforms.base import RecordPosition
+    from asyncbatch.transforms.jq_parser import Node, OriginOfRecord
 
     Run: TypeAlias = Callable[[Any], Any]
     Path: TypeAlias = tuple[str | int, ...]
@@ -54,26 +56,30 @@ class Evaluator:
 
     def __init__(self, program: str) -> None:
         node, self.needs_check = parse(program)
+        # The position of the current record, for programs that read its origin.
+        self._current: list[RecordPosition] = []
         fields = _NeededFields()
-        first = _Compiler(fields)
+        first = _Compiler(fields, self._current)
         first.compile(node)  # notes the fields that the program reads
         number = functions.unprinted_number if first.prints_numbers else functions.number
         self.decode = Decoder(float_hook=number).decode
-        self._run_on_value = _Compiler(None).compile(node)
+        self._run_on_value = _Compiler(None, self._current).compile(node)
         self._reads_all = fields.reads_all
         if not fields.reads_all:
             # Only the fields that are read are decoded.
             struct = fields.struct()
             self._decode_fields = Decoder(struct | None, float_hook=number).decode
-            self._run_on_fields = _Compiler(fields).compile(node)
+            self._run_on_fields = _Compiler(fields, self._current).compile(node)
             self._null = struct()
             self._reads_nothing = not fields.inner
 
-    def __call__(self, text: bytes) -> Iterable[Json]:
+    def __call__(self, text: bytes, position: RecordPosition) -> Iterable[Json]:
         """Return the outputs for a record, each `WHOLE` or a value.
 
-        Raises UnsureError, also midway if this is not a tuple.
+        They must be read before the next call. Raises UnsureError, also midway if this is not a
+        tuple.
         """
+        self._current[:] = (position,)
         try:
             if self._reads_all:
                 return self._run_on_value(self.decode(text))
@@ -199,10 +205,13 @@ class _CompiledNode(NamedTuple):
 
 
 class _Compiler:
-    """Makes a function of a program. With `fields`, it works on their Struct, and adds to them."""
+    """Makes a function of a program. With `fields`, it works on their Struct, and adds to them.
 
-    def __init__(self, fields: _NeededFields | None) -> None:
-        self._fields = fields
+    `current` has the position of the record when the function runs.
+    """
+
+    def __init__(self, fields: _NeededFields | None, current: Sequence[RecordPosition]) -> None:
+        self._fields, self._current = fields, current
         self.prints_numbers = False  # whether the spelling of numbers matters
 
     def compile(self, node: Node) -> Callable[[Any], Iterable[Json]]:
@@ -216,6 +225,8 @@ class _Compiler:
                 return _CompiledNode(at.value())
             case Constant(value):
                 return _CompiledNode(_constant(value))
+            case RecordOrigin(name):
+                return _CompiledNode(self._origin(name))
             case Index(key):
                 return _CompiledNode(at.below(key).value())
             case Slice(start, stop):
@@ -248,6 +259,16 @@ class _Compiler:
                 return self._condition(self._one(test, at.tested()), then, otherwise, at)
             case FunctionCall():
                 return self._call(node, at)
+
+    def _origin(self, name: OriginOfRecord) -> Run:
+        current = self._current
+        match name:
+            case "file":
+                return lambda _: current[0].file
+            case "record":
+                return lambda _: current[0].record
+            case "line":
+                return lambda _: current[0].line
 
     def _one(self, node: Node, at: _Place) -> Run:
         """Return the function of a node that always has one output."""
@@ -388,7 +409,7 @@ def _may_be_same(one: str | int, other: str | int) -> bool:
 def _reads(node: Node) -> bool:  # noqa: PLR0911 - one case for each node
     """Whether a node always reads its input."""
     match node:
-        case Constant() | FunctionCall("empty"):
+        case Constant() | RecordOrigin() | FunctionCall("empty"):
             return False
         case Pipe(stages):
             return _reads(stages[0])

@@ -6,9 +6,11 @@ It accepts no program that jq refuses, and refuses every program that it does no
 from __future__ import annotations
 
 import re
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
+
+OriginOfRecord: TypeAlias = Literal["file", "record", "line"]
 
 
 class UnsupportedError(Exception):
@@ -91,6 +93,12 @@ class Condition(Struct, frozen=True):
     otherwise: Node
 
 
+class RecordOrigin(Struct, frozen=True):
+    """The file, the record number or the line of the record: one of `ORIGINS`."""
+
+    field: OriginOfRecord
+
+
 class FunctionCall(Struct, frozen=True):
     """A call of one of `FUNCTIONS`."""
 
@@ -107,9 +115,13 @@ class FunctionCall(Struct, frozen=True):
 
 Node: TypeAlias = (
     Identity | Constant | Index | Slice | Iterate | Pipe | Comma | Binary | ObjectOf | ArrayOf
-    | Interpolation | Condition | FunctionCall
+    | Interpolation | Condition | RecordOrigin | FunctionCall
 )  # fmt: skip
 
+# The names for the origin of a record. jq itself has the functions.
+ORIGINS: Final[dict[str, OriginOfRecord]] = {
+    "input_filename": "file", "input_line_number": "line", "$__file": "file", "$__record": "record",
+}  # fmt: skip
 # The known functions, and whether they have an argument.
 FUNCTIONS = {
     **dict.fromkeys(
@@ -142,6 +154,7 @@ _TOKEN = re.compile(
     r"""[ \t\r\n]*+(?:
         (?P<field>\.[A-Za-z_][A-Za-z_0-9]*+)
       | (?P<number>(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?)
+      | (?P<variable>\$__(?:file|record)(?![A-Za-z_0-9:]))
       | (?P<name>[A-Za-z_][A-Za-z_0-9]*+)(?!::)
       | (?P<quote>")
       | (?P<sign>//=|[|]=|[+\-*/%]=|\.\.|\?//|//|==|!=|<=|>=|[.\[\](){}|,:?<>+\-*/])
@@ -245,7 +258,7 @@ class _Parser:
             return Constant(_number(text))
         if kind == "field":
             return self._suffixes(self._index(text[1:]))
-        if kind == "name":
+        if kind in ("name", "variable"):
             return self._named(text)
         if text == "-" and self._kind == "number":
             number = Constant(-_number(self._text))
@@ -270,11 +283,15 @@ class _Parser:
         return self._suffixes(node)
 
     def _named(self, name: str) -> Node:
-        """Parse a constant, a condition or a call."""
+        """Parse a constant, an origin, a condition or a call."""
         if name in _CONSTANTS:
             return Constant(_CONSTANTS[name])
         if name == "if":
             return self._condition()
+        if name in ORIGINS:
+            if self._text == "(":
+                raise UnsupportedError
+            return self._suffixes(RecordOrigin(ORIGINS[name]))
         if name not in FUNCTIONS:
             raise UnsupportedError
         if not FUNCTIONS[name]:
@@ -408,6 +425,13 @@ class _Parser:
         while not is_complete:
             if self._kind == "quote":
                 key = self._key()
+            elif self._kind == "variable":
+                fields.append((self._text[1:], RecordOrigin(ORIGINS[self._text])))
+                self._advance()
+                is_complete = not self._skip(",")
+                if is_complete:
+                    self.expect("}")
+                continue
             elif self._kind == "name":
                 key = self._text
                 is_plain = key not in _KEYWORDS and key not in _CONSTANTS

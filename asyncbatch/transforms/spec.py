@@ -23,6 +23,8 @@ Function = Literal[
     "strip", "lower", "upper", "title", "int", "float", "bool", "str", "datetime", "date", "json"
 ]  # fmt: skip
 OnMissing = Literal["reject", "drop"]
+# the origin of a record: its file, its number there, the line in which it begins
+Origin = Literal["file", "record", "line"]
 
 
 class JqSpec(Struct, frozen=True, tag="jq"):
@@ -53,6 +55,7 @@ class FieldRule(Struct, frozen=True):
     default: Any = None  # in place of a missing or null value; `apply` does not change it
     now: bool = False  # take the current time in UTC
     value: Any = None  # a constant
+    origin: Origin | None = None  # take it of the origin of the record
 
 
 class FieldsSpec(Struct, frozen=True, tag="fields"):
@@ -120,13 +123,15 @@ def field(
     default: Json = None,
     now: bool = False,
     value: Json = None,
+    source: Origin | None = None,
 ) -> FieldRule:
     """Return the rule for a field: the value at `path`, converted by `apply`.
 
     A missing or null value becomes `default`. Without a path, the field is the time in UTC if `now`
-    is true, else the constant `value`.
+    is true; the file, record number or line of the record, as `source` says; else the constant
+    `value`.
     """
-    return FieldRule(path, apply, default, now, value)
+    return FieldRule(path, apply, default, now, value, source)
 
 
 def step_specs(steps: Iterable[Step]) -> Iterator[TransformSpec]:

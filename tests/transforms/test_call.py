@@ -18,6 +18,9 @@ from asyncbatch.transforms.load import load_function
 class Here:
     """The position of a record."""
 
+    file, record = "a.json", 3
+    line: int | None = 7
+
     def context(self) -> Context:
         return Context("a.json", 3, 7)
 

@@ -29,6 +29,9 @@ from asyncbatch.transforms.spec import (
 
 
 class Here:
+    file, record = "a.json", 1
+    line: int | None = None
+
     def context(self) -> Context:
         return Context("a.json", 1)
 

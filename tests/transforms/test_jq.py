@@ -22,6 +22,9 @@ from tests.conftest import python
 class Here:
     """A position of a record, which these transforms do not use."""
 
+    file, record = "a.json", 1
+    line: int | None = None
+
     def context(self) -> Context:
         return Context("a.json", 1)
 
@@ -90,7 +93,6 @@ def test_a_program_goes_on_after_an_error():
         ("error(null)", "null"),
         ("input", "there is no further input"),
         ("[inputs]", "there is no further input"),
-        ("input_filename", "is not known here"),
         ("halt", "halt cannot stop a run"),
         ('"bye" | halt_error', "bye"),
         ('"bye" | halt_error(3)', "bye"),

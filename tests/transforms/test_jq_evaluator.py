@@ -23,6 +23,9 @@ from asyncbatch.transforms.json_values import is_unchanged
 class Here:
     """A position of a record, which jq programs do not use."""
 
+    file, record = "a.json", 1
+    line: int | None = None
+
     def context(self) -> Context:
         return Context("a.json", 1)
 
@@ -59,7 +62,7 @@ def is_supported(program: str) -> bool:
 def is_sure(program: str, text: str) -> bool:
     """Whether the evaluator gives all outputs itself."""
     try:
-        list(Evaluator(program)(text.encode()))
+        list(Evaluator(program)(text.encode(), Here()))
     except UnsureError:
         return False
     return True

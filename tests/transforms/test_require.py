@@ -12,6 +12,9 @@ from asyncbatch.transforms.spec import RequireSpec
 
 
 class Here:
+    file, record = "a.json", 1
+    line: int | None = None
+
     def context(self) -> Context:
         return Context("a.json", 1)
 

@@ -45,6 +45,9 @@ SCHEMAS = st.recursive(
 class Here:
     """A position of a record, which these transforms do not use."""
 
+    file, record = "a.json", 1
+    line: int | None = None
+
     def context(self) -> Context:
         return Context("a.json", 1)
 

@@ -44,6 +44,9 @@ VALUES = [0, 5, "x", "!!!", {}, {"a": 1}, {"a": 1, "b": 2}, [], [1], ["x"], [1, 
 
 
 class Here:
+    file, record = "a.json", 1
+    line: int | None = None
+
     def context(self) -> Context:
         return Context("a.json", 1)
 

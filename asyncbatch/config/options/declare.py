@@ -76,6 +76,7 @@ PingUrl: TypeAlias = Annotated[Secret, Meta(extra={"form": "ping_url"})]
 Rate: TypeAlias = Annotated[
     str, Meta(extra={"form": "rate"}, extra_json_schema={"pattern": RATE_PATTERN})
 ]
+ColumnText: TypeAlias = Annotated[str, form("column", ["record", "file=source_file"])]
 Time: TypeAlias = Annotated[str | int | float, form("time")]
 Origin: TypeAlias = Annotated[str, Meta(extra={"form": "origin"})]
 ListenAddress: TypeAlias = Annotated[str, Meta(extra={"form": "listen_address"})]

@@ -111,6 +111,14 @@ def _aggregate(value: Any) -> str:
     return text
 
 
+def _column(value: Any) -> str:
+    from asyncbatch.core.origin import parse_column
+
+    text = _require_text(value, "a column of the origin as text: record, file=NAME")
+    parse_column(text)
+    return text
+
+
 def _size(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -236,6 +244,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "span": _span,
     "window": _window,
     "aggregate": _aggregate,
+    "column": _column,
     "rate": _rate,
     "shard": _shard,
     "time": _time,

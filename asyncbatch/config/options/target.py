@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from asyncbatch.config.options.declare import Count, Name, Names, Options, option
+from asyncbatch.config.options.declare import ColumnText, Count, Name, Names, Options, option
 
 TableName: TypeAlias = Annotated[
     Name | None,
@@ -86,6 +86,23 @@ class SinkOptions(Options, frozen=True, kw_only=True):
             commas=True,
         ),
     ] = None
+    with_source: Annotated[
+        bool,
+        option(
+            "Add the file of each record and its number there, as _file and _record; the same as "
+            "--add file,record.",
+            main=True,
+        ),
+    ] = False
+    add: Annotated[
+        tuple[ColumnText, ...],
+        option(
+            "Add the origin of each record in COLUMNS: file, record, line, mtime, sha256, "
+            "loaded_at, run_id. They are called _file and so on; file=NAME is called NAME.",
+            metavar="COLUMNS",
+            commas=True,
+        ),
+    ] = ()
     csv_safe: CsvSafe = False
     null_value: Annotated[
         str | None,

@@ -140,6 +140,8 @@ def _transform_spec(table: Any) -> TransformSpec:
 def _field_rule(field: str | FieldTable) -> FieldRule:
     if isinstance(field, str):
         return FieldRule(field)
+    if field.path is not UNSET:
+        return FieldRule(field.path, field.apply, field.default)
     if field.source is not UNSET:
-        return FieldRule(field.source, field.apply, field.default)
+        return FieldRule(origin=field.source)
     return FieldRule(now=True) if field.now else FieldRule(value=field.value)

@@ -18,6 +18,7 @@ from asyncbatch.config.pipeline_file.sinks import (
     LateTable,
     SinkTable,
     StreamSinkTable,
+    added_names,
     form_of,
 )
 from asyncbatch.config.pipeline_file.sources import (
@@ -79,14 +80,15 @@ class PipelineFile(Options, frozen=True):
         yield from _misplaced_keys(given)
         made = ProducedFields(transforms)
         yield from made.missing_fields
-        aggregate = given.get("aggregate")
+        aggregate, sink = given.get("aggregate"), given.get("sink")
         if aggregate is not None:
             for at, path in aggregate.fields():
                 yield from made.find_missing(path, ("aggregate", *at))
             yield from _unfit_for_aggregates(given, aggregate)
             return
-        for place, name in enumerate(getattr(given.get("sink"), "key", ())):
-            if made.names is not None and name not in made.names:
+        added = () if sink is None else added_names(sink)
+        for place, name in enumerate(getattr(sink, "key", ())):
+            if made.names is not None and name not in made.names and name not in added:
                 near = suggestion(name, made.names)
                 yield ("sink", "key", place), f"no transform makes a field {name!r}{near}"
 

@@ -18,6 +18,7 @@ from asyncbatch.config.options.declare import (
 )
 from asyncbatch.config.options.streams import StreamSinkOptions
 from asyncbatch.config.options.target import SinkOptions
+from asyncbatch.core.origin import added_columns
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.mirror import DEFAULT_MAX_DELETE, MaxDelete
@@ -90,6 +91,13 @@ class SinkTable(SinkOptions, frozen=True, kw_only=True):
             yield ("mode",), "upsert needs key: the fields that identify a row"
         if given.get("to") is None:
             return
+        texts = [text for text in given.get("add") or () if text is not None]
+        try:
+            added_columns(
+                texts, with_source=bool(given.get("with_source")), key=given.get("key") or ()
+            )
+        except UsageError as error:
+            yield ("add",), str(error).removeprefix("--add: ")
         form = form_of(given["to"].reveal())
         if form is None:
             yield ("to",), _refusal_of_target(given["to"].reveal())
@@ -133,6 +141,15 @@ _FORM_NAMES = {
     "duckdb": "DuckDB",
     "postgresql": "PostgreSQL",
 }
+
+
+def added_names(sink: SinkTable) -> list[str]:
+    """Return the names of the columns that a valid sink adds to the records."""
+    try:
+        columns = added_columns(sink.add, with_source=sink.with_source)
+    except UsageError:
+        return []
+    return [column.name for column in columns]
 
 
 def form_of(to: str) -> str | None:

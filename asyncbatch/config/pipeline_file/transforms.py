@@ -13,7 +13,7 @@ from asyncbatch.errors import UsageError
 from asyncbatch.transforms.chain import make_stage
 from asyncbatch.transforms.fields import parse_path
 from asyncbatch.transforms.schema_file import load_schema
-from asyncbatch.transforms.spec import CallSpec, Function, JqSpec, OnMissing
+from asyncbatch.transforms.spec import CallSpec, Function, JqSpec, OnMissing, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class FieldTable(Options, frozen=True):
-    """The rule for one field: `from` a path, `now`, or a constant `value`."""
+    """The rule for one field: `from` a path, `now`, a `source`, or a constant `value`."""
 
-    source: Annotated[Path | UnsetType, Meta(description="The path in the record: a.b.c.")] = field(
+    path: Annotated[Path | UnsetType, Meta(description="The path in the record: a.b.c.")] = field(
         name="from", default=UNSET
     )
     apply: Annotated[
@@ -32,14 +32,22 @@ class FieldTable(Options, frozen=True):
     ] = ()
     default: Annotated[Any, Meta(description="The value in place of a missing or null one.")] = None
     now: Annotated[bool, Meta(description="Use the current time, in UTC.")] = False
+    source: Annotated[
+        Origin | UnsetType,
+        Meta(description="The origin of the record: its file, its number there, or its line."),
+    ] = UNSET
     value: Annotated[Any, Meta(description="A constant value.")] = UNSET
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        ways = [key for key in ("from", "now", "value") if key in given]
+        ways = [key for key in ("from", "now", "source", "value") if key in given]
         if len(ways) != 1:
             found = f"has {' and '.join(ways)}" if ways else "has none of them"
-            yield (), f'needs one of from = "a.b.c", now = true and value = …; it {found}'
+            yield (
+                (),
+                'needs one of from = "a.b.c", now = true, source = "file" and value = …; it '
+                + found,
+            )
         if given.get("now") is False:
             yield ("now",), "can only be true"
         for key in ("apply", "default"):
@@ -164,8 +172,8 @@ def _required_fields(table: Any) -> Iterator[tuple[str, KeyPath]]:
         case FieldsTable():
             for name, rule in table.fields.items():
                 if isinstance(rule, FieldTable):
-                    if isinstance(rule.source, str):
-                        yield rule.source, ("fields", name, "from")
+                    if isinstance(rule.path, str):
+                        yield rule.path, ("fields", name, "from")
                 elif rule is not None:
                     yield rule, ("fields", name)
         case RequireTable():

@@ -29,6 +29,7 @@ class PartContents:
 
     def __init__(self) -> None:
         self.rows: list[Any] = []
+        self.added: dict[str, list[Any]] = {}  # the values of added columns, one for each row
         self.places: list[int] = []
         self.records: list[int] = []
         self.lines: list[int | None] = []
@@ -55,6 +56,8 @@ class PartContents:
     def add(self, other: PartContents) -> None:
         """Append the contents of another file."""
         self.rows += other.rows
+        for name, values in other.added.items():
+            self.added.setdefault(name, []).extend(values)
         self.places += other.places
         self.records += other.records
         self.lines += other.lines

@@ -131,7 +131,7 @@ class ProfileTask(TransformTask):
     def _take_slice(self, cursor: RecordCursor) -> Iterator[Part]:
         record_slice = cursor.record_slice
         values, file = record_slice.values(), self._file
-        self._recorder.keep_unchanged(values)
+        self._recorder.keep_unchanged(values, range(len(values)), record_slice)
         is_array = isinstance(record_slice, TextSlice) and not record_slice.is_document
         in_array = is_array and not self._has_pointer
         if in_array:

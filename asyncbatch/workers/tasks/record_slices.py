@@ -95,6 +95,18 @@ class RecordSlice(ABC):
         """Return the place in the file of a byte of a record's text, if it is known."""
         return None
 
+    def first_line(self, at: int) -> int | None:
+        """Return the line in which a record begins, if it is known, at any cost."""
+        line = self.line(at)
+        if line is None and (place := self.position(at, 0)):
+            line = place.line
+        return line
+
+    def first_lines(self, places: Sequence[int]) -> list[int | None]:
+        """Return the lines of records, as `first_line` does."""
+        lines = list(self.lines(places))
+        return lines if None not in lines else list(map(self.first_line, places))
+
 
 class LineSlice(RecordSlice):
     """Lines of JSON Lines."""

@@ -13,7 +13,7 @@ from asyncbatch.formats.positions import TextPosition, find_values, parse_pointe
 from asyncbatch.sinks.base import OutputError
 from asyncbatch.sinks.dead_letters import record_dead_letter
 from asyncbatch.sinks.row_writer import make_row_writer
-from asyncbatch.transforms.base import Context
+from asyncbatch.transforms.base import Context, RecordError
 from asyncbatch.workers.tasks.part_builder import PartBuilder
 from asyncbatch.workers.tasks.spool import SPOOLED_OUTPUTS
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Json, Position, Violation
     from asyncbatch.formats.lines import InvalidLine
     from asyncbatch.sources.cursor import LargestCursor
-    from asyncbatch.transforms.base import RecordError
     from asyncbatch.windows.groups import GroupColumns
+    from asyncbatch.workers.tasks.origin_columns import FileOrigin, OriginColumns, OriginReader
     from asyncbatch.workers.tasks.part_builder import FilePart
     from asyncbatch.workers.tasks.record_slices import RecordSlice
     from asyncbatch.workers.tasks.spool import Spool
@@ -37,14 +37,21 @@ class RecordCursor:
 
     def __init__(self, path: str, record_slice: RecordSlice, at: int = 0) -> None:
         self.record_slice, self.at = record_slice, at
-        self._file = record_slice.file or display_path(path)
+        self.file = record_slice.file or display_path(path)
+
+    @property
+    def record(self) -> int:
+        """The number of the record in its file, from 1."""
+        return self.record_slice.first + self.at
+
+    @property
+    def line(self) -> int | None:
+        """The line in which the record begins, from 1."""
+        return self.record_slice.first_line(self.at)
 
     def context(self) -> Context:
         """Return the origin of the record."""
-        line = self.record_slice.line(self.at)
-        if line is None and (place := self.record_slice.position(self.at, 0)):
-            line = place.line
-        return Context(self._file, self.record_slice.first + self.at, line)
+        return Context(self.file, self.record, self.line)
 
 
 class RejectionBuilder:
@@ -126,6 +133,12 @@ class Recorder:
         # whether it may wait for an object store, which would block an event loop
         self.may_block = settings.target is not None and settings.target.is_remote
         self._max_bytes = settings.files.sizes.part
+        self.origin_reader: OriginReader | None = None
+        self._columns: OriginColumns | None = None
+        if settings.added:
+            from asyncbatch.workers.tasks.origin_columns import OriginColumns, OriginReader
+
+            self.origin_reader, self._columns = OriginReader(settings), OriginColumns(settings)
         self._cursor: LargestCursor | None = None
         if settings.newest is not None:
             from asyncbatch.sources.cursor import LargestCursor
@@ -175,6 +188,11 @@ class Recorder:
         """Begin the file at `path`. Raises OutputError."""
         self._file = display_path(path)
         self._row_writer.begin(path)
+
+    def set_origin(self, origin: FileOrigin | None) -> None:
+        """Set what the added columns tell of the current file."""
+        if self._columns is not None and origin is not None:
+            self._columns.begin(origin)
 
     def begin_split(self, path: str) -> None:
         """Begin a split of the file at `path`."""
@@ -229,13 +247,17 @@ class Recorder:
         if not self._keeps_rows:
             self._builder.file.read += len(record_slice.texts())
         else:
-            self.keep_unchanged(
-                record_slice.compact_texts() if self.keeps_texts else record_slice.values()
-            )
+            rows = record_slice.compact_texts() if self.keeps_texts else record_slice.values()
+            self.keep_unchanged(rows, range(len(rows)), record_slice)
 
-    def keep_unchanged(self, rows: Sequence[Json]) -> None:
-        """Keep records unchanged, for a target without rejections."""
+    def keep_unchanged(
+        self, rows: Sequence[Json], places: Sequence[int], record_slice: RecordSlice
+    ) -> None:
+        """Keep these records of a slice unchanged, for a target without rejections."""
         file = self._builder.file
+        if self._columns is not None and self._keeps_rows:
+            rows, places = self._addable(self._columns, rows, places, record_slice)
+            self._columns.extend(file.contents, places, record_slice)
         file.read += len(rows)
         if self._keeps_rows:
             file.contents.rows += rows
@@ -247,6 +269,27 @@ class Recorder:
         if found.count:  # a statistic takes no empty column
             file.contents.rows.append(found)
 
+    def _addable(
+        self,
+        columns: OriginColumns,
+        rows: Sequence[Json],
+        places: Sequence[int],
+        record_slice: RecordSlice,
+    ) -> tuple[Sequence[Json], Sequence[int]]:
+        """Return the rows that can have added columns, and their places; reject the others."""
+        if columns.fit(rows):
+            return rows, places
+        kept_rows, kept_places = [], []
+        for row, place in zip(rows, places, strict=True):
+            try:
+                columns.check(row)
+            except RecordError as error:
+                self.reject(RecordCursor(self._file, record_slice, place), error)
+            else:
+                kept_rows.append(row)
+                kept_places.append(place)
+        return kept_rows, kept_places
+
     def keep_rows(
         self,
         rows: Sequence[Json],
@@ -257,6 +300,9 @@ class Recorder:
     ) -> None:
         """Keep one row for each of these records of a slice; count the others as dropped."""
         file = self._builder.file
+        if self._columns is not None and self._keeps_rows:
+            rows, places = self._addable(self._columns, rows, places, record_slice)
+            self._columns.extend(file.contents, places, record_slice)
         file.read += len(rows) + dropped
         file.dropped += dropped
         if not self._keeps_rows:
@@ -272,6 +318,8 @@ class Recorder:
 
     def keep_outputs(self, rows: Sequence[Json], cursor: RecordCursor) -> None:
         """Keep the outputs of the record at `cursor`."""
+        if not self._can_add(rows, cursor):
+            return
         file = self._builder.file
         file.read += 1
         if not rows:
@@ -281,12 +329,28 @@ class Recorder:
 
     def keep_spooled(self, spool: Spool, cursor: RecordCursor) -> Iterator[Part]:
         """Keep the many outputs of one record; yield parts. Raises OutputError."""
+        # All are checked before any is written: a record is rejected with all of its outputs.
+        if self._columns is not None:
+            for rows in spool.read(SPOOLED_OUTPUTS):
+                if not self._can_add(rows, cursor):
+                    return
         self._builder.file.read += 1
         if self._keeps_rows:
             for rows in spool.read(SPOOLED_OUTPUTS):
                 self._add_rows(rows, cursor)
                 self.write_rows(cursor.record_slice)
                 yield from self._builder.flush_if_large()
+
+    def _can_add(self, rows: Sequence[Json], cursor: RecordCursor) -> bool:
+        """Whether the outputs of a record can have added columns; if not, reject the record."""
+        if self._columns is not None and self._keeps_rows:
+            try:
+                for row in rows:
+                    self._columns.check(row)
+            except RecordError as error:
+                self.reject(cursor, error)
+                return False
+        return True
 
     def write_rows(self, record_slice: RecordSlice) -> None:
         """Write the rows of a slice, if the target writes in the worker. Raises OutputError."""
@@ -302,8 +366,10 @@ class Recorder:
     def _add_rows(self, rows: Sequence[Json], cursor: RecordCursor) -> None:
         found = self._builder.file.contents
         found.rows += rows
+        record_slice, at = cursor.record_slice, cursor.at
+        if self._columns is not None:
+            self._columns.extend(found, [at] * len(rows), record_slice)
         if self._names_origins:
-            record_slice, at = cursor.record_slice, cursor.at
             for _ in rows:
                 found.records.append(record_slice.first + at)
                 found.lines.append(record_slice.line(at))

@@ -111,6 +111,9 @@ class TransformTask:
         recorder.begin_split(path)
         problem: Exception | None = None
         try:
+            if reader := recorder.origin_reader:
+                find = reader.origin_of_split if split.chunk is None else reader.origin_of_feed
+                recorder.set_origin(find(path))
             slices = self._extractor.read_split(path, split)
             yield from self._transform_slices(path, slices, split.start.byte)
         except RECORD_ERRORS as error:
@@ -120,6 +123,8 @@ class TransformTask:
     def _transform_file(self, path: str, opened: Opened, resume: Position | None) -> Iterator[Part]:
         """Process one file. Raises one of `RECORD_ERRORS`."""
         self._recorder.begin_file(path)
+        if reader := self._recorder.origin_reader:
+            self._recorder.set_origin(reader.origin(path, opened))
         yield from self._transform_slices(path, self._extractor.slices(path, opened, resume))
 
     def _transform_slices(
@@ -183,15 +188,17 @@ class TransformTask:
         """Keep the records that pass a test, a slice at a time, since most pass."""
         recorder, record_slice = self._recorder, cursor.record_slice
         if recorder.keeps_values:
-            values = record_slice.values()
-            verdicts = list(map(test, values))
-            recorder.keep_unchanged(list(compress(values, verdicts)))
+            rows = record_slice.values()
+            verdicts = list(map(test, rows))
         else:
             verdicts = list(map(test, record_slice.each_value()))
             rows = record_slice.compact_texts() if recorder.keeps_texts else verdicts
-            recorder.keep_unchanged(list(compress(rows, verdicts)))
+        places: Sequence[int] = range(len(verdicts))
         if all(verdicts):
+            recorder.keep_unchanged(rows, places, record_slice)
             return
+        places = list(compress(places, verdicts))
+        recorder.keep_unchanged(list(compress(rows, verdicts)), places, record_slice)
         texts = record_slice.texts()
         for cursor.at, passes in enumerate(verdicts):
             if not passes:

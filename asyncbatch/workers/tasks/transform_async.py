@@ -16,7 +16,7 @@ from asyncbatch.core.settings import MAX_BATCH_SECONDS
 from asyncbatch.formats.failures import FeedError, FileTimeoutError
 from asyncbatch.formats.lines import InvalidLine
 from asyncbatch.sources.async_reader import AsyncReader
-from asyncbatch.sources.reader import InputOpener, close_opened, read_size
+from asyncbatch.sources.reader import OPEN_ERRORS, InputOpener, close_opened, read_size
 from asyncbatch.storage.local import Content
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.chain import make_stages
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.progress import FileInProgress
     from asyncbatch.sources.reader import Opened
     from asyncbatch.workers.tasks.async_calls import PendingOutputs
+    from asyncbatch.workers.tasks.origin_columns import FileOrigin
     from asyncbatch.workers.tasks.record_slices import RecordSlice
 
 # A file up to this size is read in one call, a larger one as its records are needed.
@@ -52,10 +53,12 @@ LANES = 3  # Batches in flight: while one waits for its last calls, the others c
 class _Begin(NamedTuple):
     path: str
     number: int  # of the file within the run
+    origin: FileOrigin | None  # if columns tell of it
 
 
 class _BeginSplit(NamedTuple):
     path: str
+    origin: FileOrigin | None
 
 
 class _EndSplit(NamedTuple):
@@ -173,9 +176,10 @@ class AsyncTransformLane:
                         close_opened(opened)
                         await steps.put(SplitFile(form, batch.resume))
                         break
-                    await steps.put(_Begin(path, number))
                     if isinstance(opened, Content):
                         opened.on_read = self._progress.note_bytes
+                    origin, opened = await self._read_origin(path, opened)  # noqa: PLW2901 - the error of reading it, if any
+                    await steps.put(_Begin(path, number, origin))
                     problem: Exception | None = None
                     try:
                         await self._feed_file(path, opened, batch.resume, steps, clock)
@@ -189,6 +193,19 @@ class AsyncTransformLane:
                     began, clock = time.perf_counter(), CallTimer(self._file_timeout)
         finally:
             await steps.put(None)
+
+    async def _read_origin(self, path: str, opened: Opened) -> tuple[FileOrigin | None, Opened]:
+        """Return the origin of a file, if columns tell of it; and `opened`, or a new error."""
+        reader = self._recorder.origin_reader
+        if reader is None or isinstance(opened, Exception):
+            return None, opened
+        try:
+            if reader.may_block:
+                return await asyncio.to_thread(reader.origin, path, opened), opened
+            return reader.origin(path, opened), opened
+        except OPEN_ERRORS as error:
+            close_opened(opened)
+            return None, error
 
     async def _feed_file(
         self,
@@ -207,8 +224,18 @@ class AsyncTransformLane:
     ) -> None:
         if split.chunk is not None:
             path = split.chunk.file
-        await steps.put(_BeginSplit(path))
         problem: Exception | None = None
+        origin: FileOrigin | None = None
+        if reader := self._recorder.origin_reader:
+            find = reader.origin_of_split if split.chunk is None else reader.origin_of_feed
+            try:
+                origin = await asyncio.to_thread(find, path)
+            except OPEN_ERRORS as error:
+                problem = error
+        await steps.put(_BeginSplit(path, origin))
+        if problem is not None:
+            await steps.put(_EndSplit(split.length, problem))
+            return
         try:
             slices = self._extractor.read_split(path, split)
             await self._feed_slices(path, slices, steps, CallTimer(self._file_timeout))
@@ -271,13 +298,15 @@ class AsyncTransformLane:
         """Record a step that is already complete; yield parts."""
         recorder = self._recorder
         match step:
-            case _Begin(path, number):
+            case _Begin(path, number, origin):
                 self._file_error = None
                 self._progress.begin_file(number)
                 recorder.begin_file(path)
-            case _BeginSplit(path):
+                recorder.set_origin(origin)
+            case _BeginSplit(path, origin):
                 self._file_error = None
                 recorder.begin_split(path)
+                recorder.set_origin(origin)
             case _End(size, elapsed_ms, problem):
                 recorder.end_file(size, elapsed_ms, self._file_error or problem)
                 self._progress.end_file()
