@@ -85,7 +85,7 @@ class Found:
 
     def __init__(self):
         self.rows, self.places, self.records, self.lines = [], [], [], []
-        self.added = {}
+        self.added: dict[str, list[int]] = {}
         self.original_texts, self.file_ends, self.has_many_rows = [], [], True
 
 
