@@ -75,7 +75,9 @@ class GroupOutput(Output):
         await super().finish(report, budget, command, exit_code)
 
     def _lines(self, width: int | None) -> Iterator[str]:
-        grid = make_grid(self._rows.rows, width)
+        # Cells are cut only for a reader, not for a program.
+        more = {} if width is not None else {"max_cell": None}
+        grid = make_grid(self._rows.rows, width, **more)
         yield from plain_grid(grid)
         if grid.hidden_columns:
             yield f"  ... and {', '.join(grid.hidden_columns)} (in a wider terminal, or -o json)"

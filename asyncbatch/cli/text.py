@@ -306,24 +306,31 @@ class Grid(NamedTuple):
     hidden_columns: list[str]
 
 
-def make_grid(rows: Sequence[dict[str, Any]], width: int | None) -> Grid:
+def make_grid(
+    rows: Sequence[dict[str, Any]],
+    width: int | None,
+    *,
+    max_cell: int | None = _MAX_CELL_CHARACTERS,
+) -> Grid:
     """Return rows as texts, with the columns that fit into `width`, at least one.
 
-    `width` is in characters. None means no limit.
+    `width`, and `max_cell` of a text, are in characters. None means no limit.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {name: [_cell(row, name) for row in rows] for name in names}
+    heads = {name: _truncate(printable(name), max_cell) for name in names}
+    columns = {name: [_truncate(_cell(row, name), max_cell) for row in rows] for name in names}
     shown: list[str] = []
     left = width
     for name in names:
         if left is not None:
-            left -= _GAP_CHARACTERS + max(len(_truncate(printable(name))), *map(len, columns[name]))
+            left -= _GAP_CHARACTERS + max(len(heads[name]), *map(len, columns[name]))
             if left < 0 and shown:
                 break
         shown.append(name)
     table = [list(cells) for cells in zip(*(columns[name] for name in shown), strict=True)]
-    heads = [_truncate(printable(name)) for name in shown]
-    return Grid(heads, table, [printable(name) for name in names[len(shown) :]])
+    return Grid(
+        [heads[name] for name in shown], table, [printable(name) for name in names[len(shown) :]]
+    )
 
 
 def plain_grid(grid: Grid) -> Iterator[str]:
@@ -340,11 +347,11 @@ def _cell(row: dict[str, Any], name: str) -> str:
     if name not in row:
         return ""
     value = row[name]
-    return _truncate(printable(value if isinstance(value, str) else encode_value(value).decode()))
+    return printable(value if isinstance(value, str) else encode_value(value).decode())
 
 
-def _truncate(text: str) -> str:
-    return text if len(text) <= _MAX_CELL_CHARACTERS else text[: _MAX_CELL_CHARACTERS - 1] + "…"
+def _truncate(text: str, most: int | None) -> str:
+    return text if most is None or len(text) <= most else text[: most - 1] + "…"
 
 
 def loss_line(failure: Failure) -> str:

@@ -92,8 +92,11 @@ class Ledger(Protocol):
         """Return the entries of the inputs that have one, by path."""
         ...
 
-    def find(self, stamp: Stamp) -> Sequence[str]:
-        """Return the inputs that had this stamp, and that added rows."""
+    def find(self, stamps: Sequence[Stamp]) -> Sequence[tuple[str, Stamp]]:
+        """Return the inputs that had one of these stamps, and that added rows, with their stamps.
+
+        Some may have another digest.
+        """
         ...
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -517,7 +518,17 @@ def has_entries(folder):
         with closing(sqlite3.connect(path)) as database, suppress(sqlite3.OperationalError):
             if database.execute("SELECT 1 FROM asyncbatch_ledger LIMIT 1").fetchone():
                 return True
-    return any(path.stat().st_size for path in folder.glob("out.duckdb.wal"))
+    return (folder / "out.duckdb.wal").exists() and duckdb_has_entries(folder)
+
+
+def duckdb_has_entries(folder):
+    """Whether a copy of the database, which another process has locked, has an entry."""
+    with tempfile.TemporaryDirectory() as place, suppress(duckdb.Error):
+        for name in ("out.duckdb", "out.duckdb.wal"):
+            shutil.copy(folder / name, place)
+        with duckdb.connect(f"{place}/out.duckdb") as database:
+            return bool(database.execute("SELECT 1 FROM asyncbatch_ledger LIMIT 1").fetchone())
+    return False
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ class Slow:
         self.is_busy = False
         return {}
 
-    def find(self, stamp):  # noqa: ARG002 - a parameter of `Ledger`
+    def find(self, stamps):  # noqa: ARG002 - a parameter of `Ledger`
         raise AssertionError("it is closed")
 
     def close(self):
@@ -43,4 +43,4 @@ def test_it_is_closed_once_when_the_lookup_is_through():
     looking.join()
     ledger.close()
     assert slow.closed == 1
-    assert (ledger.lookup(["a"]), ledger.find(Stamp(1, 1, None))) == ({}, ())
+    assert (ledger.lookup(["a"]), ledger.find([Stamp(1, 1, None)])) == ({}, ())

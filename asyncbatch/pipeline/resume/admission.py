@@ -19,7 +19,7 @@ from asyncbatch.core.records import STDIN, Bookmark, Failure, Position, display_
 from asyncbatch.pipeline.resume.journal import KnownInput
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from asyncbatch.core.batches import Part
     from asyncbatch.core.ledger_entries import Ledger
@@ -43,6 +43,9 @@ _CHANGED = (
     "it has changed since its rows were added to the table, which has no key to replace them: "
     "name a key with --key, or keep the old rows and add the new ones with --allow-duplicates"
 )
+
+
+_StampKey = tuple[int, int] | str  # size and time, or a digest
 
 
 class _Skip(NamedTuple):
@@ -86,12 +89,11 @@ class Admission:
         by_content = self._settings.by_content
         stamps = [stamp_of(path, by_content=by_content) for path in paths]
         entries = self._ledger.lookup(names) if self._checks_ledger else {}
+        gone = self._gone_inputs(names, stamps, entries, naming)
         verdicts: list[_Skip | Failure | None] = []
         for path, name, stamp in zip(paths, names, stamps, strict=True):
             verdict = (
-                self._decide(path, entries.get(name), stamp, naming)
-                if self._checks_ledger
-                else None
+                self._decide(path, entries.get(name), stamp, gone) if self._checks_ledger else None
             )
             verdicts.append(verdict)
             if verdict is None and stamp is not None:
@@ -119,14 +121,14 @@ class Admission:
         return entry if can and self._is_unchanged(path, entry) else None
 
     def _decide(
-        self, path: str, entry: Entry | None, stamp: Stamp | None, naming: InputNaming
+        self, path: str, entry: Entry | None, stamp: Stamp | None, gone: Mapping[_StampKey, str]
     ) -> _Skip | Failure | None:
         verdict: _Skip | Failure | None = None
         is_likely_to_fail = False
         if stamp is None:  # the reader reports the reason
             is_likely_to_fail = path != STDIN and not _exists(path)
         elif entry is None:
-            verdict = self._decide_new(path, stamp, naming)
+            verdict = self._decide_new(path, stamp, gone)
         elif entry.outcome == "failed" and not entry.written:
             is_likely_to_fail = stamp.describes_same_file(entry.stamp)
         else:
@@ -152,20 +154,56 @@ class Admission:
             self._can_skip = can
         return _Skip(reason, entry) if can and self._can_skip else None
 
-    def _decide_new(self, path: str, stamp: Stamp, naming: InputNaming) -> _Skip | Failure | None:
+    def _decide_new(
+        self, path: str, stamp: Stamp, gone: Mapping[_StampKey, str]
+    ) -> _Skip | Failure | None:
         if self._settings.retry_failed:
             return _Skip(NOT_FAILED, None)
-        if not self._appends or self._settings.allow_duplicates:
+        earlier = gone.get(stamp[:2]) if stamp.digest is None else gone.get(stamp.digest)
+        if earlier is None:
             return None
-        for earlier in self._ledger.find(stamp):
+        return _failure(
+            path,
+            f"it seems to be {display_path(earlier)} under another name, and the rows "
+            "of that file are in the table already: --allow-duplicates adds them again",
+        )
+
+    def _gone_inputs(
+        self,
+        names: Sequence[str],
+        stamps: Sequence[Stamp | None],
+        entries: Mapping[str, Entry],
+        naming: InputNaming,
+    ) -> Mapping[_StampKey, str]:
+        """Return inputs that are gone, and added rows, by the stamps that new inputs have now.
+
+        A stamp with a digest is the same as one with an equal digest, or as one without any that
+        has its size and time.
+        """
+        settings = self._settings
+        if not self._appends or settings.allow_duplicates or settings.retry_failed:
+            return {}
+        new = [
+            stamp
+            for name, stamp in zip(names, stamps, strict=True)
+            if stamp is not None and name not in entries
+        ]
+        if not new:
+            return {}
+        digests: dict[tuple[int, int], list[str]] = {}
+        for stamp in new:
+            if stamp.digest is not None:
+                digests.setdefault(stamp[:2], []).append(stamp.digest)
+        gone: dict[_StampKey, str] = {}
+        for earlier, stamp in self._ledger.find(new):
+            keys: list[_StampKey] = [stamp[:2]]
+            keys += digests.get(stamp[:2], ()) if stamp.digest is None else [stamp.digest]
+            if gone.keys() >= set(keys):
+                continue
             before = naming.path(earlier)
             if before is not None and not is_object_url(before) and _is_gone(before):
-                return _failure(
-                    path,
-                    f"it seems to be {display_path(earlier)} under another name, and the rows "
-                    "of that file are in the table already: --allow-duplicates adds them again",
-                )
-        return None
+                gone.update(dict.fromkeys(keys, earlier))
+        return gone
 
 
 def stamp_of(path: str, *, by_content: bool) -> Stamp | None:

@@ -283,9 +283,9 @@ class SharedLedger:
         with self._turn:
             return self._ledger.lookup(paths) if self._ledger else {}
 
-    def find(self, stamp: Stamp) -> Sequence[str]:
+    def find(self, stamps: Sequence[Stamp]) -> Sequence[tuple[str, Stamp]]:
         with self._turn:
-            return self._ledger.find(stamp) if self._ledger else ()
+            return self._ledger.find(stamps) if self._ledger else ()
 
     def close(self) -> None:
         with self._turn:

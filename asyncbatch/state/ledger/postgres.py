@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asyncbatch.state.ledger.table import NAME, STAMP_INDEX, LedgerTable
+from asyncbatch.state.ledger.table import NAME, STAMP_INDEXES, LedgerTable
 
 if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import Entry
@@ -33,7 +33,7 @@ class PostgresLedgerTable(LedgerTable):
     # Index rows have a maximum size, and a path can be longer: index only its beginning.
     _indexes = (
         f"CREATE INDEX IF NOT EXISTS {NAME}_key ON {NAME} (job, (left(path, 500)))",
-        STAMP_INDEX,
+        *STAMP_INDEXES,
     )
 
     def __init__(self, connection: Queryable) -> None:

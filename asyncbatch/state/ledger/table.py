@@ -43,7 +43,10 @@ _COLUMNS = {
 COLUMNS = tuple(_COLUMNS)
 ALL = ", ".join(COLUMNS)
 ENTRY_COLUMNS = COLUMNS[2:]  # those of `entry_of`, in its order
-STAMP_INDEX = f"CREATE INDEX IF NOT EXISTS {NAME}_stamp ON {NAME} (size, mtime_ns)"
+STAMP_INDEXES = (
+    f"CREATE INDEX IF NOT EXISTS {NAME}_stamp ON {NAME} (size, mtime_ns)",
+    f"CREATE INDEX IF NOT EXISTS {NAME}_digest ON {NAME} (digest) WHERE digest IS NOT NULL",
+)
 
 
 def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
@@ -106,6 +109,7 @@ class LedgerTable:
     columns_query: str  # for the names of the columns of table ?1; no rows without this table
     _blob = "BLOB"  # the type of bytes
     _is_listed = "path IN (SELECT unnest(?2))"  # the condition that ?2 has the path
+    _is_known_digest = "digest IN (SELECT unnest(?3::text[]))"  # that ?3 has the digest
     _indexes: Sequence[str] = ()
 
     def __init__(self, execute: Execute) -> None:
@@ -152,14 +156,23 @@ class LedgerTable:
         rows = self._execute(query, [job, self._listed(paths), least])
         return {entry.path: entry for entry in map(entry_of, rows)}
 
-    def find(self, job: str, stamp: Stamp, *, least: int) -> Sequence[str]:
-        """Return the inputs that had this stamp, and that added rows."""
-        query = (
-            f"SELECT path FROM {NAME} WHERE job = ?1 AND records_written > 0"  # noqa: S608 - constants
-            " AND generation >= ?2 AND size = ?3 AND CASE WHEN digest IS NULL"
-            " OR CAST(?5 AS TEXT) IS NULL THEN mtime_ns = ?4 ELSE digest = ?5 END"
-        )
-        return [unescape_path(path) for (path,) in self._execute(query, [job, least, *stamp])]
+    def find(self, job: str, stamps: Sequence[Stamp], *, least: int) -> Sequence[tuple[str, Stamp]]:
+        """Return the inputs that had one of these stamps, and that added rows, with their stamps.
+
+        One query for many stamps: a database without an index reads all entries for each query.
+        """
+        conditions = [self._stamp_condition(stamps)]
+        if digests := [stamp.digest for stamp in stamps if stamp.digest is not None]:
+            conditions.append((self._is_known_digest, [self._list(digests)]))
+        found: list[Sequence[Any]] = []
+        for condition, values in conditions:
+            query = (
+                # The cast keeps SQLite from the index of jobs, whose entries it would all read.
+                f"SELECT path, size, mtime_ns, digest FROM {NAME} WHERE CAST(job AS TEXT) = ?1"  # noqa: S608 - constants
+                f" AND generation >= ?2 AND records_written > 0 AND {condition}"
+            )
+            found += self._execute(query, [job, least, *values])
+        return [(unescape_path(path), Stamp(*stamp)) for path, *stamp in found]
 
     def forget(self, target: str, *, generation: int) -> None:
         """Delete the entries of all jobs for `target` and this generation, if there is a ledger."""
@@ -211,7 +224,17 @@ class LedgerTable:
 
     def _listed(self, paths: Sequence[str]) -> Any:
         """Return the value of ?2 in `_is_listed`."""
-        return list(map(escape_path, paths))
+        return self._list(list(map(escape_path, paths)))
+
+    def _list(self, values: Sequence[Any]) -> Any:
+        """Return a list as one value of a statement."""
+        return values
+
+    def _stamp_condition(self, stamps: Sequence[Stamp]) -> tuple[str, list[Any]]:
+        """Return the condition that size and time are those of a stamp, with its values from ?3."""
+        sizes, times = [stamp.size for stamp in stamps], [stamp.mtime_ns for stamp in stamps]
+        pairs = "SELECT unnest(?3::bigint[]), unnest(?4::bigint[])"
+        return f"(size, mtime_ns) IN ({pairs})", [sizes, times]
 
     def _columns(self) -> dict[str, str]:
         return {name: kind.replace("BLOB", self._blob) for name, kind in _COLUMNS.items()}
@@ -236,8 +259,8 @@ class TableLedger:
     def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
         return self._table.lookup(self._job, paths, least=self._least) if self._exists() else {}
 
-    def find(self, stamp: Stamp) -> Sequence[str]:
-        return self._table.find(self._job, stamp, least=self._least) if self._exists() else ()
+    def find(self, stamps: Sequence[Stamp]) -> Sequence[tuple[str, Stamp]]:
+        return self._table.find(self._job, stamps, least=self._least) if self._exists() else ()
 
     def _exists(self) -> bool:
         self._is_there = self._is_there or self._table.exists()
