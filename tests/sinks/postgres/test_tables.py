@@ -557,6 +557,20 @@ def test_a_ledger_of_many_inputs_is_shown_in_pages(url, files, run):
     assert show_ledger("show", url, "--files").count("1 read, 1 written") == 2500
 
 
+@pytest.mark.parametrize("identity", ["stat", "content"])
+def test_a_renamed_file_is_not_added_again(url, files, run, sql, identity):
+    folder = files({"in/a.json": '{"id": 1}', "in/b.json": '{"id": 2}'})
+    job = ("in", "--to", url, "--table", "t", "--identity", identity, "-o", "json")
+    assert run(*job).code == 0
+    (folder / "in/b.json").rename(folder / "in/c.json")
+    files({"in/d.json": '{"id": 4}'})  # of the same size
+    again = run(*job, "--resume").json
+    [failure] = again["failures"]
+    assert failure["file"] == "in/c.json"
+    assert "it seems to be in/b.json under another name" in failure["message"]
+    assert sorted(sql("SELECT id FROM t")) == [(1,), (2,), (4,)]
+
+
 @pytest.mark.parametrize(
     ("address", "told"),
     [
