@@ -248,15 +248,20 @@ SAMPLES = {
 }  # fmt: skip
 
 
+LISTED_SAMPLES = {
+    "origin": ["https://a.example", "http://b:8"],
+    "aggregate": ["count", "sum:a"],
+    "column": ["file", "record=number"],
+}
+
+
 def sample(flag):  # noqa: PLR0911 - one case a type
     """Return a value of TOML, and the same as arguments."""
     name = flag.names[0].partition("/")[0]
     if flag.form is not None and not flag.is_many:
         return SAMPLES[flag.form], [name, SAMPLES[flag.form]]
-    if flag.form == "origin":
-        return ["https://a.example", "http://b:8"], [name, "https://a.example,http://b:8"]
-    if flag.form == "aggregate":
-        return ["count", "sum:a"], [name, "count,sum:a"]
+    if (several := LISTED_SAMPLES.get(flag.form)) is not None:
+        return several, [name, ",".join(several)]
     if flag.splits:
         return ["a", "b,c"], [name, 'a,"b,c"']
     if flag.is_many:

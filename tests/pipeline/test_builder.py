@@ -729,7 +729,7 @@ async def test_a_failure_budget_ends_an_endless_run():
         ({"sink": "sqlite:///x.db"}, "needs --table"),
         ({"sink": object()}, "object is not a sink: it has no method load"),
         ({"sink": Kept(), "table": "people"}, "need a sink with a name"),
-        ({"key": "id"}, "mode, columns, schema_contract need a sink with a name"),
+        ({"key": "id"}, "max_delete, columns, schema_contract need a sink with a name"),
         ({"sink": Kept(), "mode": "replace"}, "need a sink with a name"),
         ({"sink": "out/"}, "is a folder, which needs files as sources"),
         ({"transforms": [lambda: None]}, "cannot be called with a record"),
