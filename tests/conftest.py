@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from tests.servers.s3 import S3Server
 
 settings.register_profile("anywhere", deadline=None)  # no test depends on a machine's speed
-settings.register_profile("ci", deadline=None, derandomize=True)
+# CI has the same examples each time, and a limit of time; `make test` elsewhere has new ones.
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 
 allow_deep_nesting()  # Hypothesis warns of a test that raises the limit of recursion itself

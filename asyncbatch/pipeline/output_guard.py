@@ -11,7 +11,7 @@ from asyncbatch.core.records import STDIN, display_path
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.dead_letters import is_dead_letter, read_dead_letter
 from asyncbatch.sinks.folder import output_path
-from asyncbatch.sinks.partition_layout import may_write
+from asyncbatch.sinks.partitions.layout import may_write
 from asyncbatch.sources.identity import identity
 from asyncbatch.sources.selection import Filter, has_magic, static_root
 from asyncbatch.state.ledger.file import has_read, has_written
@@ -19,7 +19,7 @@ from asyncbatch.state.ledger.file import has_read, has_written
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from asyncbatch.sinks.partition_layout import PartitionLayout
+    from asyncbatch.sinks.partitions.layout import PartitionLayout
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.inputs import Inputs
 

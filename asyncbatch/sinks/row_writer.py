@@ -15,7 +15,7 @@ from asyncbatch.core.batches import Rows
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import decode, encode, encode_lines
 from asyncbatch.sinks.added_columns import columns_between, encode_lines_with, rows_with
-from asyncbatch.sinks.frames import PARTITION, make_frame, read_frames
+from asyncbatch.sinks.partitions.frames import PARTITION, make_frame, read_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.base import Pending
     from asyncbatch.sinks.folder import MirroredOutput
     from asyncbatch.sinks.group_encoding import GroupEncoder
-    from asyncbatch.sinks.partition_layout import PartitionLayout
+    from asyncbatch.sinks.partitions.layout import PartitionLayout
     from asyncbatch.sinks.target import Target
 
 
@@ -308,7 +308,7 @@ class PartitionedLinesWriter(LinesWriter):
     """
 
     def __init__(self, target: Target, layout: PartitionLayout, *, keeps_order: bool) -> None:
-        from asyncbatch.sinks.partition_names import PartitionNamer
+        from asyncbatch.sinks.partitions.names import PartitionNamer
 
         super().__init__(target)
         self._compression = None  # the sink compresses the files at the end
@@ -364,7 +364,7 @@ class PartitionedCellsWriter(CellsWriter):
     """A row writer for partitions in CSV: each object has the name of its partition, too."""
 
     def __init__(self, layout: PartitionLayout, columns: Sequence[str]) -> None:
-        from asyncbatch.sinks.partition_names import PartitionNamer
+        from asyncbatch.sinks.partitions.names import PartitionNamer
 
         super().__init__(columns)
         self._namer = PartitionNamer(layout)
@@ -382,7 +382,7 @@ class PartitionedBlockWriter(BlockWriter):
     """A row writer for partitions in Parquet: a block with a column of the partitions' names."""
 
     def __init__(self, layout: PartitionLayout) -> None:
-        from asyncbatch.sinks.partition_names import PartitionNamer
+        from asyncbatch.sinks.partitions.names import PartitionNamer
 
         self._namer = PartitionNamer(layout)
 

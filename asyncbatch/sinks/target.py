@@ -12,7 +12,7 @@ from asyncbatch.core.secrets import SERVER_SCHEMES, is_ambiguous_address, redact
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import compression_by_name
-from asyncbatch.sinks.partition_layout import PartitionLayout, has_braces, parse_layout
+from asyncbatch.sinks.partitions.layout import PartitionLayout, has_braces, parse_layout
 
 if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import LedgerJob
@@ -278,15 +278,15 @@ class Target(Struct, frozen=True):
     def _open_partitions(
         self, layout: PartitionLayout, stores: StoreSettings | None, *, sorts_columns: bool
     ) -> BatchSink[Any]:
-        from asyncbatch.sinks import partitions
+        from asyncbatch.sinks.partitions import sink
 
         match self.form:
             case "lines":
-                return partitions.PartitionedLinesSink(self.name, layout, stores)
+                return sink.PartitionedLinesSink(self.name, layout, stores)
             case "csv":
-                return partitions.PartitionedCsvSink(self.name, layout, stores, **self._csv_options)
+                return sink.PartitionedCsvSink(self.name, layout, stores, **self._csv_options)
             case _:
-                from asyncbatch.sinks.partitioned_parquet import PartitionedParquetSink
+                from asyncbatch.sinks.partitions.parquet import PartitionedParquetSink
 
                 return PartitionedParquetSink(
                     self.name,

@@ -19,9 +19,9 @@ from asyncbatch.core.settings import StoreSettings
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.compression import compression_by_name
-from asyncbatch.sinks.frames import PARTITION, make_frame
-from asyncbatch.sinks.partition_names import NULL
-from asyncbatch.sinks.partition_stage import PartitionStage
+from asyncbatch.sinks.partitions.frames import PARTITION, make_frame
+from asyncbatch.sinks.partitions.names import NULL
+from asyncbatch.sinks.partitions.stage import PartitionStage
 from asyncbatch.sinks.text_files import CsvSink, FileSink
 from asyncbatch.storage.atomic import AtomicFile, is_alive, sync_file_system
 from asyncbatch.storage.opener import open_output
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import Refusal
-    from asyncbatch.sinks.partition_layout import PartitionLayout
+    from asyncbatch.sinks.partitions.layout import PartitionLayout
 
 _BLOCK_BYTES = 1024 * 1024  # of a partition, which are compressed and written together
 _MAX_UPLOADS = 4  # partitions that are written to a store at a time

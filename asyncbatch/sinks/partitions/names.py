@@ -12,14 +12,14 @@ from msgspec import Raw, ValidationError, defstruct, field
 from msgspec.json import Decoder
 
 from asyncbatch.formats.decoder import decode, encode
-from asyncbatch.sinks.partition_layout import NAME_BYTES
+from asyncbatch.sinks.partitions.layout import NAME_BYTES
 from asyncbatch.transforms.fields import make_field_getter, parse_path, to_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from asyncbatch.core.records import Json
-    from asyncbatch.sinks.partition_layout import PartitionField, PartitionLayout
+    from asyncbatch.sinks.partitions.layout import PartitionField, PartitionLayout
 
 # The names for values that have no text of their own. The first is Hive's, which DuckDB and Spark
 # read as null.

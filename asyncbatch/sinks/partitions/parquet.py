@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncbatch.sinks.column_block import ColumnBlock, join_blocks
-from asyncbatch.sinks.frames import PARTITION, make_frame
 from asyncbatch.sinks.parquet import ParquetSink
-from asyncbatch.sinks.partitions import PartitionedSink
+from asyncbatch.sinks.partitions.frames import PARTITION, make_frame
+from asyncbatch.sinks.partitions.sink import PartitionedSink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import Extent
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import Nested, Refusal
-    from asyncbatch.sinks.partition_layout import PartitionLayout
+    from asyncbatch.sinks.partitions.layout import PartitionLayout
     from asyncbatch.storage.atomic import AtomicFile
 
 _BLOCK_ROWS = 10_000  # of a partition, which are loaded together

@@ -15,7 +15,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks.frames import FRAME_HEADER, read_frames
+from asyncbatch.sinks.partitions.frames import FRAME_HEADER, read_frames
 from asyncbatch.storage.atomic import AtomicFile
 
 if TYPE_CHECKING:
