@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from asyncbatch.core.records import Failure, MissingNames
+from asyncbatch.core.units import parse_share
 
 if TYPE_CHECKING:
     from asyncbatch.core.batches import Part
@@ -24,15 +25,11 @@ class FailureBudget(Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> FailureBudget:
         """Return the budget of `N` or `P%`. Raises ValueError that names both forms."""
-        percent = text.endswith("%")
-        advice = f"{text!r} is neither a number of failures (5) nor a percentage (2.5%)"
         try:
-            limit = float(text[:-1]) if percent else int(text)
+            return cls(*parse_share(text))
         except ValueError:
+            advice = f"{text!r} is neither a number of failures (5) nor a percentage (2.5%)"
             raise ValueError(advice) from None
-        if not 0 <= limit <= (100 if percent else float("inf")):
-            raise ValueError(advice)
-        return cls(limit, percent)
 
     def is_spent(self, failures: int, seen: int, *, final: bool = False) -> bool:
         """Whether there are more `failures` among the `seen` inputs than allowed."""

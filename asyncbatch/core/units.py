@@ -16,6 +16,15 @@ _ZERO_WIDTH_JOINER = "\u200d"  # joins emoji into one character; harmless on a t
 _RUNNER_COMMAND = re.compile(r"(^\s*(?=::[a-z])|(?=##(?:vso)?\[))(.)", re.IGNORECASE)
 
 
+def parse_share(text: str) -> tuple[float, bool]:
+    """Return the number of `N` or `P%`, and whether it is a percentage. Raises ValueError."""
+    is_percent = text.endswith("%")
+    number = float(text[:-1]) if is_percent else int(text)
+    if not 0 <= number <= (100 if is_percent else math.inf):
+        raise ValueError(f"{text!r} is out of range")
+    return number, is_percent
+
+
 def parse_size(text: str) -> int:
     """Return the bytes of `text`: 500, 64K or 64KiB (1,024 each), 10MB (1,000 each).
 

@@ -197,7 +197,7 @@ class Delivery:
         )
 
     async def prune(self, launch: Launch) -> None:
-        """End what a mirror has of files that are gone. Raises UsageError if they are too many."""
+        """End the rows or outputs of files that are gone. Raises UsageError for too many."""
         await asyncio.to_thread(self._prune, launch)
 
     async def prune_watched(self, launch: Launch) -> None:

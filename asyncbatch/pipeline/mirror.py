@@ -186,7 +186,7 @@ class Mirror(ABC):
         self._present = PresentFiles(target, source)
 
     def prune(self, launch: Launch) -> str | None:
-        """End what the target has of files that are gone; return a note about them.
+        """End the rows or outputs of files that are gone; return a note about them.
 
         Raises UsageError, before anything is changed, if too many files are gone.
         """
@@ -200,7 +200,7 @@ class Mirror(ABC):
 
     @abstractmethod
     def _prune(self) -> tuple[GoneFiles, str | None]:
-        """End what the target has of files that are gone; return these, and a note."""
+        """End the rows or outputs of files that are gone; return these files, and a note."""
 
     def close(self) -> None:
         """Remove temporary files."""

@@ -86,6 +86,6 @@ class GroupEncoder:
 
 
 def decode_groups(payload: bytes | bytearray) -> GroupColumns | Mapping[Key, Totals]:
-    """Return what an encoder of this run has encoded."""
+    """Return the records or totals that an encoder of this run has encoded."""
     found: GroupColumns | Mapping[Key, Totals] = pickle.loads(payload)  # noqa: S301 - as said above
     return found

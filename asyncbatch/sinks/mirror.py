@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
+from asyncbatch.core.units import parse_share
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,14 +24,11 @@ class MaxDelete(Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> MaxDelete:
         """Return the limit of `N` or `P%`. Raises ValueError that names both forms."""
-        is_percent = text.endswith("%")
         try:
-            limit = float(text[:-1]) if is_percent else int(text)
+            return cls(*parse_share(text))
         except ValueError:
-            limit = -1
-        if not 0 <= limit <= (100 if is_percent else float("inf")):
-            raise ValueError(f"{text!r} is neither a number of files (50) nor a percentage (20%)")
-        return cls(limit, is_percent)
+            advice = f"{text!r} is neither a number of files (50) nor a percentage (20%)"
+            raise ValueError(advice) from None
 
     def is_exceeded(self, gone: int, known: int) -> bool:
         """Whether too many of the `known` files are gone."""

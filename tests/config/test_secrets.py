@@ -16,7 +16,7 @@ from tests.commands import ROOT, CommandProcess, environment, run_command_text
 from tests.processes import alive, wait_until
 from tests.servers.api import ApiServer, status
 
-SECRET = "hunter2-${A}"  # with what would be a variable, were it replaced again
+SECRET = "hunter2-${A}"  # the text of a variable, which must not be replaced again
 # A backend of the keyring, which keeps its passwords in a file.
 BACKEND = """
 import json, os

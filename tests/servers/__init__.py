@@ -6,7 +6,7 @@ import asyncio
 
 
 async def end_connections() -> None:
-    """Abort what is still connected to a server of this event loop, which accepts no more.
+    """Abort the connections of this event loop, whose servers accept no more.
 
     A closed connection lives on until its last bytes are read, which a client may never do. It
     would then be open when the loop ends, and a warning in whichever test runs next.

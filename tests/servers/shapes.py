@@ -24,7 +24,7 @@ Answer = tuple[Any, dict[str, str]]
 
 
 class Asked(NamedTuple):
-    """What a handler knows of a request."""
+    """A request as a handler sees it."""
 
     path: str
     query: Mapping[str, str]

@@ -39,7 +39,7 @@ class PartitionLayout(Struct, frozen=True):
     """A target's name with fields: one file for each combination of their values."""
 
     root: str  # the folder or prefix before the first field, with a final slash, or empty
-    parts: tuple[str | PartitionField, ...]  # what follows it, in order
+    parts: tuple[str | PartitionField, ...]  # texts and fields after it, in order
 
     @property
     def fields(self) -> tuple[PartitionField, ...]:

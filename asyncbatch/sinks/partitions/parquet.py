@@ -12,7 +12,6 @@ from asyncbatch.sinks.partitions.sink import PartitionedSink
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.core.ledger_entries import Extent
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import Nested, Refusal
     from asyncbatch.sinks.partitions.layout import PartitionLayout
@@ -51,10 +50,6 @@ class PartitionedParquetSink(ParquetSink, PartitionedSink):
         self._names = payload.values[place]
         others = [other for other in range(len(payload.names)) if other != place]
         return super().load(payload.fields(others), groups)
-
-    def keep(self, path: str, extent: Extent) -> Extent:
-        """Do nothing: blocks have rows of several inputs, so an unfinished stage is not used."""
-        raise NotImplementedError
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
         return PartitionedSink.finish(self, succeeded=succeeded, ended=ended)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MAX_MESSAGES = 3
 _MAX_CHARACTERS = 200
-# What servers of GraphQL call a rate limit, as the type or the code of an error.
+# The types and codes of errors by which servers of GraphQL tell of a rate limit.
 _RATE_LIMITS = {"RATE_LIMITED", "RATE_LIMIT", "THROTTLED", "TOO_MANY_REQUESTS"}
 _LIMITED_STATUS = 429  # the status that such an error has elsewhere
 

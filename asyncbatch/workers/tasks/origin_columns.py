@@ -128,7 +128,7 @@ def _changed_at(path: str) -> str | None:
 
 
 def _state(path: str) -> tuple[object, ...]:
-    """Return what tells one version of a file from another. Raises OSError."""
+    """Return the path and the marks of the version of a file. Raises OSError."""
     if isinstance(path, ObjectPath):
         return path, path.etag
     if isinstance(path, ArchiveMember):

@@ -190,7 +190,7 @@ class Recorder:
         self._row_writer.begin(path)
 
     def set_origin(self, origin: FileOrigin | None) -> None:
-        """Set what the added columns tell of the current file."""
+        """Set the origin of the current file, for the added columns."""
         if self._columns is not None and origin is not None:
             self._columns.begin(origin)
 
