@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # The fields of the origin of a record: its file, its number and its line there (both from 1), the
-# time of the file's last change, the digest of its bytes, the time when it was read, the id of the run.
+# time of the file's last change, the digest of its bytes, the time when it was read, the id of the
+# run.
 OriginField = Literal["file", "record", "line", "mtime", "sha256", "loaded_at", "run_id"]
 ORIGIN_FIELDS: tuple[OriginField, ...] = get_args(OriginField)
 WITH_SOURCE: tuple[OriginField, ...] = ("file", "record")  # the columns of --with-source

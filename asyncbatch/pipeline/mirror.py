@@ -263,7 +263,7 @@ class TableMirror(Mirror):
         files = format_count(len(found[-1].files), "file")
         verb = "marked as deleted" if self._target.on_delete == "mark" else "deleted"
         rows = format_count(pruned.rows, "row")
-        return found[-1], f"{verb} {rows}, whose {files} no longer exist"
+        return found[-1], f"{verb} {rows} of {files} no longer there"
 
     def _is_stale(self, file: str) -> bool:
         """Whether the rows of a file are out of date: it is gone, or will be read again."""
@@ -289,7 +289,7 @@ class FolderMirror(Mirror):
             path = naming.path(name) or name
             removed += remove_output(self._target, path, states[escape_path(name)])
         self._session.forget(ended)
-        note = f"removed {format_count(removed, 'output')}, whose inputs no longer exist"
+        note = f"removed {format_count(removed, 'output')} of inputs no longer there"
         if left := len(ended) - removed:
             note += f"; {format_count(left, 'other')}, changed since by another program, stayed"
         return gone, note

@@ -248,7 +248,10 @@ def test_guard_against_an_empty_mount(tmp_path, run, files):
     assert sqlite_rows(tmp_path, "SELECT count(*), max(id) FROM t") == [(10, 9)]
     assert run("in", *MIRROR, "--max-delete", "2").code == 2
     assert (tmp_path / "t.db").read_bytes() == before
-    assert "deleted 3 rows, whose 3 files" in run("in", *MIRROR, "--max-delete", "3").stdout
+    assert (
+        "deleted 3 rows of 3 files no longer there"
+        in run("in", *MIRROR, "--max-delete", "3").stdout
+    )
     assert sqlite_rows(tmp_path, "SELECT count(*), max(id) FROM t") == [(7, 33)]
     shutil.rmtree(tmp_path / "in")
     (tmp_path / "in").mkdir()
@@ -318,7 +321,7 @@ def test_marked_rows(tmp_path, run, files, table):
     assert run("in", *options).code == 0
     (tmp_path / "in" / "a.json").rename(tmp_path / "a.json")
     marking = run("in", *options)
-    assert "marked as deleted 1 row, whose 1 file" in marking.stdout
+    assert "marked as deleted 1 row of 1 file no longer there" in marking.stdout
     assert rows() == [("in/a.json", 1, "a", 1), ("in/b.json", 2, "b", 2)]
     assert "marked" not in run("in", *options).stdout
     # A row with the key of a marked one takes its place, and a file that comes back its rows.
@@ -434,7 +437,7 @@ def test_folder_of_outputs(tmp_path, run, files):
         (tmp_path / "in" / name).unlink()
     outcome = run("in", *options)
     assert outcome.code == 1
-    assert "removed 1 output, whose inputs no longer exist; 1 other" in outcome.stdout
+    assert "removed 1 output of inputs no longer there; 1 other" in outcome.stdout
     kept = [f"{number}.json" for number in range(1, 7)]
     expected = [*kept, "mine.json", "x", "x/b.json", "z", "z/c.json"]
     assert names(tmp_path / "out" / "in") == sorted(expected)
