@@ -11,21 +11,23 @@ from __future__ import annotations
 
 from asyncbatch.core.secrets import Secret
 from asyncbatch.sources.http.base import HttpError, HttpFailure, Page, PageMark, Reason
-from asyncbatch.sources.http.settings import (
+from asyncbatch.sources.http.credentials import (
     BasicAuth,
     BearerAuth,
+    HeaderAuth,
+    OAuth2Auth,
+    QueryAuth,
+)
+from asyncbatch.sources.http.settings import (
     CursorPagination,
     FollowingRequest,
-    HeaderAuth,
     HttpSettings,
     Incremental,
     LinkHeaderPagination,
     NextUrlPagination,
-    OAuth2Auth,
     OffsetPagination,
     PagePagination,
     ParentRequests,
-    QueryAuth,
 )
 from asyncbatch.sources.http.source import Connections, HttpSource
 from asyncbatch.sources.http.tls import TlsSettings

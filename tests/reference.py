@@ -19,9 +19,9 @@ from asyncbatch.cli.run import run_files
 from asyncbatch.cli.stream import stream_events
 from asyncbatch.cli.validate import validate_files
 from asyncbatch.config.options.control import ConfigFlags
-from asyncbatch.config.options.declare import Options
 from asyncbatch.config.options.profiles import DiffFlags, InferFlags
 from asyncbatch.config.options.streams import SimulatorOptions
+from asyncbatch.core.options import Options
 from tests.commands import ROOT
 
 if TYPE_CHECKING:

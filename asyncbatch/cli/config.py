@@ -14,7 +14,7 @@ from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.cli.values import command_policy
 from asyncbatch.config.config_search import COMMANDS
 from asyncbatch.config.options.control import ConfigFlags
-from asyncbatch.config.options.declare import Options, option
+from asyncbatch.core.options import Options, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

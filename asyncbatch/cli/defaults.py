@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from asyncbatch.cli.flags import Flag
     from asyncbatch.config.configuration import ConfigFile, Setting
-    from asyncbatch.config.options.declare import Options
     from asyncbatch.config.secret_sources import CommandPolicy
+    from asyncbatch.core.options import Options
 
 FILE_VARIABLE = "ASYNCBATCH_CONFIG_FILE"
 PROFILE_VARIABLE = "ASYNCBATCH_PROFILE"
@@ -146,7 +146,7 @@ def option_table(command: str, flags: Mapping[str, Flag]) -> type[Options]:
     """Return the type of a command's table in a configuration file."""
     from msgspec import defstruct
 
-    from asyncbatch.config.options.declare import Options
+    from asyncbatch.core.options import Options
 
     made: Any = defstruct(
         command,

@@ -14,7 +14,7 @@ from msgspec.structs import fields
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.config.options.declare import Options
+    from asyncbatch.core.options import Options
 
 
 class Flag(Struct, frozen=True):

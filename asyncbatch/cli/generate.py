@@ -8,8 +8,8 @@ import typer
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.command import CommandGroup, SectionedCommand
 from asyncbatch.cli.parameters import with_options
-from asyncbatch.config.options.declare import Count, Options, Span, option
 from asyncbatch.config.options.streams import SimulatorOptions
+from asyncbatch.core.options import Count, Options, Span, option
 
 if TYPE_CHECKING:
     from typing import IO

@@ -16,7 +16,7 @@ from msgspec.structs import asdict
 from asyncbatch.cli.command import CommandGroup, SectionedCommand, print_note
 from asyncbatch.cli.parameters import with_options
 from asyncbatch.cli.terminal import is_terminal
-from asyncbatch.config.options.declare import Lines, Options, option
+from asyncbatch.core.options import Lines, Options, option
 from asyncbatch.core.units import format_count, format_seconds, printable
 from asyncbatch.errors import UsageError
 from asyncbatch.state.history import FailedFile, History, PastRun, history_path

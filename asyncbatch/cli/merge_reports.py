@@ -7,7 +7,7 @@ import typer
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.config.options.control import OutputFlags, Quiet, ShowFailures
-from asyncbatch.config.options.declare import Options, option
+from asyncbatch.core.options import Options, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

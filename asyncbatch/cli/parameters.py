@@ -9,7 +9,7 @@ import typer
 
 from asyncbatch.cli.command import print_note
 from asyncbatch.cli.flags import flags
-from asyncbatch.config.options.declare import Options
+from asyncbatch.core.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, defstruct, inspect
 
 from asyncbatch.config.config_search import COMMANDS, PROJECT_NAME
-from asyncbatch.config.options.declare import Options
 from asyncbatch.config.options.forms import FromEnvironment
 from asyncbatch.config.pipeline_file.check import Checker, schema_of
 from asyncbatch.config.pipeline_file.document import parse_toml, substitute
@@ -22,13 +21,14 @@ from asyncbatch.config.pipeline_file.mistakes import (
     suggestion,
 )
 from asyncbatch.config.secret_sources import SecretSources
+from asyncbatch.core.options import Options
 from asyncbatch.errors import PipelineFileError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from asyncbatch.config.options.declare import KeyPath
     from asyncbatch.config.secret_sources import CommandPolicy
+    from asyncbatch.core.options import KeyPath
 
 _REACHES = "can run code, or read and write elsewhere"
 _WRITES = "writes outside the folder of this file, or to a hidden file"

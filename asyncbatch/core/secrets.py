@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 REDACTED = "***"
@@ -132,15 +131,3 @@ def unquoted(text: str) -> str:
     from urllib.parse import unquote
 
     return unquote(text) if "%" in text else text
-
-
-def decode_secret(kind: type, value: Any) -> object:
-    """Decode a text as a Secret: msgspec's `dec_hook`.
-
-    Raises ValueError for other values, NotImplementedError for other types.
-    """
-    if kind is not Secret:
-        raise NotImplementedError(f"values of {kind.__name__} are not decoded")
-    if not isinstance(value, str):
-        raise ValueError("must be a text")  # noqa: TRY004 - msgspec adds the path to a ValueError
-    return Secret(value)

@@ -32,7 +32,7 @@ from asyncbatch.config.pipeline_file.load import load_pipeline_file, parse_pipel
 from asyncbatch.core.secrets import Secret, secret_url
 from asyncbatch.errors import PipelineFileError, UsageError
 from asyncbatch.sinks.target import KNOWN
-from asyncbatch.sources.http.settings import BasicAuth
+from asyncbatch.sources.http.credentials import BasicAuth
 from asyncbatch.transforms.schema_file import SchemaSource
 from asyncbatch.transforms.spec import FieldRule, FieldsSpec, JqSpec, RequireSpec
 from tests.commands import COMMAND, PATIENCE, ROOT, environment, run_command_text
@@ -218,6 +218,18 @@ pool = { min = 5, max = 4 }
         (with_source(concurrency=True), "source[0].concurrency: must be a whole number, not true"),
         (with_source(concurrency=0), "source[0].concurrency: is 0; it cannot be less than 1"),
         (with_source(timeout=0), "source[0].timeout: is 0; it must be more than 0"),
+        (
+            with_source(headers={"Host": "x"}),
+            "source[0].headers.Host: cannot be set: it is derived from the request",
+        ),
+        (
+            with_source(auth={"type": "header", "name": "a b", "value": "x"}),
+            "source[0].auth.name: is not the name of a header",
+        ),
+        (
+            with_source(pagination={"type": "page", "size": 50}),
+            "source[0].pagination.size: needs size_param: the parameter that asks for this size",
+        ),
         (with_source(timeout=float("inf")), "source[0].timeout: cannot be inf"),
         (with_source(urls=["https:///x"]), "source[0].urls[0]: is a URL without a host"),
         (with_source(urls=["https://x/y z"]), ("source[0].urls[0]: is a URL with white space: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, TypeAlias
 
-from asyncbatch.config.options.declare import AggregateText, Count, Options, Path, option
+from asyncbatch.core.options import AggregateText, Count, Options, Path, option
 
 DEFAULT_MAX_KEYS = 100_000
 

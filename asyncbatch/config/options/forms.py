@@ -6,8 +6,9 @@ import json
 import math
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from asyncbatch.config.options.declare import RATE_PATTERN
+from asyncbatch.core.options import RATE_PATTERN
 from asyncbatch.core.secrets import Secret, secret_path_url, secret_url
 from asyncbatch.core.units import parse_duration, parse_size, printable
 from asyncbatch.errors import UsageError
@@ -198,6 +199,14 @@ def _api_url(value: Any) -> Secret:
     return secret_url(text)
 
 
+def _plain_url(value: Any) -> str:
+    """Return a URL without a user, which may have templates."""
+    text = _api_url(value).reveal()
+    if "@" in urlsplit(text).netloc:
+        raise ValueError("has a user: use auth of the source")
+    return text
+
+
 def _ping_url(value: Any) -> Secret:
     return secret_path_url(_http_url(value).reveal())
 
@@ -251,6 +260,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "origin": _origin,
     "http_url": _http_url,
     "api_url": _api_url,
+    "plain_url": _plain_url,
     "ping_url": _ping_url,
     "proxy_url": _proxy_url,
     "listen_address": _listen_address,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from asyncbatch.config.options.declare import (
+from asyncbatch.core.options import (
     Bytes,
     Count,
     HttpUrl,

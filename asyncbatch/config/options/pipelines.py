@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from asyncbatch.config.options.declare import Count, Name, Natural, Options, option
+from asyncbatch.core.options import Count, Name, Natural, Options, option
 
 
 class OverrideFlags(Options, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from asyncbatch.config.options.control import RunOutputFlags
-from asyncbatch.config.options.declare import Count, Name, Natural, Options, option
+from asyncbatch.core.options import Count, Name, Natural, Options, option
 from asyncbatch.core.settings import ProfileSettings
 
 

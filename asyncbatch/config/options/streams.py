@@ -12,7 +12,9 @@ from asyncbatch.config.options.aggregates import (
     GroupFields,
 )
 from asyncbatch.config.options.control import OutputFlags, RetryDelay
-from asyncbatch.config.options.declare import (
+from asyncbatch.config.options.inputs import Excluded, Patterns  # noqa: TC001 - msgspec reads them
+from asyncbatch.config.options.target import CsvSafe, TableName  # noqa: TC001 - as above
+from asyncbatch.core.options import (
     AggregateText,
     Count,
     Name,
@@ -25,8 +27,6 @@ from asyncbatch.config.options.declare import (
     WindowText,
     option,
 )
-from asyncbatch.config.options.inputs import Excluded, Patterns  # noqa: TC001 - msgspec reads them
-from asyncbatch.config.options.target import CsvSafe, TableName  # noqa: TC001 - as above
 from asyncbatch.core.settings import EVENT_TYPES
 
 ARRIVAL = "arrival"  # in place of the field of an event's time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from asyncbatch.config.options.declare import ColumnText, Count, Name, Names, Options, option
+from asyncbatch.core.options import ColumnText, Count, Name, Names, Options, option
 
 TableName: TypeAlias = Annotated[
     Name | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, TypeAlias
 
-from asyncbatch.config.options.declare import Count, Name, Options, Path, option
+from asyncbatch.core.options import Count, Name, Options, Path, option
 
 _PANEL = "Transforms, in this order: --jq, --call, --schema, --dedupe"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from asyncbatch.config.options.declare import Count, Delay, Name, Options, Seconds, option
+from asyncbatch.core.options import Count, Delay, Name, Options, Seconds, option
 
 
 class WatchFlags(Options, frozen=True, kw_only=True):

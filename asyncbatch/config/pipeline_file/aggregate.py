@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta
 
 from asyncbatch.config.options.aggregates import AggregateOptions
-from asyncbatch.config.options.declare import AggregateText
+from asyncbatch.core.options import AggregateText
 from asyncbatch.windows.aggregates import parse_aggregates
 from asyncbatch.windows.groups import GroupSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from asyncbatch.config.options.declare import Contradictions, Given, KeyPath
+    from asyncbatch.core.options import Contradictions, Given, KeyPath
 
 
 class AggregateTable(AggregateOptions, frozen=True, kw_only=True):

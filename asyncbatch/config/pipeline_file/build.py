@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
@@ -20,9 +19,10 @@ from asyncbatch.config.pipeline_file.transforms import (
 )
 from asyncbatch.config.settings import file_settings, inputs_of, stores_of, target_of
 from asyncbatch.core.retry import Retries
-from asyncbatch.core.secrets import Secret, decode_secret
+from asyncbatch.core.secrets import Secret
 from asyncbatch.core.settings import ServerSettings
-from asyncbatch.sources.http.settings import HttpSettings
+from asyncbatch.sources.http.credentials import BasicAuth
+from asyncbatch.sources.http.settings import HttpSettings, RequestSettings
 from asyncbatch.transforms.schema_file import load_schema
 from asyncbatch.transforms.spec import CallSpec, FieldRule, FieldsSpec, JqSpec, RequireSpec
 
@@ -70,20 +70,13 @@ def _retries_of(table: FilesSourceTable) -> Retries | None:
 
 def http_settings(table: HttpSourceTable) -> HttpSettings:
     """Return the HTTP settings of a source table."""
-    plain = msgspec.to_builtins(table, enc_hook=_reveal)
-    del plain["type"], plain["name"]
-    user, _ = _split_user(plain["urls"][0])  # all have the same, if any
+    requests = {name: getattr(table, name) for name in RequestSettings.__struct_fields__}
+    urls = [_split_user(url.reveal()) for url in table.urls]
+    user, _ = urls[0]  # all have the same, if any
     if user:
         name, _, password = user.partition(":")
-        plain["auth"] = {"type": "basic", "username": unquote(name), "password": unquote(password)}
-    plain["urls"] = [url for _, url in map(_split_user, plain["urls"])]
-    return msgspec.convert(plain, HttpSettings, dec_hook=decode_secret)
-
-
-def _reveal(value: object) -> object:
-    if isinstance(value, Secret):
-        return value.reveal()
-    raise NotImplementedError(type(value).__name__)
+        requests["auth"] = BasicAuth(username=unquote(name), password=Secret(unquote(password)))
+    return HttpSettings(urls=tuple(url for _, url in urls), **requests)
 
 
 def _split_user(url: str) -> tuple[str, str]:

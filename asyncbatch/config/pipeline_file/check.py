@@ -15,7 +15,7 @@ from asyncbatch.core.secrets import Secret
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.config.options.declare import KeyPath, Options
+    from asyncbatch.core.options import KeyPath, Options
 
 _TABLES = inspect.StructType | inspect.DictType
 INVALID = object()  # stands for an invalid value

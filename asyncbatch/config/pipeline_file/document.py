@@ -14,8 +14,8 @@ from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asyncbatch.config.options.declare import KeyPath
     from asyncbatch.config.secret_sources import SecretSources
+    from asyncbatch.core.options import KeyPath
 
 _TOML_POSITION = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
 _VARIABLE = re.compile(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, field
 
-from asyncbatch.config.options.declare import Name, Options
 from asyncbatch.config.options.streams import ARRIVAL
 from asyncbatch.config.pipeline_file.aggregate import AggregateTable
 from asyncbatch.config.pipeline_file.mistakes import suggestion
@@ -37,13 +36,14 @@ from asyncbatch.config.pipeline_file.transforms import (
     SchemaTable,
 )
 from asyncbatch.config.pipeline_file.window import WindowTable
+from asyncbatch.core.options import Name, Options
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from asyncbatch.config.options.declare import Contradictions, Given
     from asyncbatch.config.pipeline_file.sources import SourceTable
+    from asyncbatch.core.options import Contradictions, Given
 
 
 class PipelineFile(Options, frozen=True):

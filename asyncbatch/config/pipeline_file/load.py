@@ -19,8 +19,8 @@ from asyncbatch.errors import PipelineFileError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from asyncbatch.config.options.declare import KeyPath
     from asyncbatch.config.secret_sources import CommandPolicy
+    from asyncbatch.core.options import KeyPath
 
 F = TypeVar("F", PipelineFile, StreamFile)
 

@@ -14,7 +14,7 @@ from asyncbatch.core.units import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asyncbatch.config.options.declare import KeyPath
+    from asyncbatch.core.options import KeyPath
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 

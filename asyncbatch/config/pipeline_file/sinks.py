@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
-from asyncbatch.config.options.declare import (
+from asyncbatch.config.options.streams import StreamSinkOptions
+from asyncbatch.config.options.target import SinkOptions
+from asyncbatch.core.options import (
     Count,
     HttpUrl,
     Name,
@@ -16,8 +18,6 @@ from asyncbatch.config.options.declare import (
     Span,
     TargetName,
 )
-from asyncbatch.config.options.streams import StreamSinkOptions
-from asyncbatch.config.options.target import SinkOptions
 from asyncbatch.core.origin import added_columns
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.errors import UsageError
@@ -25,7 +25,7 @@ from asyncbatch.sinks.mirror import DEFAULT_MAX_DELETE, MaxDelete
 from asyncbatch.sinks.target import parse_location, target_advice
 
 if TYPE_CHECKING:
-    from asyncbatch.config.options.declare import Contradictions, Given
+    from asyncbatch.core.options import Contradictions, Given
 
 _POSTGRES = ("postgresql", "postgres")
 DATABASES = (*_POSTGRES, "sqlite", "duckdb")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from asyncbatch.config.options.declare import Name, Options, Path
 from asyncbatch.config.options.transforms import JqOptions, SchemaOptions
 from asyncbatch.config.pipeline_file.mistakes import suggestion
+from asyncbatch.core.options import Name, Options, Path
 from asyncbatch.errors import UsageError
 from asyncbatch.transforms.chain import make_stage
 from asyncbatch.transforms.fields import parse_path
@@ -18,7 +18,7 @@ from asyncbatch.transforms.spec import CallSpec, Function, JqSpec, OnMissing, Or
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from asyncbatch.config.options.declare import Contradictions, Given, KeyPath
+    from asyncbatch.core.options import Contradictions, Given, KeyPath
 
 
 class FieldTable(Options, frozen=True):

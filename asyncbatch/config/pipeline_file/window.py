@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
-from asyncbatch.config.options.declare import AggregateText, Span, WindowText
 from asyncbatch.config.options.streams import ARRIVAL, WindowOptions
 from asyncbatch.config.pipeline_file.aggregate import (
     aggregate_contradictions,
     aggregated_fields,
 )
+from asyncbatch.core.options import AggregateText, Span, WindowText
 from asyncbatch.core.units import format_duration
 from asyncbatch.windows.aggregates import parse_aggregates
 from asyncbatch.windows.spec import parse_window
@@ -19,7 +19,7 @@ from asyncbatch.windows.spec import parse_window
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from asyncbatch.config.options.declare import Contradictions, Given, KeyPath
+    from asyncbatch.core.options import Contradictions, Given, KeyPath
     from asyncbatch.windows.aggregates import Aggregate
     from asyncbatch.windows.spec import WindowSpec
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from yarl import URL
 
 from asyncbatch.core.system import proxy_for
+from asyncbatch.sources.http.credentials import OAuth2Auth
 from asyncbatch.sources.http.failures import (
     REQUEST_ERRORS,
     ProxyError,
@@ -18,7 +19,7 @@ from asyncbatch.sources.http.failures import (
 from asyncbatch.sources.http.oauth2 import TokenSource
 from asyncbatch.sources.http.response import whole_body
 from asyncbatch.sources.http.security import proxy_secrets
-from asyncbatch.sources.http.settings import NO_PROXY, OAuth2Auth, check_proxy
+from asyncbatch.sources.http.setting_checks import NO_PROXY, check_proxy
 from asyncbatch.sources.http.tls import make_context
 from asyncbatch.sources.http.waits import Wait, requested_wait
 

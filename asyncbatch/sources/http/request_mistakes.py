@@ -6,11 +6,11 @@ names. Does not import aiohttp.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from asyncbatch.formats.positions import parse_pointer
+from asyncbatch.sources.http.credentials import HEADER_NAME, header_mistake
 from asyncbatch.sources.http.places import put_value
 from asyncbatch.sources.http.templates import (
     places_of,
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     KeyPath = tuple[str | int, ...]
     PlacedMistake = tuple[KeyPath, str]
 
-HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-RESERVED_HEADERS = {"accept-encoding", "host", "content-length", "transfer-encoding", "connection"}
 _CURSORS = ("next", "next_header", "last_record")
 _POINTERS = ("next", "last_record", "more", "end", "total", "pages")
 
@@ -156,10 +154,8 @@ def _place_mistakes(
             yield where, str(error)
     elif place == "header":
         headers = {header.lower() for header in settings.get("headers") or ()}
-        if not HEADER_NAME.fullmatch(param):
-            yield where, "is not the name of a header"
-        elif param.lower() in RESERVED_HEADERS:
-            yield where, "cannot be set: it is derived from the request"
+        if mistake := header_mistake(param):
+            yield where, mistake
         elif param.lower() in headers:
             yield where, "is also in headers: choose one"
 

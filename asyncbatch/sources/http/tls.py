@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from msgspec import Struct
+from msgspec import Meta
 
-from asyncbatch.core.secrets import Secret  # noqa: TC001 - msgspec reads the types at run time
+from asyncbatch.core.options import Name, Options, SecretText
 from asyncbatch.core.units import printable
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
-
-class TlsSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The certificates of connections, as files in the form PEM."""
-
-    ca: str | None = None  # the only authorities that are trusted; None: those of the system
-    cert: str | None = None  # the certificate of this client, perhaps with its key
-    key: str | None = None
-    key_password: Secret | None = None
+    from asyncbatch.core.options import Contradictions, Given
 
 
-def tls_mistakes(tls: TlsSettings) -> Iterator[tuple[str, str]]:
+class TlsSettings(Options, frozen=True):
+    """The certificates of connections."""
+
+    ca: Annotated[
+        Name | None,
+        Meta(description="A file (PEM) with the only authorities to trust, not the system's."),
+    ] = None
+    cert: Annotated[
+        Name | None, Meta(description="A file (PEM) with the certificate of this client.")
+    ] = None
+    key: Annotated[
+        Name | None, Meta(description="A file (PEM) with its key, if cert has none.")
+    ] = None
+    key_password: Annotated[
+        SecretText | None, Meta(description="The password of an encrypted key.")
+    ] = None
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        for key, advice in _tls_mistakes(cls(**given)):
+            yield (key,), advice
+
+
+def _tls_mistakes(tls: TlsSettings) -> Iterator[tuple[str, str]]:
     """Yield each mistake of the settings and of the files that they name: its key, and advice."""
     import ssl
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.core.secrets import Secret
+from asyncbatch.sources.http.credentials import QueryAuth
 from asyncbatch.sources.http.settings import (
     CursorPagination,
     HttpSettings,
@@ -19,7 +20,6 @@ from asyncbatch.sources.http.settings import (
     NextUrlPagination,
     OffsetPagination,
     PagePagination,
-    QueryAuth,
 )
 from asyncbatch.sources.http.source import HttpFeedSource
 from asyncbatch.sources.http.urls import parse_url, with_parameters, without_parameter

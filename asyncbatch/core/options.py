@@ -72,6 +72,7 @@ ShardText: TypeAlias = Annotated[str, form("shard", ["1/3"])]
 HttpUrl: TypeAlias = Annotated[Secret, Meta(extra={"form": "http_url"})]
 ProxyUrl: TypeAlias = Annotated[Secret, Meta(extra={"form": "proxy_url"})]
 ApiUrl: TypeAlias = Annotated[Secret, Meta(extra={"form": "api_url"})]
+PlainUrl: TypeAlias = Annotated[str, Meta(extra={"form": "plain_url"})]
 PingUrl: TypeAlias = Annotated[Secret, Meta(extra={"form": "ping_url"})]
 Rate: TypeAlias = Annotated[
     str, Meta(extra={"form": "rate"}, extra_json_schema={"pattern": RATE_PATTERN})
