@@ -10,14 +10,15 @@ The caller extracts the records from the pages.
 from __future__ import annotations
 
 from asyncbatch.core.secrets import Secret
-from asyncbatch.sources.http.base import HttpError, HttpFailure, Page, PageMark, Reason
-from asyncbatch.sources.http.credentials import (
+from asyncbatch.sources.http.access.credentials import (
     BasicAuth,
     BearerAuth,
     HeaderAuth,
     OAuth2Auth,
     QueryAuth,
 )
+from asyncbatch.sources.http.access.tls import TlsSettings
+from asyncbatch.sources.http.base import HttpError, HttpFailure, Page, PageMark, Reason
 from asyncbatch.sources.http.settings import (
     CursorPagination,
     FollowingRequest,
@@ -30,7 +31,6 @@ from asyncbatch.sources.http.settings import (
     ParentRequests,
 )
 from asyncbatch.sources.http.source import Connections, HttpSource
-from asyncbatch.sources.http.tls import TlsSettings
 
 __all__ = [
     "BasicAuth",

@@ -41,7 +41,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiofiles": ("cli", "sources.async_reader"),
     "aiohttp": ("sources.http", "cli.live.server"),
-    "asyncpg": ("sinks.postgres.server",),
+    "asyncpg": ("sinks.databases.postgres.server",),
     "backports": ("formats.members",),
     "boto3": ("storage.credentials",),
     "botocore": ("storage.credentials",),
@@ -51,7 +51,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "csimdjson": ("formats.validator",),
     "datasketches": ("windows.statistics",),
     "distributed": ("workers.dask",),
-    "duckdb": ("sinks.duckdb", "pipeline.resume.inspection"),
+    "duckdb": ("sinks.databases.duckdb", "pipeline.resume.inspection"),
     "jq": ("transforms.jq",),
     "jsonschema_rs": ("transforms.schema",),
     "keyring": ("config.secret_sources",),

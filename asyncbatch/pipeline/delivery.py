@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.resume.admission import Admission, BookmarkAdmission
     from asyncbatch.pipeline.resume.session import LedgerSession
     from asyncbatch.sinks.base import BatchSink
+    from asyncbatch.sinks.columns.schema_contract import SchemaContractCheck
     from asyncbatch.sinks.dead_letters import DeadLetterFile
-    from asyncbatch.sinks.schema_contract import SchemaContractCheck
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.live.watched_search import WatchedSearch
 
@@ -145,7 +145,7 @@ class Delivery:
 
     def _open_target(self, target: Target) -> None:
         from asyncbatch.pipeline.loader import make_loader
-        from asyncbatch.sinks.schema_contract import SchemaContractCheck
+        from asyncbatch.sinks.columns.schema_contract import SchemaContractCheck
 
         ledger_session = self._ledger_session
         self._contract = SchemaContractCheck(target.contract, target.key)

@@ -16,7 +16,7 @@ from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.records import Failure
 from asyncbatch.core.settings import Sizes
 from asyncbatch.formats.decoder import decode
-from asyncbatch.sinks.column_block import ColumnBlock, join_blocks
+from asyncbatch.sinks.columns.block import ColumnBlock, join_blocks
 from asyncbatch.sinks.dead_letters import record_dead_letter
 
 if TYPE_CHECKING:

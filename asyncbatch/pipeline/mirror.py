@@ -13,9 +13,9 @@ from asyncbatch.core.paths import is_archive_name, is_object_url
 from asyncbatch.core.records import display_path
 from asyncbatch.core.units import format_count
 from asyncbatch.errors import UsageError
-from asyncbatch.sinks.column_block import ColumnBlock
+from asyncbatch.sinks.columns.block import ColumnBlock
+from asyncbatch.sinks.databases.mirror import DEFAULT_MAX_DELETE, GoneFiles, MaxDelete
 from asyncbatch.sinks.folder import remove_output
-from asyncbatch.sinks.mirror import DEFAULT_MAX_DELETE, GoneFiles, MaxDelete
 from asyncbatch.state.ledger.table import escape_path, unescape_path
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.pipeline.launch import Launch
     from asyncbatch.pipeline.resume.session import FolderLedgerSession, LedgerSession
-    from asyncbatch.sinks.database import DatabaseSink
-    from asyncbatch.sinks.mirror import LedgerLine
+    from asyncbatch.sinks.databases.base import DatabaseSink
+    from asyncbatch.sinks.databases.mirror import LedgerLine
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.identity import InputNaming
     from asyncbatch.sources.live.watched_search import WatchedSearch

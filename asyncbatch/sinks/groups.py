@@ -12,10 +12,10 @@ from asyncbatch.core.system import paused_collection
 from asyncbatch.errors import SinkError, TooManyKeysError, UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
-from asyncbatch.sinks.column_block import ColumnBlock, make_block
+from asyncbatch.sinks.columns.block import ColumnBlock, make_block
+from asyncbatch.sinks.databases.sql import fold
 from asyncbatch.sinks.group_encoding import decode_groups, group_check
 from asyncbatch.sinks.row_writer import cells_of
-from asyncbatch.sinks.sql import fold
 from asyncbatch.windows.groups import GroupColumns, GroupTotals
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.ledger_entries import Entry
     from asyncbatch.sinks.base import BatchSink, Refusal
-    from asyncbatch.sinks.column_block import Kind
+    from asyncbatch.sinks.columns.block import Kind
     from asyncbatch.sinks.target import Target
     from asyncbatch.windows.aggregates import Totals
     from asyncbatch.windows.events import Key

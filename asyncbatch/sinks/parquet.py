@@ -15,7 +15,7 @@ from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.system import install_command, paused_collection
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.column_block import (
+from asyncbatch.sinks.columns.block import (
     MAX_FIELDS,
     ColumnBlock,
     ColumnKind,
@@ -23,8 +23,8 @@ from asyncbatch.sinks.column_block import (
     integers_of,
     is_exact,
 )
-from asyncbatch.sinks.columns import NO_FIELDS, Columns, cells, make_refusals
-from asyncbatch.sinks.shapes import Shape, decode_texts, limit_parts, slices
+from asyncbatch.sinks.columns.shapes import Shape, decode_texts, limit_parts, slices
+from asyncbatch.sinks.columns.table import NO_FIELDS, Columns, cells, make_refusals
 from asyncbatch.sinks.text_files import FileSink
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from msgspec.json import Decoder
 from asyncbatch.core.batches import Rows
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import decode, encode, encode_lines
-from asyncbatch.sinks.added_columns import columns_between, encode_lines_with, rows_with
+from asyncbatch.sinks.columns.added import columns_between, encode_lines_with, rows_with
 from asyncbatch.sinks.partitions.frames import PARTITION, make_frame, read_frames
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import Json
     from asyncbatch.core.settings import FileWorkSettings
-    from asyncbatch.sinks.added_columns import Columns
     from asyncbatch.sinks.base import Pending
+    from asyncbatch.sinks.columns.added import Columns
     from asyncbatch.sinks.folder import MirroredOutput
     from asyncbatch.sinks.group_encoding import GroupEncoder
     from asyncbatch.sinks.partitions.layout import PartitionLayout
@@ -243,13 +243,13 @@ class BlockWriter(ObjectsWriter):
     """A row writer for tables and Parquet: a column block."""
 
     def _pack(self, rows: Sequence[Any], added: Columns) -> bytes:
-        from asyncbatch.sinks.column_block import make_block
+        from asyncbatch.sinks.columns.block import make_block
 
         block = make_block(rows)
         return (block.with_columns(added) if added else block).to_bytes()
 
     def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
-        from asyncbatch.sinks.column_block import ColumnBlock
+        from asyncbatch.sinks.columns.block import ColumnBlock
 
         dropped = {row for row, is_kept in enumerate(kept) if not is_kept}
         return ColumnBlock.from_bytes(payload).without(dropped).to_bytes()
@@ -387,7 +387,7 @@ class PartitionedBlockWriter(BlockWriter):
         self._namer = PartitionNamer(layout)
 
     def _pack(self, rows: Sequence[Any], added: Columns) -> bytes:
-        from asyncbatch.sinks.column_block import make_block
+        from asyncbatch.sinks.columns.block import make_block
 
         block = make_block(rows)
         if added:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         OnDelete,
         SchemaContract,
     )
-    from asyncbatch.sinks.schema_contract import SchemaContractCheck
+    from asyncbatch.sinks.columns.schema_contract import SchemaContractCheck
     from asyncbatch.windows.groups import GroupSettings
 
 STDOUT = "-"
@@ -195,7 +195,7 @@ class Target(Struct, frozen=True):
     def _check_mirror(self) -> None:
         """Raise UsageError for the key or the limit of a mirror."""
         from asyncbatch.core.origin import OWN_COLUMNS
-        from asyncbatch.sinks.mirror import DEFAULT_MAX_DELETE, MaxDelete
+        from asyncbatch.sinks.databases.mirror import DEFAULT_MAX_DELETE, MaxDelete
 
         if own := OWN_COLUMNS & {name.lower() for name in self.key}:
             raise UsageError(f"--mode mirror sets {min(own)} itself: it cannot be in --key")
@@ -247,11 +247,11 @@ class Target(Struct, frozen=True):
                     self.path, stores, self.nested or "native", sorts_columns=sorts_columns
                 )
             case "sqlite":
-                from asyncbatch.sinks.sqlite import SqliteSink
+                from asyncbatch.sinks.databases.sqlite import SqliteSink
 
                 return SqliteSink(self.path, retrier=retrier, **options)
             case "postgres":
-                from asyncbatch.sinks.postgres.sink import PostgresSink
+                from asyncbatch.sinks.databases.postgres.sink import PostgresSink
 
                 return PostgresSink(
                     self.address,
@@ -262,7 +262,7 @@ class Target(Struct, frozen=True):
                     **options,
                 )
             case _:
-                from asyncbatch.sinks.duckdb import DuckdbSink
+                from asyncbatch.sinks.databases.duckdb import DuckdbSink
 
                 return DuckdbSink(self.path, times=self.times, **options)
 

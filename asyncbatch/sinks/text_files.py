@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.compression import compression_by_name
-from asyncbatch.sinks.columns import NO_FIELDS, make_refusals, spread_reasons
+from asyncbatch.sinks.columns.table import NO_FIELDS, make_refusals, spread_reasons
 from asyncbatch.storage.opener import open_output
 from asyncbatch.transforms.base import nearest_name
 

@@ -14,8 +14,8 @@ from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
-from asyncbatch.sinks.column_block import EXACT, ColumnBlock, Kind, make_block
-from asyncbatch.sinks.sql import fold
+from asyncbatch.sinks.columns.block import EXACT, ColumnBlock, Kind, make_block
+from asyncbatch.sinks.databases.sql import fold
 from asyncbatch.sinks.target import Target, parse_location
 from asyncbatch.sinks.text_files import csv_lines
 from asyncbatch.storage.append import AppendFile, AppendPosition

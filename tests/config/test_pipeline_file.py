@@ -32,7 +32,7 @@ from asyncbatch.config.pipeline_file.load import load_pipeline_file, parse_pipel
 from asyncbatch.core.secrets import Secret, secret_url
 from asyncbatch.errors import PipelineFileError, UsageError
 from asyncbatch.sinks.target import KNOWN
-from asyncbatch.sources.http.credentials import BasicAuth
+from asyncbatch.sources.http.access.credentials import BasicAuth
 from asyncbatch.transforms.schema_file import SchemaSource
 from asyncbatch.transforms.spec import FieldRule, FieldsSpec, JqSpec, RequireSpec
 from tests.commands import COMMAND, PATIENCE, ROOT, environment, run_command_text

@@ -14,7 +14,7 @@ from asyncbatch.core.settings import Sizes
 from asyncbatch.pipeline.loader import TableLoader
 from asyncbatch.pipeline.order import InputOrder, WholeFiles
 from asyncbatch.sinks.base import Refusal
-from asyncbatch.sinks.column_block import ColumnBlock, make_block
+from asyncbatch.sinks.columns.block import ColumnBlock, make_block
 
 
 def part_of(batch, start, files=1, **more):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError
-from asyncbatch.sinks import column_block as block_module
-from asyncbatch.sinks.column_block import (
+from asyncbatch.sinks.columns import block as block_module
+from asyncbatch.sinks.columns.block import (
     ColumnBlock,
     block_objects,
     is_exact,

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.sinks.column_block import make_block
-from asyncbatch.sinks.columns import Columns
-from asyncbatch.sinks.schema_contract import SchemaContractCheck
+from asyncbatch.sinks.columns.block import make_block
+from asyncbatch.sinks.columns.schema_contract import SchemaContractCheck
+from asyncbatch.sinks.columns.table import Columns
 
 FIRST = [{"id": 1, "n": 0.5, "ok": True, "name": "a"}]
 LATER = [

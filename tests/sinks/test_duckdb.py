@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks.column_block import make_block
-from asyncbatch.sinks.duckdb import DuckdbSink
+from asyncbatch.sinks.columns.block import make_block
+from asyncbatch.sinks.databases.duckdb import DuckdbSink
 from tests.conftest import python
 from tests.sinks.test_block import PLAIN_ROWS, is_held
 from tests.sinks.test_sqlite import NAMES
@@ -359,8 +359,8 @@ def test_a_locked_database(path):
 FULL_DISK = """
 import os, resource, sys
 from asyncbatch.errors import SinkError
-from asyncbatch.sinks.column_block import make_block
-from asyncbatch.sinks.duckdb import DuckdbSink
+from asyncbatch.sinks.columns.block import make_block
+from asyncbatch.sinks.databases.duckdb import DuckdbSink
 sink = DuckdbSink(sys.argv[1], table="t", mode="append", key=())
 sink.open()
 sink.load(make_block([{"a": "kept"}]))

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.sinks import parquet as parquet_module
-from asyncbatch.sinks import shapes as shapes_module
-from asyncbatch.sinks.column_block import make_block
+from asyncbatch.sinks.columns import shapes as shapes_module
+from asyncbatch.sinks.columns.block import make_block
+from asyncbatch.sinks.columns.shapes import MAX_DEPTH
 from asyncbatch.sinks.parquet import ParquetSink
-from asyncbatch.sinks.shapes import MAX_DEPTH
 from tests.torture.values import is_nested_held
 
 TEXT = "VARCHAR"

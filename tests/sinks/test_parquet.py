@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks import parquet as parquet_module
-from asyncbatch.sinks.column_block import make_block
+from asyncbatch.sinks.columns.block import make_block
 from asyncbatch.sinks.parquet import ParquetSink
 from tests.sinks.test_block import PLAIN_ROWS, is_held
 

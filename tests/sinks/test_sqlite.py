@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks.column_block import make_block
-from asyncbatch.sinks.sqlite import SqliteSink
+from asyncbatch.sinks.columns.block import make_block
+from asyncbatch.sinks.databases.sqlite import SqliteSink
 from asyncbatch.state.ledger import sqlite as sqlite_module
 from tests.conftest import python
 from tests.sinks.test_block import PLAIN_ROWS, TEXTS, is_held
@@ -487,8 +487,8 @@ def test_a_lock_at_the_end_does_not_matter_to_rows(path, monkeypatch):
 FULL_DISK = """
 import resource, sys
 from asyncbatch.errors import SinkError
-from asyncbatch.sinks.column_block import make_block
-from asyncbatch.sinks.sqlite import SqliteSink
+from asyncbatch.sinks.columns.block import make_block
+from asyncbatch.sinks.databases.sqlite import SqliteSink
 sink = SqliteSink(sys.argv[1], table="t", mode="append", key=())
 sink.open()
 sink.load(make_block([{"a": "kept"}]))

@@ -157,7 +157,7 @@ def _rows(rows, to):
         cells = json.loads(bytes(rows.payload))
         return [{"id": json.loads(str(row["id"]))} for row in cells]
     if ":" in to:
-        from asyncbatch.sinks.column_block import ColumnBlock
+        from asyncbatch.sinks.columns.block import ColumnBlock
 
         (values,) = ColumnBlock.from_bytes(rows.payload).values
         return [{"id": value} for value in values]

@@ -192,7 +192,7 @@ def _proxy_url(value: Any) -> Secret:
 
 def _api_url(value: Any) -> Secret:
     """Return a URL that may have templates."""
-    from asyncbatch.sources.http.templates import without_templates
+    from asyncbatch.sources.http.requests.templates import without_templates
 
     text = _require_text(value, "a URL, in quotes")
     _http_url(without_templates(text))

@@ -21,7 +21,7 @@ from asyncbatch.config.settings import file_settings, inputs_of, stores_of, targ
 from asyncbatch.core.retry import Retries
 from asyncbatch.core.secrets import Secret
 from asyncbatch.core.settings import ServerSettings
-from asyncbatch.sources.http.credentials import BasicAuth
+from asyncbatch.sources.http.access.credentials import BasicAuth
 from asyncbatch.sources.http.settings import HttpSettings, RequestSettings
 from asyncbatch.transforms.schema_file import load_schema
 from asyncbatch.transforms.spec import CallSpec, FieldRule, FieldsSpec, JqSpec, RequireSpec

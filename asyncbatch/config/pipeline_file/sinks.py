@@ -21,7 +21,7 @@ from asyncbatch.core.options import (
 from asyncbatch.core.origin import added_columns
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.errors import UsageError
-from asyncbatch.sinks.mirror import DEFAULT_MAX_DELETE, MaxDelete
+from asyncbatch.sinks.databases.mirror import DEFAULT_MAX_DELETE, MaxDelete
 from asyncbatch.sinks.target import parse_location, target_advice
 
 if TYPE_CHECKING:

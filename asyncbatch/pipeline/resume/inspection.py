@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
-from asyncbatch.sinks.postgres.server import PostgresServer
+from asyncbatch.sinks.databases.postgres.server import PostgresServer
 from asyncbatch.state.ledger import table
 from asyncbatch.state.ledger.duckdb import DuckdbLedgerTable
 from asyncbatch.state.ledger.postgres import PostgresLedgerTable, with_dollars

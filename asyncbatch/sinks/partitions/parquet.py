@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncbatch.sinks.column_block import ColumnBlock, join_blocks
+from asyncbatch.sinks.columns.block import ColumnBlock, join_blocks
 from asyncbatch.sinks.parquet import ParquetSink
 from asyncbatch.sinks.partitions.frames import PARTITION, make_frame
 from asyncbatch.sinks.partitions.sink import PartitionedSink

@@ -17,9 +17,10 @@ from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.core.units import parse_rate
 from asyncbatch.formats.compression import accepted_encodings
 from asyncbatch.formats.validator import make_validator
-from asyncbatch.sources.http.access import ServerAccess
+from asyncbatch.sources.http.access.resolver import StableResolver
+from asyncbatch.sources.http.access.security import OriginPolicy, Redactor
+from asyncbatch.sources.http.access.server import ServerAccess
 from asyncbatch.sources.http.base import EXCERPT_CHARACTERS, HttpError, HttpFailure
-from asyncbatch.sources.http.conditions import Conditions
 from asyncbatch.sources.http.failures import (
     REQUEST_ERRORS,
     GraphqlError,
@@ -30,7 +31,8 @@ from asyncbatch.sources.http.failures import (
 )
 from asyncbatch.sources.http.graphql import check_errors, is_graphql
 from asyncbatch.sources.http.rate_limiter import RateLimiter
-from asyncbatch.sources.http.resolver import StableResolver
+from asyncbatch.sources.http.requests.conditions import Conditions
+from asyncbatch.sources.http.requests.templates import without_escapes
 from asyncbatch.sources.http.response import (
     HttpResponse,
     LineStream,
@@ -39,8 +41,6 @@ from asyncbatch.sources.http.response import (
     next_link,
     read_response,
 )
-from asyncbatch.sources.http.security import OriginPolicy, Redactor
-from asyncbatch.sources.http.templates import without_escapes
 from asyncbatch.sources.http.urls import parse_url
 
 if TYPE_CHECKING:

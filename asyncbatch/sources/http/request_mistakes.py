@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from asyncbatch.formats.positions import parse_pointer
-from asyncbatch.sources.http.credentials import HEADER_NAME, header_mistake
-from asyncbatch.sources.http.places import put_value
-from asyncbatch.sources.http.templates import (
+from asyncbatch.sources.http.access.credentials import HEADER_NAME, header_mistake
+from asyncbatch.sources.http.requests.places import put_value
+from asyncbatch.sources.http.requests.templates import (
     places_of,
     template_mistakes,
     texts_of,

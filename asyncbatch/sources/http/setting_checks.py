@@ -10,7 +10,7 @@ from msgspec import inspect, structs
 from asyncbatch.core.options import Options
 from asyncbatch.core.units import parse_rate
 from asyncbatch.formats.positions import parse_pointer
-from asyncbatch.sources.http.templates import without_templates
+from asyncbatch.sources.http.requests.templates import without_templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

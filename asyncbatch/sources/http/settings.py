@@ -23,10 +23,10 @@ from asyncbatch.core.options import (
     Time,
 )
 from asyncbatch.core.secrets import Secret
-from asyncbatch.sources.http.credentials import Auth, QueryAuth, credential_mistakes
+from asyncbatch.sources.http.access.credentials import Auth, QueryAuth, credential_mistakes
+from asyncbatch.sources.http.access.tls import TlsSettings
 from asyncbatch.sources.http.request_mistakes import request_mistakes
 from asyncbatch.sources.http.setting_checks import check_proxy, table_mistakes
-from asyncbatch.sources.http.tls import TlsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -22,7 +22,7 @@ from asyncbatch.formats.decoder import encode
 from asyncbatch.formats.failures import FeedError
 from asyncbatch.sources.cursor import is_ahead, minus_lag
 from asyncbatch.sources.http.base import HttpError, PageMark
-from asyncbatch.sources.http.conditions import Validators
+from asyncbatch.sources.http.requests.conditions import Validators
 from asyncbatch.sources.http.settings import parent_settings, setting_mistakes
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import CursorKind, Scalar
     from asyncbatch.sources.base import Feed
     from asyncbatch.sources.http.base import Page
-    from asyncbatch.sources.http.children import Child
     from asyncbatch.sources.http.client import Clock, HttpClient, Sleep
+    from asyncbatch.sources.http.paging.children import Child
     from asyncbatch.sources.http.settings import HttpSettings, Incremental, Pagination
 
 
@@ -177,7 +177,7 @@ class HttpSource:
         `concurrency` pages are requested ahead. Closing the generator cancels these requests.
         Raises HttpError after all good pages.
         """
-        from asyncbatch.sources.http.pages import open_pages
+        from asyncbatch.sources.http.paging.pages import open_pages
 
         client, last = self._entered_client(), 0
         async with aclosing(
@@ -254,7 +254,7 @@ class HttpFeedSource:
             for feed in self.feeds:
                 yield feed
             return
-        from asyncbatch.sources.http.children import Children, FailedFeed
+        from asyncbatch.sources.http.paging.children import Children, FailedFeed
 
         found: list[Feed] = []
         self.feeds = found

@@ -18,7 +18,7 @@ from asyncbatch.core.paths import ArchiveMember, ObjectPath
 from asyncbatch.core.records import STDIN
 from asyncbatch.formats.decoder import decode, encode_lines
 from asyncbatch.formats.positions import format_pointer
-from asyncbatch.sinks.added_columns import CHUNK_ROWS
+from asyncbatch.sinks.columns.added import CHUNK_ROWS
 from asyncbatch.sources.reader import InputOpener
 from asyncbatch.storage.local import Content
 from asyncbatch.transforms.base import RecordError, kind_of

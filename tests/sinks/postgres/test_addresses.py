@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from asyncbatch.sinks.postgres.address import ServerAddress
+from asyncbatch.sinks.databases.postgres.address import ServerAddress
 from tests.commands import run_command
 from tests.servers.pooler import Pooler
 from tests.sinks.postgres.test_tables import show_ledger

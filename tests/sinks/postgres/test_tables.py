@@ -21,8 +21,8 @@ from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.base import Refusal
-from asyncbatch.sinks.column_block import make_block
-from asyncbatch.sinks.postgres.sink import PostgresSink
+from asyncbatch.sinks.columns.block import make_block
+from asyncbatch.sinks.databases.postgres.sink import PostgresSink
 from tests.commands import COMMAND, PATIENCE, CommandProcess, environment
 from tests.conftest import python
 from tests.processes import wait_until
@@ -425,7 +425,7 @@ def test_what_cannot_be_is_told_before_anything_is_read(  # noqa: PLR0917 - all 
 def test_without_the_library_it_is_told_what_to_install(url):
     finished = python(
         "import sys; sys.modules['asyncpg'] = None\n"
-        "from asyncbatch.sinks.postgres.sink import PostgresSink\n"
+        "from asyncbatch.sinks.databases.postgres.sink import PostgresSink\n"
         f"PostgresSink({url!r}, table='t', mode='append', key=()).open()"
     )
     assert "pip install 'asyncbatch[postgres]'" in finished.stderr

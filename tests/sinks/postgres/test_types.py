@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asyncbatch.sinks.exactness import is_changed_by_float32, is_rounded
+from asyncbatch.sinks.columns.exactness import is_changed_by_float32, is_rounded
 
 Json: TypeAlias = str | float | bool
 # Whether a type keeps a value: the text that the server shows, or a word of the message.

@@ -13,11 +13,11 @@ import pytest
 import asyncbatch
 from asyncbatch.core.secrets import Secret
 from asyncbatch.errors import UsageError
+from asyncbatch.sources.http.access.credentials import OAuth2Auth
+from asyncbatch.sources.http.access.tls import TlsSettings
 from asyncbatch.sources.http.base import HttpError
-from asyncbatch.sources.http.credentials import OAuth2Auth
 from asyncbatch.sources.http.settings import HttpSettings, NextUrlPagination
 from asyncbatch.sources.http.source import HttpSource
-from asyncbatch.sources.http.tls import TlsSettings
 from tests.commands import run_command_text
 from tests.servers.access import (
     CLIENT,

@@ -19,9 +19,9 @@ from aiohttp.abc import AbstractResolver
 
 from asyncbatch.core.secrets import Secret
 from asyncbatch.errors import UsageError
+from asyncbatch.sources.http.access.credentials import BasicAuth, BearerAuth, HeaderAuth, QueryAuth
+from asyncbatch.sources.http.access.resolver import StableResolver
 from asyncbatch.sources.http.base import HttpError, PageMark
-from asyncbatch.sources.http.credentials import BasicAuth, BearerAuth, HeaderAuth, QueryAuth
-from asyncbatch.sources.http.resolver import StableResolver
 from asyncbatch.sources.http.settings import (
     CursorPagination,
     HttpSettings,

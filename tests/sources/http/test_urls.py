@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.core.secrets import Secret
-from asyncbatch.sources.http.credentials import QueryAuth
+from asyncbatch.sources.http.access.credentials import QueryAuth
 from asyncbatch.sources.http.settings import (
     CursorPagination,
     HttpSettings,

@@ -6,17 +6,17 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.sinks.columns import NO_FIELDS, Columns
-from asyncbatch.sinks.database import GENERATED_FLAW
-from asyncbatch.sinks.schema_contract import SchemaContractCheck
-from asyncbatch.sinks.sql import TableName, creation, inexactness, quote, quoted
+from asyncbatch.sinks.columns.schema_contract import SchemaContractCheck
+from asyncbatch.sinks.columns.table import NO_FIELDS, Columns
+from asyncbatch.sinks.databases.base import GENERATED_FLAW
+from asyncbatch.sinks.databases.sql import TableName, creation, inexactness, quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from asyncbatch.core.records import Json
-    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind, Kind
-    from asyncbatch.sinks.postgres.server import PostgresConnection, PostgresServer
+    from asyncbatch.sinks.columns.block import ColumnBlock, ColumnKind, Kind
+    from asyncbatch.sinks.databases.postgres.server import PostgresConnection, PostgresServer
 
 # The type of a column that was created for times. The server spells the type of other columns in
 # full ("timestamp with time zone"), so this short name marks them.

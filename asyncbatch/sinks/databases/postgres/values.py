@@ -7,16 +7,16 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import decode, encode
-from asyncbatch.sinks.column_block import json_texts, without_negative_zero
-from asyncbatch.sinks.columns import cells
-from asyncbatch.sinks.exactness import TimeType, is_changed_by_float32, is_rounded
-from asyncbatch.sinks.postgres.table import KINDS, MOST_NAME_BYTES, TIME, times
+from asyncbatch.sinks.columns.block import json_texts, without_negative_zero
+from asyncbatch.sinks.columns.exactness import TimeType, is_changed_by_float32, is_rounded
+from asyncbatch.sinks.columns.table import cells
+from asyncbatch.sinks.databases.postgres.table import KINDS, MOST_NAME_BYTES, TIME, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncbatch.core.records import Json
-    from asyncbatch.sinks.column_block import Kind
+    from asyncbatch.sinks.columns.block import Kind
 
     # A function that returns the loss ("would round"), or None if a type keeps the value of a text.
     Loss = Callable[[str], str | None]

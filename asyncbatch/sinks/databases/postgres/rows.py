@@ -6,15 +6,15 @@ import hashlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.sinks.postgres.values import as_sent
-from asyncbatch.sinks.sql import TableName, quote, quoted, replacement
+from asyncbatch.sinks.databases.postgres.values import as_sent
+from asyncbatch.sinks.databases.sql import TableName, quote, quoted, replacement
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from asyncbatch.sinks.column_block import ColumnBlock
-    from asyncbatch.sinks.postgres.server import PostgresConnection
-    from asyncbatch.sinks.postgres.values import ColumnType
+    from asyncbatch.sinks.columns.block import ColumnBlock
+    from asyncbatch.sinks.databases.postgres.server import PostgresConnection
+    from asyncbatch.sinks.databases.postgres.values import ColumnType
 
 
 class PostgresLoad:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.core.origin import DELETED_COLUMN, FILE_COLUMN
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.column_block import ColumnBlock, json_values, without_negative_zero
-from asyncbatch.sinks.columns import NO_FIELDS, Columns, group_edges, load_salvaging
-from asyncbatch.sinks.database import GENERATED_FLAW, SavepointSink
-from asyncbatch.sinks.file_database import FileDatabaseSink
-from asyncbatch.sinks.sql import fold, inexactness, quote, removal
-from asyncbatch.sinks.sqlite_schema import (
+from asyncbatch.sinks.columns.block import ColumnBlock, json_values, without_negative_zero
+from asyncbatch.sinks.columns.table import NO_FIELDS, Columns, group_edges, load_salvaging
+from asyncbatch.sinks.databases.base import GENERATED_FLAW, SavepointSink
+from asyncbatch.sinks.databases.file_database import FileDatabaseSink
+from asyncbatch.sinks.databases.sql import fold, inexactness, quote, removal
+from asyncbatch.sinks.databases.sqlite_schema import (
     TYPES,
     NotRetypableError,
     columns_of,
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from asyncbatch.core.records import Json
-    from asyncbatch.sinks.column_block import ColumnKind
-    from asyncbatch.sinks.columns import ColumnsState
-    from asyncbatch.sinks.sql import TableName
+    from asyncbatch.sinks.columns.block import ColumnKind
+    from asyncbatch.sinks.columns.table import ColumnsState
+    from asyncbatch.sinks.databases.sql import TableName
 
 _INT64 = 2**63
 # Texts that SQLite converts to a number in a column with numeric affinity.

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from asyncbatch.core.units import format_count
 from asyncbatch.sources.http.base import HttpError, Page
 from asyncbatch.sources.http.failures import NoRecordsError
-from asyncbatch.sources.http.page_records import PageRecords, RecordsCheck
-from asyncbatch.sources.http.requests import page_name
+from asyncbatch.sources.http.paging.records import PageRecords, RecordsCheck
+from asyncbatch.sources.http.paging.told import Told
+from asyncbatch.sources.http.requests.plan import page_name
 from asyncbatch.sources.http.settings import OffsetPagination, PagePagination
-from asyncbatch.sources.http.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.sources.http.base import Request
     from asyncbatch.sources.http.client import HttpClient
-    from asyncbatch.sources.http.requests import RequestPlan
+    from asyncbatch.sources.http.requests.plan import RequestPlan
     from asyncbatch.sources.http.response import HttpResponse
 
 _NOT_FOUND = 404

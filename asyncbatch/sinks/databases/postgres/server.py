@@ -15,13 +15,13 @@ from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.core.system import install_command
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError, error_reason
-from asyncbatch.sinks.postgres.address import CONNECT_SECONDS, ServerAddress
+from asyncbatch.sinks.databases.postgres.address import CONNECT_SECONDS, ServerAddress
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from asyncbatch.core.retry import Retrier
-    from asyncbatch.sinks.sql import TableName
+    from asyncbatch.sinks.databases.sql import TableName
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import UsageError
-from asyncbatch.sources.http.linked_pages import LinkedPages
-from asyncbatch.sources.http.numbered_pages import NumberedPages
-from asyncbatch.sources.http.requests import RequestPlan
+from asyncbatch.sources.http.paging.linked import LinkedPages
+from asyncbatch.sources.http.paging.numbered import NumberedPages
+from asyncbatch.sources.http.requests.plan import RequestPlan
 from asyncbatch.sources.http.settings import OffsetPagination, PagePagination
 
 if TYPE_CHECKING:

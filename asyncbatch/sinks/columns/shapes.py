@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from asyncbatch.formats.decoder import decode, encode
-from asyncbatch.sinks.column_block import is_exact, is_int64
-from asyncbatch.sinks.sql import fold
+from asyncbatch.sinks.columns.block import is_exact, is_int64
+from asyncbatch.sinks.databases.sql import fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

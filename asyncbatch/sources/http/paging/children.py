@@ -15,7 +15,7 @@ from asyncbatch.formats.decoder import decode, decode_array, encode
 from asyncbatch.formats.failures import FeedError
 from asyncbatch.formats.positions import parse_pointer, text_at
 from asyncbatch.sources.http.base import HttpError
-from asyncbatch.sources.http.templates import fill_places, places_of
+from asyncbatch.sources.http.requests.templates import fill_places, places_of
 from asyncbatch.transforms.fields import make_field_getter
 
 if TYPE_CHECKING:

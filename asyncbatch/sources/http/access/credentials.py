@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asyncbatch.core.options import Contradictions, Given
-    from asyncbatch.sources.http.tls import TlsSettings
+    from asyncbatch.sources.http.access.tls import TlsSettings
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 RESERVED_HEADERS = {"accept-encoding", "host", "content-length", "transfer-encoding", "connection"}

@@ -12,15 +12,15 @@ from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.formats.positions import parse_pointer, text_at
 from asyncbatch.sources.http.base import HttpError, Page, PageMark
 from asyncbatch.sources.http.failures import REQUEST_ERRORS, NoRecordsError, RefusedLinkError
-from asyncbatch.sources.http.page_records import RecordsCheck
-from asyncbatch.sources.http.requests import CursorError, describe_type, page_name
+from asyncbatch.sources.http.paging.records import RecordsCheck
+from asyncbatch.sources.http.paging.told import Told
+from asyncbatch.sources.http.requests.plan import CursorError, describe_type, page_name
 from asyncbatch.sources.http.response import BodyPart
 from asyncbatch.sources.http.settings import (
     CursorPagination,
     LinkHeaderPagination,
     NextUrlPagination,
 )
-from asyncbatch.sources.http.told import Told
 from asyncbatch.sources.http.urls import is_absolute
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from asyncbatch.sources.http.base import Reason, Request
     from asyncbatch.sources.http.client import HttpClient
-    from asyncbatch.sources.http.page_records import PageRecords
-    from asyncbatch.sources.http.requests import RequestPlan
+    from asyncbatch.sources.http.paging.records import PageRecords
+    from asyncbatch.sources.http.requests.plan import RequestPlan
     from asyncbatch.sources.http.response import HttpResponse, LineStream
 
 _MAX_REMEMBERED_URLS = 10_000  # for the check of repetition; `max_pages` ends longer cycles

@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks.database import DatabaseSink
-from asyncbatch.sinks.sql import creation, inexactness, quote
+from asyncbatch.sinks.databases.base import DatabaseSink
+from asyncbatch.sinks.databases.sql import creation, inexactness, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

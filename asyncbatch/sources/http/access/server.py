@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 from yarl import URL
 
 from asyncbatch.core.system import proxy_for
-from asyncbatch.sources.http.credentials import OAuth2Auth
+from asyncbatch.sources.http.access.credentials import OAuth2Auth
+from asyncbatch.sources.http.access.oauth2 import TokenSource
+from asyncbatch.sources.http.access.security import proxy_secrets
+from asyncbatch.sources.http.access.tls import make_context
 from asyncbatch.sources.http.failures import (
     REQUEST_ERRORS,
     ProxyError,
     TokenError,
     explain_error,
 )
-from asyncbatch.sources.http.oauth2 import TokenSource
 from asyncbatch.sources.http.response import whole_body
-from asyncbatch.sources.http.security import proxy_secrets
 from asyncbatch.sources.http.setting_checks import NO_PROXY, check_proxy
-from asyncbatch.sources.http.tls import make_context
 from asyncbatch.sources.http.waits import Wait, requested_wait
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientResponse, ClientSession
 
-    from asyncbatch.sources.http.security import Redactor
+    from asyncbatch.sources.http.access.security import Redactor
     from asyncbatch.sources.http.settings import HttpSettings
 
 _MAX_TOKEN_BYTES = 1024 * 1024  # of the answer of a token endpoint

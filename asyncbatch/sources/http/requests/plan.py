@@ -11,15 +11,15 @@ from msgspec.structs import replace
 from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.formats.positions import text_at
 from asyncbatch.sources.http.base import Request
-from asyncbatch.sources.http.places import place_of, put_value
-from asyncbatch.sources.http.settings import CursorPagination
-from asyncbatch.sources.http.templates import (
+from asyncbatch.sources.http.requests.places import place_of, put_value
+from asyncbatch.sources.http.requests.templates import (
     TemplateValues,
     render,
     render_url,
     texts_of,
     uses,
 )
+from asyncbatch.sources.http.settings import CursorPagination
 from asyncbatch.sources.http.urls import parse_url, with_parameters
 
 if TYPE_CHECKING:

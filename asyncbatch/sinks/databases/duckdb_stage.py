@@ -8,15 +8,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.column_block import plain_texts
-from asyncbatch.sinks.columns import cells
-from asyncbatch.sinks.exactness import TimeType, is_changed_by_float32
-from asyncbatch.sinks.sql import fold, quote, quoted
+from asyncbatch.sinks.columns.block import plain_texts
+from asyncbatch.sinks.columns.exactness import TimeType, is_changed_by_float32
+from asyncbatch.sinks.columns.table import cells
+from asyncbatch.sinks.databases.sql import fold, quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind, Kind
+    from asyncbatch.sinks.columns.block import ColumnBlock, ColumnKind, Kind
 
 TYPES: dict[ColumnKind, str] = {
     "null": "VARCHAR",

@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.core.origin import FILE_COLUMN
 from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
-from asyncbatch.sinks.column_block import MAX_FIELDS
-from asyncbatch.sinks.columns import NO_FIELDS, Columns, Written, group_edges, spread_reasons
-from asyncbatch.sinks.database import GENERATED_FLAW
-from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, DuckdbStage, ForeignKey, as_text
-from asyncbatch.sinks.file_database import FileDatabaseSink
-from asyncbatch.sinks.sql import fold, quote, quoted
+from asyncbatch.sinks.columns.block import MAX_FIELDS
+from asyncbatch.sinks.columns.table import NO_FIELDS, Columns, Written, group_edges, spread_reasons
+from asyncbatch.sinks.databases.base import GENERATED_FLAW
+from asyncbatch.sinks.databases.duckdb_stage import (
+    TYPES,
+    Constraints,
+    DuckdbStage,
+    ForeignKey,
+    as_text,
+)
+from asyncbatch.sinks.databases.file_database import FileDatabaseSink
+from asyncbatch.sinks.databases.sql import fold, quote, quoted
 from asyncbatch.state.ledger.duckdb import DuckdbLedgerTable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
-    from asyncbatch.sinks.columns import Admitted
-    from asyncbatch.sinks.sql import TableName
+    from asyncbatch.sinks.columns.block import ColumnBlock, ColumnKind
+    from asyncbatch.sinks.columns.table import Admitted
+    from asyncbatch.sinks.databases.sql import TableName
 
 _KINDS: dict[str, ColumnKind] = {
     "BOOLEAN": "boolean",

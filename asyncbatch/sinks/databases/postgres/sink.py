@@ -9,11 +9,11 @@ from asyncbatch.core.origin import FILE_COLUMN
 from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.base import Refusal
-from asyncbatch.sinks.columns import Written, group_edges, load_salvaging
-from asyncbatch.sinks.database import SavepointSink
-from asyncbatch.sinks.postgres.rows import PostgresLoad
-from asyncbatch.sinks.postgres.server import PostgresServer, RetryingReader, Transactions
-from asyncbatch.sinks.postgres.table import (
+from asyncbatch.sinks.columns.table import Written, group_edges, load_salvaging
+from asyncbatch.sinks.databases.base import SavepointSink
+from asyncbatch.sinks.databases.postgres.rows import PostgresLoad
+from asyncbatch.sinks.databases.postgres.server import PostgresServer, RetryingReader, Transactions
+from asyncbatch.sinks.databases.postgres.table import (
     MOST_NAME_BYTES,
     TIME,
     FixedTableError,
@@ -25,8 +25,8 @@ from asyncbatch.sinks.postgres.table import (
     lock_statement,
     may_create,
 )
-from asyncbatch.sinks.postgres.values import ColumnType
-from asyncbatch.sinks.sql import TableName, quote
+from asyncbatch.sinks.databases.postgres.values import ColumnType
+from asyncbatch.sinks.databases.sql import TableName, quote
 from asyncbatch.state.ledger.file import LedgerStore, default_path
 from asyncbatch.state.ledger.postgres import PostgresLedgerTable
 from asyncbatch.state.ledger.table import NAME as LEDGER_NAME
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.settings import ServerSettings
-    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
-    from asyncbatch.sinks.columns import Admitted
-    from asyncbatch.sinks.postgres.server import PostgresConnection
+    from asyncbatch.sinks.columns.block import ColumnBlock, ColumnKind
+    from asyncbatch.sinks.columns.table import Admitted
+    from asyncbatch.sinks.databases.postgres.server import PostgresConnection
 
 T = TypeVar("T")
 

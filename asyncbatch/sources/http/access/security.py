@@ -11,22 +11,22 @@ from yarl import URL
 
 from asyncbatch.core.secrets import REDACTED
 from asyncbatch.errors import valid_text
-from asyncbatch.sources.http.credentials import (
+from asyncbatch.sources.http.access.credentials import (
     BasicAuth,
     BearerAuth,
     HeaderAuth,
     OAuth2Auth,
     QueryAuth,
 )
+from asyncbatch.sources.http.access.oauth2 import client_credentials
 from asyncbatch.sources.http.failures import RefusedLinkError
-from asyncbatch.sources.http.oauth2 import client_credentials
 from asyncbatch.sources.http.urls import parse_url, with_parameters, without_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncbatch.sources.http.access.credentials import Auth
     from asyncbatch.sources.http.base import Request
-    from asyncbatch.sources.http.credentials import Auth
     from asyncbatch.sources.http.settings import HttpSettings
 
 # Headers without secrets. They may go to origins other than that of the settings' URL.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.column_block import EXACT, ColumnBlock, ColumnKind, Kind, json_values
+from asyncbatch.sinks.columns.block import EXACT, ColumnBlock, ColumnKind, Kind, json_values
 from asyncbatch.transforms.base import kind_of
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asyncbatch.core.origin import DELETED_COLUMN, FILE_COLUMN
 from asyncbatch.core.retry import Retrier, Retries, attempts_note
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.sinks.columns import Written, spread_reasons, write_accepted
-from asyncbatch.sinks.mirror import LedgerLine, Pruned
-from asyncbatch.sinks.schema_contract import SchemaContractCheck
-from asyncbatch.sinks.sql import TableName, fold, quote, quoted, repetition
+from asyncbatch.sinks.columns.schema_contract import SchemaContractCheck
+from asyncbatch.sinks.columns.table import Written, spread_reasons, write_accepted
+from asyncbatch.sinks.databases.mirror import LedgerLine, Pruned
+from asyncbatch.sinks.databases.sql import TableName, fold, quote, quoted, repetition
 from asyncbatch.state.ledger.table import LedgerTable, TableLedger, unescape_path
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks.base import Mode, OnDelete, Refusal
-    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
-    from asyncbatch.sinks.columns import Admitted, Columns
-    from asyncbatch.sinks.mirror import FindGone
+    from asyncbatch.sinks.columns.block import ColumnBlock, ColumnKind
+    from asyncbatch.sinks.columns.table import Admitted, Columns
+    from asyncbatch.sinks.databases.mirror import FindGone
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.sinks.base import Refusal
-from asyncbatch.sinks.column_block import (
+from asyncbatch.sinks.columns.block import (
     ColumnBlock,
     ColumnKind,
     Kind,
@@ -19,13 +19,13 @@ from asyncbatch.sinks.column_block import (
     make_block,
     plain_texts,
 )
-from asyncbatch.sinks.schema_contract import SchemaContractCheck, fit_fixed
+from asyncbatch.sinks.columns.schema_contract import SchemaContractCheck, fit_fixed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from asyncbatch.sinks.schema_contract import Alters
+    from asyncbatch.sinks.columns.schema_contract import Alters
 
 
 def spread_reasons(reasons: Mapping[int, str], groups: Sequence[int] | None) -> Mapping[int, str]:

@@ -6,7 +6,7 @@ import hashlib
 import string
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncbatch.sinks.column_block import EXACT
+from asyncbatch.sinks.columns.block import EXACT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

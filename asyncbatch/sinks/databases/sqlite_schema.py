@@ -6,15 +6,15 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from asyncbatch.sinks.column_block import plain_texts
-from asyncbatch.sinks.sql import creation, quote, quoted, replacement
+from asyncbatch.sinks.columns.block import plain_texts
+from asyncbatch.sinks.databases.sql import creation, quote, quoted, replacement
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
     from asyncbatch.core.records import Json
-    from asyncbatch.sinks.column_block import ColumnKind
+    from asyncbatch.sinks.columns.block import ColumnKind
 
 # The type affinity of a column, by which SQLite converts its values.
 Affinity = Literal["integer", "real", "text", "numeric", "none"]

@@ -14,7 +14,7 @@ from asyncbatch.sources.http.failures import TokenError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from asyncbatch.sources.http.credentials import OAuth2Auth
+    from asyncbatch.sources.http.access.credentials import OAuth2Auth
     from asyncbatch.sources.http.waits import Wait
 
     # Sends a form with headers to the token endpoint. Returns status, body, and the wait asked for.

@@ -1,0 +1,1 @@
+"""The columns of tables and Parquet files: their kinds, and the values that fit them."""

@@ -1,0 +1,1 @@
+"""Tables as targets: SQLite, DuckDB, PostgreSQL, and what they share."""

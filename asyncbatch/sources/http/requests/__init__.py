@@ -1,0 +1,1 @@
+"""The requests for pages: method, body, templates, cursors, and conditions."""
