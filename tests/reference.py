@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
-from asyncbatch.cli.config import ShowFlags
-from asyncbatch.cli.etl import run_etl
-from asyncbatch.cli.flags import flags
-from asyncbatch.cli.generate import EventFlags
-from asyncbatch.cli.history import HistoryFlags, PastRunFlags
-from asyncbatch.cli.merge_reports import MergeFlags
-from asyncbatch.cli.profile import profile_files
+from asyncbatch.cli.commands.config import ShowFlags
+from asyncbatch.cli.commands.etl import run_etl
+from asyncbatch.cli.commands.generate import EventFlags
+from asyncbatch.cli.commands.history import HistoryFlags, PastRunFlags
+from asyncbatch.cli.commands.merge_reports import MergeFlags
+from asyncbatch.cli.commands.profile import profile_files
+from asyncbatch.cli.commands.run import run_files
+from asyncbatch.cli.commands.stream import stream_events
+from asyncbatch.cli.commands.validate import validate_files
+from asyncbatch.cli.options.flags import flags
 from asyncbatch.cli.render.kinds import KINDS
-from asyncbatch.cli.run import run_files
-from asyncbatch.cli.stream import stream_events
-from asyncbatch.cli.validate import validate_files
 from asyncbatch.config.options.control import ConfigFlags
 from asyncbatch.config.options.profiles import DiffFlags, InferFlags
 from asyncbatch.config.options.streams import SimulatorOptions
@@ -27,7 +27,7 @@ from tests.commands import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.cli.flags import Flag
+    from asyncbatch.cli.options.flags import Flag
 
 PATH = ROOT / "docs" / "options.md"
 FAILURES_PATH = ROOT / "docs" / "failures.md"

@@ -65,52 +65,52 @@ def load_command(name: str) -> Any:  # noqa: C901, PLR0911, PLR0912 - one case a
     """Import a command, and return it as Typer makes it."""
     match name:
         case "run":
-            from asyncbatch.cli.run import EPILOG, run_files
+            from asyncbatch.cli.commands.run import EPILOG, run_files
 
             return _make(name, run_files, LockableCommand, EPILOG)
         case "validate":
-            from asyncbatch.cli.validate import EPILOG, validate_files
+            from asyncbatch.cli.commands.validate import EPILOG, validate_files
 
             return _make(name, validate_files, ReportingCommand, EPILOG)
         case "profile":
-            from asyncbatch.cli.profile import EPILOG, profile_files
+            from asyncbatch.cli.commands.profile import EPILOG, profile_files
 
             return _make(name, profile_files, ReportingCommand, EPILOG)
         case "etl":
-            from asyncbatch.cli.etl import EPILOG, run_etl
+            from asyncbatch.cli.commands.etl import EPILOG, run_etl
 
             return _make(name, run_etl, LockableCommand, EPILOG)
         case "stream":
-            from asyncbatch.cli.stream import EPILOG, stream_events
+            from asyncbatch.cli.commands.stream import EPILOG, stream_events
 
             return _make(name, stream_events, LockableCommand, EPILOG)
         case "init":
-            from asyncbatch.cli.init import EPILOG, write_pipeline
+            from asyncbatch.cli.commands.init import EPILOG, write_pipeline
 
             return _make(name, write_pipeline, SectionedCommand, EPILOG)
         case "merge-reports":
-            from asyncbatch.cli.merge_reports import EPILOG, merge_reports
+            from asyncbatch.cli.commands.merge_reports import EPILOG, merge_reports
 
             return _make(name, merge_reports, SectionedCommand, EPILOG)
         case "man":
-            from asyncbatch.cli.man import EPILOG, print_manual
+            from asyncbatch.cli.commands.man import EPILOG, print_manual
 
             return _make(name, print_manual, SectionedCommand, EPILOG)
         case "schema":
-            from asyncbatch.cli.schema import schema as group
+            from asyncbatch.cli.commands.schema import schema as group
         case "config":
-            from asyncbatch.cli.config import config as group
+            from asyncbatch.cli.commands.config import config as group
         case "ledger":
-            from asyncbatch.cli.ledger import ledger as group
+            from asyncbatch.cli.commands.ledger import ledger as group
         case "history":
-            from asyncbatch.cli.history import history as group
+            from asyncbatch.cli.commands.history import history as group
         case _:
-            from asyncbatch.cli.generate import generate as group
+            from asyncbatch.cli.commands.generate import generate as group
     return typer.main.get_group(group)
 
 
 def _make(name: str, function: Any, kind: type[SectionedCommand], epilog: str) -> Any:
-    from asyncbatch.cli.parameters import with_options
+    from asyncbatch.cli.options.parameters import with_options
 
     program = typer.Typer(
         add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False

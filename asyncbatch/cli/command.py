@@ -14,14 +14,14 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.defaults import FileDefaults
-from asyncbatch.cli.terminal import stderr_is_log, stdout, to_stderr, write_stderr
-from asyncbatch.cli.usage import (
+from asyncbatch.cli.options.defaults import FileDefaults
+from asyncbatch.cli.options.usage import (
     NotBegunError,
     refuse_second_file,
     suggested_names,
     usage_message,
 )
+from asyncbatch.cli.terminal import stderr_is_log, stdout, to_stderr, write_stderr
 from asyncbatch.config.config_search import COMMANDS
 from asyncbatch.core.units import printable, printable_lines
 from asyncbatch.errors import UsageError, error_reason
@@ -29,8 +29,8 @@ from asyncbatch.errors import UsageError, error_reason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from asyncbatch.cli.observers.base import RunObserver
     from asyncbatch.cli.report_files import ReportFile
-    from asyncbatch.cli.run_observer import RunObserver
     from asyncbatch.config.options.control import MonitorFlags, OutputFlags
     from asyncbatch.core.settings import StoreSettings
 
@@ -231,7 +231,7 @@ class ReportingCommand(SectionedCommand):
         if path is None and form is None:
             yield
             return
-        from asyncbatch.cli.run_log import MachineLog
+        from asyncbatch.cli.observers.log import MachineLog
         from asyncbatch.errors import UsageError
 
         log = MachineLog(path, form or "text")
@@ -252,7 +252,7 @@ class ReportingCommand(SectionedCommand):
 
             asyncio.run(write_failed_reports(paths, self.name or "", error, exit_codes.USAGE))
         if given.get("ping"):
-            from asyncbatch.cli.ping import Ping
+            from asyncbatch.cli.observers.ping import Ping
             from asyncbatch.config.options.forms import PARSERS
 
             with suppress(ValueError):  # the wrong option may be --ping itself

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import aiofiles
 from aiofiles.threadpool import wrap
 
-from asyncbatch.cli import text as plain
-from asyncbatch.cli.progress_lines import PlainProgress
+from asyncbatch.cli.display import text as plain
+from asyncbatch.cli.display.progress_lines import PlainProgress
+from asyncbatch.cli.display.text import SummaryOptions, budget_line
 from asyncbatch.cli.terminal import (
     columns_of,
     find_log,
@@ -22,7 +23,6 @@ from asyncbatch.cli.terminal import (
     wants_style,
     write_stderr,
 )
-from asyncbatch.cli.text import SummaryOptions, budget_line
 from asyncbatch.config.options.control import RunOutputFlags
 from asyncbatch.core.records import Failure, FileResult
 from asyncbatch.core.report import MAX_LISTED_FAILURES, Report
@@ -31,7 +31,7 @@ from asyncbatch.core.units import format_count, format_elapsed, format_location,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from asyncbatch.cli.prints import Prints
+    from asyncbatch.cli.display.prints import Prints
     from asyncbatch.cli.render import Renderer
     from asyncbatch.config.options.control import OutputFlags, OutputFormat
     from asyncbatch.core.report import AnyReport
@@ -160,7 +160,7 @@ class Output:
         shares_screen = os.isatty(stdout().fileno()) or stat.S_ISFIFO(mode)
         streams_here = self.streams_results and shares_screen
         if is_terminal(sys.stderr.fileno()) and not streams_here and not self._user_types:
-            from asyncbatch.cli.rich import LiveProgress
+            from asyncbatch.cli.display.rich import LiveProgress
 
             return LiveProgress()
         return PlainProgress(write_stderr)
@@ -252,7 +252,7 @@ class Output:
             return  # the end of the log has these figures
         stream = sys.stderr if self._stdout_is_taken else stdout()
         if isinstance(report, Report) and wants_style(stream.fileno()):
-            from asyncbatch.cli.rich import summary_text
+            from asyncbatch.cli.display.rich import summary_text
 
             text = summary_text(report, options)
         else:

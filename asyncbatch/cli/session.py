@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.next_steps import key_steps
+from asyncbatch.cli.display.next_steps import key_steps
 from asyncbatch.cli.terminal import find_log, to_stderr
 from asyncbatch.core.report import (
     MAX_LISTED_FAILURES,
@@ -31,10 +31,10 @@ from asyncbatch.workers.wire import STOP_SIGNALS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+    from asyncbatch.cli.observers.base import RunObserver
+    from asyncbatch.cli.observers.service_notices import ServiceNotices
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_files import ReportFile
-    from asyncbatch.cli.run_observer import RunObserver
-    from asyncbatch.cli.service_notices import ServiceNotices
     from asyncbatch.config.job import Job
     from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
@@ -103,13 +103,13 @@ class Session:
         work.report.run_id = process_run_id()
         self._observers = list(observers)
         if find_log() is not None:
-            from asyncbatch.cli.run_log import observe_run
+            from asyncbatch.cli.observers.log import observe_run
 
             self._observers += observe_run(work.report, command)
         self._has_snapshot = False  # whether the report has the counts of the end
         self._notices: ServiceNotices | None = None
         if "NOTIFY_SOCKET" in os.environ:
-            from asyncbatch.cli.service_notices import ServiceNotices
+            from asyncbatch.cli.observers.service_notices import ServiceNotices
 
             self._notices = ServiceNotices()
 
@@ -333,7 +333,7 @@ def run_job(
     run.report.slowest_limit = max(MAX_SLOWEST_FILES, shown.slowest or 0)
     has_log = find_log() is not None
     if shows_details or has_log or any(file.shows_settings for file in report_files):
-        from asyncbatch.cli.job_settings import job_settings
+        from asyncbatch.cli.options.job_settings import job_settings
 
         run.report.settings = job_settings(job)
     if command != "validate":

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from asyncbatch.cli.prints import capture_prints
-from asyncbatch.cli.stream_output import StreamOutput, StreamPart
+from asyncbatch.cli.display.prints import capture_prints
+from asyncbatch.cli.display.stream_output import StreamOutput, StreamPart
+from asyncbatch.cli.options.values import failure_budget
 from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.cli.values import failure_budget
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.report import StreamReport
 from asyncbatch.core.retry import Retries
@@ -86,7 +86,7 @@ class StreamWork:
         self._sources, self._options, self._to = sources, output, delivery.to
         self._transforms = settings.transforms
         if reports_settings:
-            from asyncbatch.cli.job_settings import stream_settings
+            from asyncbatch.cli.options.job_settings import stream_settings
 
             names = [source.name for source in sources]
             self.report.settings = stream_settings(

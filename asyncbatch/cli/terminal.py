@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Protocol, TextIO
 
-from asyncbatch.cli.folding import fold_text
+from asyncbatch.cli.display.folding import fold_text
 from asyncbatch.core.units import printable_lines
 
 
@@ -105,7 +105,7 @@ def wants_style(descriptor: int) -> bool:
 def find_log() -> MachineLines | None:
     """Return the log for machines, if this process has one."""
     # Not imported: most runs have no log, and `logging` takes longer to load than a short run.
-    module = sys.modules.get("asyncbatch.cli.run_log")
+    module = sys.modules.get("asyncbatch.cli.observers.log")
     log: MachineLines | None = None if module is None else module.open_log()
     return log
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.cli.folding import columns, fold, fold_line
+from asyncbatch.cli.display.folding import columns, fold, fold_line
 
 WORDS = st.lists(st.text("ab/.:é漢", min_size=1, max_size=30), min_size=1, max_size=20)
 

@@ -325,7 +325,8 @@ def test_the_missing_library_is_named(files):
 
 def test_other_runs_do_not_load_the_page():
     finished = python(
-        "import sys, asyncbatch.cli.run, asyncbatch.cli.session, asyncbatch.cli.observers;"
+        "import sys, asyncbatch.cli.session;"
+        "import asyncbatch.cli.commands.run, asyncbatch.cli.observers.start;"
         "print(*(name for name in sys.modules if 'cli.live' in name or name == 'aiohttp'))"
     )
     assert finished.stdout.split() == [], finished.stdout

@@ -10,7 +10,7 @@ import pytest
 
 from asyncbatch._version import __version__
 from asyncbatch.cli.app import COMMANDS
-from asyncbatch.cli.flags import flags
+from asyncbatch.cli.options.flags import flags
 from tests.commands import run_command
 from tests.reference import groups
 

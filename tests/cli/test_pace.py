@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from asyncbatch.cli.progress_lines import PaceMeter, PlainProgress, progress_line, slow_text
+from asyncbatch.cli.display.progress_lines import PaceMeter, PlainProgress, progress_line, slow_text
 from asyncbatch.core.progress import FileInProgress, FileTimer, LongFile
 from asyncbatch.core.tally import Tally
 from asyncbatch.core.units import format_elapsed, format_rate, format_remaining

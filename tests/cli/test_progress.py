@@ -15,7 +15,7 @@ from functools import reduce
 
 import pytest
 
-from asyncbatch.cli.progress_lines import progress_line
+from asyncbatch.cli.display.progress_lines import progress_line
 from asyncbatch.config.job import FeedJob, Job, RecordWorkSettings
 from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.target import Target

@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from asyncbatch.cli.app import app
-from asyncbatch.cli.flags import flags
+from asyncbatch.cli.options.flags import flags
 from asyncbatch.config.pipeline_file.check import pipeline_schema, stream_schema
 from tests.commands import ROOT, environment, run_command
 from tests.reference import FAILURES_PATH, PATH, failures, groups, reference

@@ -11,14 +11,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from asyncbatch.cli import exit_codes
+from asyncbatch.cli.display.progress_lines import PaceMeter
 from asyncbatch.cli.live.address import Access, ListenSocket
 from asyncbatch.cli.live.progress import StreamPace, run_progress, stream_progress
 from asyncbatch.cli.live.server import LiveServer, sse_event
-from asyncbatch.cli.progress_lines import PaceMeter
+from asyncbatch.cli.observers.base import RunObserver
 from asyncbatch.cli.render import html
 from asyncbatch.cli.render.json import report_object
 from asyncbatch.cli.render.samples import MessageCounts, Samples
-from asyncbatch.cli.run_observer import RunObserver
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.core.batches import BatchPart
 from asyncbatch.core.report import StreamReport
@@ -30,8 +30,8 @@ from asyncbatch.workers.wire import STOP_SIGNALS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncbatch.cli.display.stream_output import StreamPart
     from asyncbatch.cli.render import Outcomes
-    from asyncbatch.cli.stream_output import StreamPart
     from asyncbatch.core.records import Failure
     from asyncbatch.core.report import AnyReport
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncbatch.cli.progress_lines import (
+from asyncbatch.cli.display.progress_lines import (
     cluster_facts,
     format_lag,
     queue_facts,
@@ -22,7 +22,7 @@ from asyncbatch.core.units import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.cli.progress_lines import Pace
+    from asyncbatch.cli.display.progress_lines import Pace
     from asyncbatch.pipeline.run import Snapshot
     from asyncbatch.pipeline.stream.run import StreamSnapshot
 

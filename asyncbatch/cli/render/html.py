@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import msgspec
 
 from asyncbatch._version import __version__
-from asyncbatch.cli.job_settings import AUTOMATIC, NO_WORKERS
+from asyncbatch.cli.display.text import SummaryOptions, status_line
+from asyncbatch.cli.options.job_settings import AUTOMATIC, NO_WORKERS
 from asyncbatch.cli.render.html_parts import (
     Cell,
     cards,
@@ -27,7 +28,6 @@ from asyncbatch.cli.render.html_parts import (
 from asyncbatch.cli.render.json import report_object
 from asyncbatch.cli.render.kinds import KINDS
 from asyncbatch.cli.render.samples import MessageCounts, Samples, WindowSample
-from asyncbatch.cli.text import SummaryOptions, status_line
 from asyncbatch.core.report import MAX_LISTED_FAILURES, StreamReport
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.core.units import (

@@ -6,7 +6,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from asyncbatch.cli.run_observer import RunObserver
+from asyncbatch.cli.observers.base import RunObserver
 from asyncbatch.core.records import display_path
 from asyncbatch.core.report import Report, StreamReport
 from asyncbatch.core.system import install_command

@@ -16,8 +16,8 @@ from asyncbatch.core.units import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from asyncbatch.cli.display.stream_output import StreamPart
     from asyncbatch.cli.render import Outcomes
-    from asyncbatch.cli.stream_output import StreamPart
     from asyncbatch.core.ledger_entries import FileStatus
     from asyncbatch.core.records import Failure
     from asyncbatch.core.report import AnyReport

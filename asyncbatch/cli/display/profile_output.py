@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 from msgspec.json import format as format_json
 
+from asyncbatch.cli.display.text import make_grid, plain_grid
 from asyncbatch.cli.output import Output, to_stdout
 from asyncbatch.cli.render.json import encode, run_object
 from asyncbatch.cli.terminal import stdout
-from asyncbatch.cli.text import make_grid, plain_grid
 from asyncbatch.core.report import Report
 from asyncbatch.core.settings import ProfileSettings
 from asyncbatch.core.units import format_count, printable

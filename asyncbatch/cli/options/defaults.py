@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from asyncbatch.cli.options.usage import NotBegunError
 from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.cli.usage import NotBegunError
 from asyncbatch.config.config_search import FILE_NAME, find_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.cli.flags import Flag
+    from asyncbatch.cli.options.flags import Flag
     from asyncbatch.config.configuration import ConfigFile, Setting
     from asyncbatch.config.secret_sources import CommandPolicy
     from asyncbatch.core.options import Options

@@ -9,9 +9,9 @@ import typer
 from msgspec import Struct
 from msgspec.structs import replace
 
+from asyncbatch.cli.options.usage import NotBegunError
+from asyncbatch.cli.options.values import has_library, memory_plan, replacing_flags
 from asyncbatch.cli.terminal import separate_results, to_stderr
-from asyncbatch.cli.usage import NotBegunError
-from asyncbatch.cli.values import has_library, memory_plan, replacing_flags
 from asyncbatch.config.job import (
     DEFAULT_PATIENCE,
     MIN_PATIENCE,

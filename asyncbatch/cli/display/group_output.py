@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.cli.display.text import make_grid, plain_grid
 from asyncbatch.cli.output import Output, to_stdout
 from asyncbatch.cli.render.json import JsonLines, JsonReport, encode, run_object
 from asyncbatch.cli.terminal import stdout
-from asyncbatch.cli.text import make_grid, plain_grid
 from asyncbatch.core.report import Report
 from asyncbatch.formats.decoder import encode_lines
 

@@ -6,8 +6,8 @@ import typer
 from msgspec.structs import asdict
 
 from asyncbatch.cli.command import open_reports, open_servers, print_note, refuse_results
-from asyncbatch.cli.usage import NotBegunError
-from asyncbatch.cli.values import (
+from asyncbatch.cli.options.usage import NotBegunError
+from asyncbatch.cli.options.values import (
     command_policy,
     dask_settings,
     failure_budget,
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from asyncbatch.cli.observers.base import RunObserver
     from asyncbatch.cli.report_files import ReportFile
-    from asyncbatch.cli.run_observer import RunObserver
     from asyncbatch.config.job import Job
     from asyncbatch.config.pipeline_file.files import PipelineFile
     from asyncbatch.config.secret_sources import CommandPolicy
@@ -123,14 +123,14 @@ def run_etl(
             output=output,
         )
 
-    from asyncbatch.cli.file_job import etl_job
-    from asyncbatch.cli.observers import RunIdentity, make_observers, target_name
+    from asyncbatch.cli.observers.start import RunIdentity, make_observers, target_name
+    from asyncbatch.cli.options.file_job import etl_job
     from asyncbatch.errors import UsageError, error_reason
 
     try:
         watch = None
         if watching != WatchFlags():
-            from asyncbatch.cli.watching import watch_settings
+            from asyncbatch.cli.options.watching import watch_settings
 
             watch = watch_settings(
                 watching,
@@ -184,7 +184,7 @@ def _run(
     grace: float,
 ) -> int:
     """Run the job of a pipeline and return the exit status."""
-    from asyncbatch.cli.file_job import limit_notes
+    from asyncbatch.cli.options.file_job import limit_notes
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import run_job
 
@@ -194,12 +194,12 @@ def _run(
             f"sink.to = '-' and --output {output.output} both write to standard output: choose one"
         )
     if sources.dry_run:
-        from asyncbatch.cli.preview import PreviewOutput
+        from asyncbatch.cli.display.preview import PreviewOutput
 
         names = [source.name for source in job.sources]
         shown: Output = PreviewOutput(_destination(pipeline), names, job.limit or 0, output)
     else:
-        from asyncbatch.cli.prints import capture_prints
+        from asyncbatch.cli.display.prints import capture_prints
 
         work = job.record_work
         shown = Output(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from asyncbatch.cli.command import CommandGroup, SectionedCommand, print_note
-from asyncbatch.cli.defaults import command_settings, open_config, option_table
-from asyncbatch.cli.parameters import with_options
+from asyncbatch.cli.options.defaults import command_settings, open_config, option_table
+from asyncbatch.cli.options.parameters import with_options
+from asyncbatch.cli.options.values import command_policy
 from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.cli.values import command_policy
 from asyncbatch.config.config_search import COMMANDS
 from asyncbatch.config.options.control import ConfigFlags
 from asyncbatch.core.options import Options, option
@@ -19,7 +19,7 @@ from asyncbatch.core.options import Options, option
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.cli.flags import Flag
+    from asyncbatch.cli.options.flags import Flag
     from asyncbatch.config.configuration import ConfigFile
     from asyncbatch.config.secret_sources import CommandPolicy
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from asyncbatch._version import __version__
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.run_observer import RunObserver
+from asyncbatch.cli.display.text import SummaryOptions, headline, report_rows, status_line
+from asyncbatch.cli.observers.base import RunObserver
 from asyncbatch.cli.terminal import to_stderr
-from asyncbatch.cli.text import SummaryOptions, headline, report_rows, status_line
 from asyncbatch.core.report import Report
 from asyncbatch.core.units import format_count, format_seconds
 

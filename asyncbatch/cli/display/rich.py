@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from asyncbatch.cli import text as summary
-from asyncbatch.cli.folding import fold_line
-from asyncbatch.cli.progress_lines import (
+from asyncbatch.cli.display import text as summary
+from asyncbatch.cli.display.folding import fold_line
+from asyncbatch.cli.display.progress_lines import (
     PaceMeter,
     bytes_done,
     cluster_facts,
@@ -27,7 +27,7 @@ from asyncbatch.cli.progress_lines import (
     stage_counts,
     stream_facts,
 )
-from asyncbatch.cli.screen import Screen
+from asyncbatch.cli.display.screen import Screen
 from asyncbatch.cli.terminal import stdout
 from asyncbatch.core.units import (
     format_count,
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from asyncbatch.cli.progress_lines import Pace
-    from asyncbatch.cli.text import Grid, SummaryOptions
+    from asyncbatch.cli.display.progress_lines import Pace
+    from asyncbatch.cli.display.text import Grid, SummaryOptions
     from asyncbatch.core.report import Report, SourceReport, StageProgress, StreamReport
     from asyncbatch.pipeline.run import Snapshot
     from asyncbatch.pipeline.stream.run import StreamSnapshot

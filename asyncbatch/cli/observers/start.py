@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.cli.run_observer import RunObserver
+from asyncbatch.cli.observers.base import RunObserver
 from asyncbatch.cli.terminal import to_stderr
 from asyncbatch.core.paths import is_object_url, redact_url
 from asyncbatch.core.records import STDIN, display_path
@@ -152,7 +152,7 @@ def make_observers(
     if has_ledger if flags.history is None else flags.history:
         observers.append(HistoryRecorder(identity))
     if flags.ping is not None:
-        from asyncbatch.cli.ping import Ping
+        from asyncbatch.cli.observers.ping import Ping
 
         observers.append(Ping(flags.ping, budget))
     return observers

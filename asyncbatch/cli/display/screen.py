@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.segment import ControlType, Segment
 from rich.text import Text
 
-from asyncbatch.cli.folding import fold_text
+from asyncbatch.cli.display.folding import fold_text
 from asyncbatch.core.units import printable_lines
 
 if TYPE_CHECKING:

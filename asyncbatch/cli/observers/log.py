@@ -17,11 +17,11 @@ from typer.exceptions import TyperException
 
 from asyncbatch._version import __version__
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.progress_lines import PlainProgress, stream_line
-from asyncbatch.cli.run_observer import RunObserver
+from asyncbatch.cli.display.progress_lines import PlainProgress, stream_line
+from asyncbatch.cli.display.text import SummaryOptions, headline, status_line
+from asyncbatch.cli.observers.base import RunObserver
+from asyncbatch.cli.options.usage import usage_message
 from asyncbatch.cli.terminal import write_stderr
-from asyncbatch.cli.text import SummaryOptions, headline, status_line
-from asyncbatch.cli.usage import usage_message
 from asyncbatch.core.log import LOGGER, log_event
 from asyncbatch.core.paths import is_store_url
 from asyncbatch.core.records import Failure, display_path

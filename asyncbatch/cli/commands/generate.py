@@ -7,7 +7,7 @@ import typer
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.command import CommandGroup, SectionedCommand
-from asyncbatch.cli.parameters import with_options
+from asyncbatch.cli.options.parameters import with_options
 from asyncbatch.config.options.streams import SimulatorOptions
 from asyncbatch.core.options import Count, Options, Span, option
 

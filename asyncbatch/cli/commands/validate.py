@@ -3,8 +3,8 @@
 import typer
 
 from asyncbatch.cli.command import open_reports, open_servers
-from asyncbatch.cli.parameters import Paths
-from asyncbatch.cli.values import failure_budget, memory_plan
+from asyncbatch.cli.options.parameters import Paths
+from asyncbatch.cli.options.values import failure_budget, memory_plan
 from asyncbatch.config.options.control import (
     ConfigFlags,
     FailureFlags,
@@ -50,7 +50,7 @@ def validate_files(
     column, JSON Pointer and rule.
     """
     # Imported late so that --help stays fast.
-    from asyncbatch.cli.job import parse_references
+    from asyncbatch.cli.options.job import parse_references
     from asyncbatch.config.job import FileSource, Job, RecordWorkSettings
     from asyncbatch.config.settings import file_settings, inputs_of
     from asyncbatch.core.retry import Retries
@@ -100,7 +100,7 @@ def validate_files(
         raise typer.BadParameter(error_reason(error)) from None
 
     # Imported after the launch, while the workers start.
-    from asyncbatch.cli.observers import RunIdentity, make_observers
+    from asyncbatch.cli.observers.start import RunIdentity, make_observers
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import run_job
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from asyncbatch.cli.command import print_note
-from asyncbatch.cli.flags import flags
+from asyncbatch.cli.options.flags import flags
 from asyncbatch.core.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from asyncbatch.cli.flags import Flag
+    from asyncbatch.cli.options.flags import Flag
 
 Paths = Annotated[
     list[str] | None,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncbatch.cli.command import open_reports, open_servers, take_lock
+from asyncbatch.cli.options.values import command_policy
 from asyncbatch.cli.terminal import find_log, to_stderr
-from asyncbatch.cli.values import command_policy
 from asyncbatch.config.options.control import ConfigFlags, LockFlags, MonitorFlags, StopFlags
 from asyncbatch.config.options.pipelines import CheckFlags, OverrideFlags
 from asyncbatch.config.options.streams import (
@@ -113,7 +113,7 @@ def stream_events(
     gives the same windows. Late and invalid events are counted, never lost silently.
     """
     from asyncbatch.cli import exit_codes
-    from asyncbatch.cli.observers import RunIdentity, make_observers
+    from asyncbatch.cli.observers.start import RunIdentity, make_observers
     from asyncbatch.cli.session import Session
     from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.config.settings import stream_settings
@@ -219,7 +219,7 @@ def _file_work(
     None if the file is only checked. Raises UsageError, LockHeldError.
     """
     from asyncbatch.cli.command import print_note
-    from asyncbatch.cli.file_job import file_job
+    from asyncbatch.cli.options.file_job import file_job
     from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.errors import UsageError
 
@@ -252,7 +252,7 @@ def _transforms(jq: JqFlags, call: CallFlags, schema: SchemaFlags) -> "tuple[Tra
     """Return the checked transforms of the events. Raises UsageError."""
     if not (jq.jq or call.call or schema != SchemaFlags()):
         return ()
-    from asyncbatch.cli.job import record_settings
+    from asyncbatch.cli.options.job import record_settings
     from asyncbatch.config.options.inputs import InputOptions
     from asyncbatch.core.settings import FileWorkSettings
 
@@ -263,7 +263,7 @@ def _transforms(jq: JqFlags, call: CallFlags, schema: SchemaFlags) -> "tuple[Tra
 
 def _check_sources(sources: "Sequence[str]", simulator: SimulatorOptions) -> None:
     """Raise UsageError for an unusable source, or options of one that is not there."""
-    from asyncbatch.cli.flags import flags
+    from asyncbatch.cli.options.flags import flags
     from asyncbatch.errors import UsageError
 
     if SIMULATE not in sources and simulator != (default := SimulatorOptions()):

@@ -9,7 +9,7 @@ import typer
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.command import CommandGroup, SectionedCommand, print_note
-from asyncbatch.cli.parameters import Paths, with_options
+from asyncbatch.cli.options.parameters import Paths, with_options
 from asyncbatch.config.options.control import ClusterFlags, FailureFlags, StopFlags, WorkerFlags
 from asyncbatch.config.options.inputs import InputOptions
 from asyncbatch.config.options.profiles import DiffFlags, InferFlags, SchemaOutputFlags
@@ -18,7 +18,7 @@ from asyncbatch.core.settings import ProfileSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.cli.profile_output import MergingOutput
+    from asyncbatch.cli.display.profile_output import MergingOutput
     from asyncbatch.core.settings import Detail
     from asyncbatch.storage.atomic import AtomicFile
     from asyncbatch.transforms.profile.compare import SchemaChange
@@ -75,7 +75,7 @@ def infer(
     """
     from msgspec.structs import replace
 
-    from asyncbatch.cli.profile import run_profile
+    from asyncbatch.cli.commands.profile import run_profile
 
     if infer.to is None and output.output != "text":
         raise typer.BadParameter(
@@ -92,7 +92,7 @@ def infer(
     with _open_target(infer.to) as file:
 
         def make_output() -> MergingOutput:
-            from asyncbatch.cli.profile_output import InferOutput
+            from asyncbatch.cli.display.profile_output import InferOutput
 
             return InferOutput(output, infer, file, old=old, whole=whole)
 

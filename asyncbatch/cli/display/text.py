@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.cli.folding import fold, fold_line
-from asyncbatch.cli.progress_lines import cluster_facts
+from asyncbatch.cli.display.folding import fold, fold_line
+from asyncbatch.cli.display.progress_lines import cluster_facts
 from asyncbatch.core.report import Report, StreamReport
 from asyncbatch.core.units import (
     format_count,

@@ -14,7 +14,7 @@ import typer
 from msgspec.structs import asdict
 
 from asyncbatch.cli.command import CommandGroup, SectionedCommand, print_note
-from asyncbatch.cli.parameters import with_options
+from asyncbatch.cli.options.parameters import with_options
 from asyncbatch.cli.terminal import is_terminal
 from asyncbatch.core.options import Lines, Options, option
 from asyncbatch.core.units import format_count, format_seconds, printable

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
+from asyncbatch.cli.display.progress_lines import PlainProgress, stream_line
+from asyncbatch.cli.display.text import loss_line
 from asyncbatch.cli.output import Output, to_stdout, verbose_line
-from asyncbatch.cli.progress_lines import PlainProgress, stream_line
 from asyncbatch.cli.terminal import (
     find_log,
     is_terminal,
@@ -16,7 +17,6 @@ from asyncbatch.cli.terminal import (
     to_stderr,
     write_stderr,
 )
-from asyncbatch.cli.text import loss_line
 from asyncbatch.core.report import StreamReport
 from asyncbatch.core.units import format_count, printable
 from asyncbatch.sinks.target import STDOUT
@@ -25,9 +25,9 @@ from asyncbatch.sinks.windows import window_lines
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from asyncbatch.cli.display.prints import Prints
+    from asyncbatch.cli.display.rich import LiveWindows
     from asyncbatch.cli.output import ProgressDisplay
-    from asyncbatch.cli.prints import Prints
-    from asyncbatch.cli.rich import LiveWindows
     from asyncbatch.config.options.streams import StreamOutputFlags
     from asyncbatch.core.records import Failure, FileResult
     from asyncbatch.core.report import AnyReport
@@ -82,7 +82,7 @@ class StreamOutput(Output):
     def _make_progress(self) -> ProgressDisplay:
         may_draw = self.form == "text" and self._may_draw and not self._user_types
         if may_draw and is_terminal(stdout().fileno()):
-            from asyncbatch.cli.rich import LiveWindows
+            from asyncbatch.cli.display.rich import LiveWindows
 
             self._live = LiveWindows(self._stream)
             return self._live

@@ -6,8 +6,8 @@ import typer
 from msgspec.structs import replace
 
 from asyncbatch.cli.command import open_reports, open_servers, refuse_results, take_lock
-from asyncbatch.cli.parameters import Paths
-from asyncbatch.cli.values import dask_settings, failure_budget, has_library, memory_plan
+from asyncbatch.cli.options.parameters import Paths
+from asyncbatch.cli.options.values import dask_settings, failure_budget, has_library, memory_plan
 from asyncbatch.config.options.aggregates import AggregateFlags
 from asyncbatch.config.options.control import (
     BatchFlags,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from asyncbatch.cli.display.prints import Prints
     from asyncbatch.cli.output import Output
-    from asyncbatch.cli.prints import Prints
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.settings import FileWorkSettings, LedgerSettings
     from asyncbatch.sinks.groups import GroupRows
@@ -110,7 +110,7 @@ def run_files(
     try:
         watch = None
         if watching != WatchFlags():
-            from asyncbatch.cli.watching import watch_settings
+            from asyncbatch.cli.options.watching import watch_settings
 
             watch = watch_settings(
                 watching,
@@ -206,7 +206,7 @@ def run_files(
         raise typer.BadParameter(error_reason(error)) from None
 
     # Imported after the launch, while the workers start.
-    from asyncbatch.cli.observers import RunIdentity, make_observers, target_name
+    from asyncbatch.cli.observers.start import RunIdentity, make_observers, target_name
     from asyncbatch.cli.session import run_job
 
     lists = [path for path in (inputs.files_from, replay.from_dead_letter) if path]
@@ -259,7 +259,7 @@ def _shown_rows(
 
 
 def _capture_prints(output: RunOutputFlags, settings: "Any") -> "Prints | None":
-    from asyncbatch.cli.prints import capture_prints
+    from asyncbatch.cli.display.prints import capture_prints
 
     return capture_prints(output, settings.transforms)
 
@@ -282,7 +282,7 @@ def _work(
         and all(one is False or one == type(one)() for one in work.values())
     ):
         return paths, files
-    from asyncbatch.cli.job import input_paths, record_settings
+    from asyncbatch.cli.options.job import input_paths, record_settings
 
     settings = record_settings(files, inputs, **work)
     return input_paths(paths, settings), settings
@@ -294,7 +294,7 @@ def _warn_about_unit(
     """Warn about a schema that no record can fit."""
     if schema is None:
         return
-    from asyncbatch.cli.job import unit_warning
+    from asyncbatch.cli.options.job import unit_warning
 
     if warning := unit_warning(settings, paths):
         shown.log(warning)
@@ -319,12 +319,12 @@ def _shown_output(
 ) -> "tuple[Output, Callable[[Any], Work] | None]":
     """Return the output, and the work if it is not that of the job."""
     if dry_run:
-        from asyncbatch.cli.preview import PlanOutput
+        from asyncbatch.cli.display.preview import PlanOutput
         from asyncbatch.workers.tasks.count import PlanTask
 
         return PlanOutput(output, **more), PlanTask
     if rows is not None:
-        from asyncbatch.cli.group_output import GroupOutput
+        from asyncbatch.cli.display.group_output import GroupOutput
 
         return GroupOutput(output, rows=rows, **more), None
     from asyncbatch.cli.output import Output

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.cli import text as plain
+from asyncbatch.cli.display import text as plain
+from asyncbatch.cli.display.text import make_grid, plain_grid
 from asyncbatch.cli.output import Output, events_to_stdout, to_stdout
 from asyncbatch.cli.render.json import encode, run_object
 from asyncbatch.cli.terminal import columns_of, stdout, wants_style
-from asyncbatch.cli.text import make_grid, plain_grid
 from asyncbatch.core.report import Report
 from asyncbatch.core.units import format_count, format_size, printable
 from asyncbatch.formats.decoder import decode
@@ -17,7 +17,7 @@ from asyncbatch.formats.decoder import encode as encode_value
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.cli.text import SummaryOptions
+    from asyncbatch.cli.display.text import SummaryOptions
     from asyncbatch.config.options.control import OutputFlags
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.report import AnyReport, SourceReport
@@ -107,7 +107,7 @@ class PreviewOutput(Output):
         if rows:
             grid = make_grid(rows, width)
             if styled:
-                from asyncbatch.cli.rich import grid_text
+                from asyncbatch.cli.display.rich import grid_text
 
                 yield grid_text(grid)
             else:

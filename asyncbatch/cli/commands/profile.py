@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from asyncbatch.cli.command import open_reports
-from asyncbatch.cli.parameters import Paths
-from asyncbatch.cli.values import dask_settings, failure_budget, memory_plan
+from asyncbatch.cli.options.parameters import Paths
+from asyncbatch.cli.options.values import dask_settings, failure_budget, memory_plan
 from asyncbatch.config.options.control import ClusterFlags, FailureFlags, StopFlags, WorkerFlags
 from asyncbatch.config.options.inputs import InputOptions
 from asyncbatch.config.options.profiles import ProfileFlags, ProfileOutputFlags
@@ -15,7 +15,7 @@ from asyncbatch.core.settings import ProfileSettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asyncbatch.cli.profile_output import MergingOutput
+    from asyncbatch.cli.display.profile_output import MergingOutput
     from asyncbatch.config.options.control import OutputFlags
 
 EPILOG = """\
@@ -49,7 +49,7 @@ def profile_files(
     """
 
     def make_output() -> "MergingOutput":
-        from asyncbatch.cli.profile_output import ProfileOutput
+        from asyncbatch.cli.display.profile_output import ProfileOutput
 
         return ProfileOutput(output, profile)
 
@@ -79,7 +79,7 @@ def run_profile(
     `to` is a file that the output writes, which is no input.
     """
     # Imported late so that --help stays fast. Modules that the launch does not need come later.
-    from asyncbatch.cli.job import record_settings
+    from asyncbatch.cli.options.job import record_settings
     from asyncbatch.config.job import FileSource, Job
     from asyncbatch.config.options.transforms import CallFlags, JqFlags, SchemaFlags
     from asyncbatch.config.settings import file_settings, inputs_of

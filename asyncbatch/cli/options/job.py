@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from asyncbatch.cli.flags import flags
+from asyncbatch.cli.options.flags import flags
 from asyncbatch.cli.terminal import separate_results
 from asyncbatch.config.job import RecordWorkSettings
 from asyncbatch.config.options.aggregates import AggregateFlags

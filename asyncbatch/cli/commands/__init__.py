@@ -1,0 +1,1 @@
+"""The commands: a module for each, which converts its options and starts a session."""

@@ -1,0 +1,1 @@
+"""What people see: summaries, tables, progress, and displays that redraw themselves."""

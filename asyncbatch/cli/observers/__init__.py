@@ -1,0 +1,1 @@
+"""The observers of a run: log, pings, notices to systemd."""
