@@ -36,7 +36,7 @@ MODULES = (
     "asyncbatch.state.ledger.file",
     "asyncbatch.state.ledger.postgres",
     "asyncbatch.transforms.call",
-    "asyncbatch.transforms.jq",
+    "asyncbatch.transforms.jq.transform",
     "asyncbatch.transforms.load",
     "asyncbatch.transforms.schema",
     "asyncbatch.workers.main",

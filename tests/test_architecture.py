@@ -52,7 +52,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "datasketches": ("windows.statistics",),
     "distributed": ("workers.dask",),
     "duckdb": ("sinks.databases.duckdb", "pipeline.resume.inspection"),
-    "jq": ("transforms.jq",),
+    "jq": ("transforms.jq.transform",),
     "jsonschema_rs": ("transforms.schema",),
     "keyring": ("config.secret_sources",),
     "obstore": ("storage",),

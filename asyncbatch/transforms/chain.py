@@ -102,7 +102,7 @@ def make_stage(
     """
     match spec:  # each module is loaded only if its transform is used
         case JqSpec():
-            from asyncbatch.transforms.jq import Jq
+            from asyncbatch.transforms.jq.transform import Jq
 
             piped = isinstance(before, JqSpec)
             return Jq(spec.program, env=spec.env, lossy=spec.lossy, piped=piped)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.errors import UsageError
 from asyncbatch.transforms.base import Context, RecordError
-from asyncbatch.transforms.jq import Jq
+from asyncbatch.transforms.jq.transform import Jq
 from tests.conftest import python
 
 
@@ -287,7 +287,7 @@ def test_nesting_is_no_obstacle():
 
 def test_nothing_reaches_the_terminal_or_ends_the_process():
     program = (
-        "from asyncbatch.transforms.jq import Jq\n"
+        "from asyncbatch.transforms.jq.transform import Jq\n"
         "for text in ('debug', 'stderr', 'halt?', '\"x\" | halt_error(3)?'):\n"
         "    list(Jq(text)(b'1', None))\n"
         "print('alive')"

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import decode
 from asyncbatch.transforms.base import Context, RecordError
-from asyncbatch.transforms.jq import Jq
-from asyncbatch.transforms.jq_evaluator import Evaluator
-from asyncbatch.transforms.jq_functions import UnsureError
-from asyncbatch.transforms.jq_parser import UnsupportedError
+from asyncbatch.transforms.jq.evaluator import Evaluator
+from asyncbatch.transforms.jq.functions import UnsureError
+from asyncbatch.transforms.jq.parser import UnsupportedError
+from asyncbatch.transforms.jq.transform import Jq
 from asyncbatch.transforms.json_values import is_unchanged
 
 

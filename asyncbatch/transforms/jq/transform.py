@@ -14,9 +14,9 @@ from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
 from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
 from asyncbatch.transforms.base import RecordError
-from asyncbatch.transforms.jq_evaluator import WHOLE, Evaluator
-from asyncbatch.transforms.jq_functions import UnsureError
-from asyncbatch.transforms.jq_integers import (
+from asyncbatch.transforms.jq.evaluator import WHOLE, Evaluator
+from asyncbatch.transforms.jq.functions import UnsureError
+from asyncbatch.transforms.jq.integers import (
     MARK_COMPUTED,
     AmbiguousIntegerError,
     check_record,
@@ -25,7 +25,7 @@ from asyncbatch.transforms.jq_integers import (
     with_digits,
     with_floats,
 )
-from asyncbatch.transforms.jq_parser import UnsupportedError
+from asyncbatch.transforms.jq.parser import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from msgspec import DecodeError, ValidationError, defstruct, field
 from msgspec.json import Decoder
 
-from asyncbatch.transforms import jq_functions as functions
-from asyncbatch.transforms.jq_functions import UnsureError, is_true
-from asyncbatch.transforms.jq_parser import (
+from asyncbatch.transforms.jq import functions
+from asyncbatch.transforms.jq.functions import UnsureError, is_true
+from asyncbatch.transforms.jq.parser import (
     ArrayOf,
     Binary,
     Comma,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import Json
     from asyncbatch.transforms.base import RecordPosition
-    from asyncbatch.transforms.jq_parser import Node, OriginOfRecord
+    from asyncbatch.transforms.jq.parser import Node, OriginOfRecord
 
     Run: TypeAlias = Callable[[Any], Any]
     Path: TypeAlias = tuple[str | int, ...]

@@ -1,4 +1,4 @@
-"""A parser for the part of the jq language that `jq_evaluator` evaluates.
+"""A parser for the part of the jq language that `evaluator` evaluates.
 
 It accepts no program that jq refuses, and refuses every program that it does not know.
 """
