@@ -400,6 +400,9 @@ def _form_of_file(name: str) -> Form:
 
 def target_advice(name: str) -> str:
     """Return the next step for a file name that is no target."""
+    scheme, colon, path = name.partition(":")
+    if colon and scheme in _DATABASES:
+        return f"write {scheme}:///{path}"
     start, suffix = os.path.splitext(name)
     match suffix.lower():
         case ".duckdb" | ".ddb":

@@ -264,10 +264,12 @@ def test_targets_that_cannot_be_used(run, folder):
         "sqlite:///nowhere/t.db": "folder exists",
         "sqlite:///text.db": "not a database",
         "sqlite:///locked.db": "another process has locked it",
-        "sqlite:t.db": "unknown kind of target",
+        "sqlite:t.db": "unknown kind of target; write sqlite:///t.db",
+        "duckdb:/t.db": "unknown kind of target; write duckdb:////t.db",
+        "t.sqlite": "for an SQLite database write sqlite:///t.sqlite",
         "o.txt": "unknown kind of target",
     }.items():
-        table_ = ("--table", "t") if ":" in target else ()
+        table_ = ("--table", "t") if ":///" in target else ()
         outcome = run("in", "--to", target, *table_)
         assert (outcome.code, words in outcome.stderr) == (2, True), (target, outcome.stderr)
     database.close()
