@@ -108,6 +108,8 @@ class Output:
     input is standard input. `prints` of user functions are shown above the progress.
     """
 
+    is_plan = False  # of a dry run that reads no file
+
     def __init__(
         self,
         options: OutputFlags,

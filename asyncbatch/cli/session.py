@@ -330,6 +330,7 @@ def run_job(
         listed, count_after = max(listed, MAX_LISTED_FAILURES), 0.0
     run = Run(job, failure_limit=listed, say=shown.log, count_after=count_after, **options)
     run.report.notes += notes
+    run.report.is_plan = shown.is_plan
     run.report.slowest_limit = max(MAX_SLOWEST_FILES, shown.slowest or 0)
     has_log = find_log() is not None
     if shows_details or has_log or any(file.shows_settings for file in report_files):

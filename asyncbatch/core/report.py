@@ -185,6 +185,7 @@ class Report(Struct):
     peak_memory_bytes: int = 0
     tally: Tally = field(default_factory=Tally)
     slowest: list[SlowFile] = field(default_factory=list)
+    is_plan: bool = False  # a dry run: the succeeded files are found, but not read
     interrupted: bool = False
     over_budget: bool = False
     target: str | None = None  # the target of the rows; its loss during the run is a failure too

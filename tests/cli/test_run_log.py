@@ -96,6 +96,17 @@ def test_rejected_records_are_one_line_a_file(files, command):
     assert (first["kind"], first["record"], first["line"]) == ("schema", 2, 1)
 
 
+def test_a_plan_is_no_success_of_its_files(files, command):
+    folder = files({"in/a.json": b"1", "in/b.json": b"{"})
+    finished = command("run", "in", "--dry-run", "--log-file", "log", "--log-format", "json")
+    assert finished.returncode == 0, finished.stderr
+    end = lines((folder / "log").read_text())[-1]
+    counts = end["files"]
+    assert (counts["total"], counts["planned"], counts["succeeded"]) == (2, 2, 0)
+    assert end["dry_run"] is True
+    assert end["message"].endswith(": 2 planned")
+
+
 def test_without_a_file_stderr_has_only_the_log(files, command):
     """Also with a note, an error of the target, and the summary that gives way to results."""
     folder = files(GOOD | {"in/bad.json": "{"})

@@ -126,6 +126,7 @@ class PlanOutput(Output):
     JSON Lines have a `planned` event for each file.
     """
 
+    is_plan = True
     _batches = 0
 
     @property
@@ -161,9 +162,7 @@ class PlanOutput(Output):
         assert isinstance(report, Report)
         if self.form != "text":
             summary = run_object(report, command, exit_code)
-            summary.dry_run, summary.batches = True, self._batches
-            # No file was read, so none succeeded.
-            summary.files.planned, summary.files.succeeded = summary.files.succeeded, 0
+            summary.batches = self._batches
             if self.form == "jsonl":
                 summary.event = "summary"
             await events_to_stdout(encode(summary) + b"\n")

@@ -97,13 +97,15 @@ def headline(report: Report) -> str:
     """Return a summary of the run in one line."""
     tally = report.tally
     outcomes = {
-        "succeeded": tally.succeeded,
+        "planned" if report.is_plan else "succeeded": tally.succeeded,
         "partial": tally.partial,
         "failed": tally.failed,
         "skipped": tally.skipped,
     }
     split = ", ".join(f"{number:,} {word}" for word, number in outcomes.items() if number)
-    verdict = "Interrupted after" if report.interrupted else "Processed"
+    verdict = "Found" if report.is_plan else "Processed"
+    if report.interrupted:
+        verdict = "Interrupted after"
     files = format_count(tally.files, report.input_noun)
     line = f"{verdict} {files} in {format_seconds(report.elapsed_s)}"
     return f"{line}: {split}" if split else line

@@ -66,7 +66,7 @@ def run_object(report: Report, command: str, exit_code: int) -> RunFields:
     tally, sink, cluster = report.tally, report.sink, report.crew
     return RunFields(
         **_shared(report, command, exit_code),
-        files=_input_counts(tally),
+        files=_input_counts(tally, is_plan=report.is_plan),
         records=_record_counts(tally),
         rates=RunRates(
             files_per_s=_rate(tally.files, report),
@@ -91,6 +91,7 @@ def run_object(report: Report, command: str, exit_code: int) -> RunFields:
             tasks=cluster.tasks, tasks_s=round(cluster.busy_s, 3),
         ),
         target_discarded=report.discarded or UNSET,
+        dry_run=True if report.is_plan else UNSET,
     )  # fmt: skip
 
 
@@ -150,10 +151,11 @@ def _source_fields(source: SourceReport) -> SourceFields:
     )
 
 
-def _input_counts(tally: Tally) -> InputCounts:
+def _input_counts(tally: Tally, *, is_plan: bool = False) -> InputCounts:
     return InputCounts(
-        total=tally.files, succeeded=tally.succeeded, partial=tally.partial, failed=tally.failed,
-        skipped=tally.skipped, bytes=tally.bytes,
+        total=tally.files, succeeded=0 if is_plan else tally.succeeded, partial=tally.partial,
+        failed=tally.failed, skipped=tally.skipped, bytes=tally.bytes,
+        planned=tally.succeeded if is_plan else UNSET,
     )  # fmt: skip
 
 
