@@ -20,6 +20,7 @@ from benchmarks.sections.files import compare_mixed, compare_tiny
 from benchmarks.sections.growth import grow
 from benchmarks.sections.huge import count_elements, count_lines
 from benchmarks.sections.load import load
+from benchmarks.sections.origin import add_origin, profile
 from benchmarks.sections.postgres import load_postgres
 from benchmarks.sections.query import query
 from benchmarks.sections.responsiveness import watch_loop
@@ -28,6 +29,7 @@ from benchmarks.sections.schema import validate
 from benchmarks.sections.startup import start
 from benchmarks.sections.storage import open_slowly, read_cold
 from benchmarks.sections.stream import put_into_windows
+from benchmarks.sections.watching import watch_folder
 from benchmarks.setting import Setting
 
 SECTIONS = {
@@ -42,6 +44,9 @@ SECTIONS = {
     "tiny": ("Tiny files", compare_tiny),
     "schema": ("A schema for each record", validate),
     "stream": ("Events into windows of time", put_into_windows),
+    "watch": ("A folder that is watched", watch_folder),
+    "origin": ("The origin of each record", add_origin),
+    "profile": ("Profiles of folders", profile),
     "growth": ("Growing inputs", grow),
     "cold": ("Caches dropped", read_cold),
     "delay": ("Slow opens", open_slowly),

@@ -56,10 +56,12 @@ def grow(setting: Setting) -> None:
     size, mb = setting.size, 1_000_000
     growths = [
         Growth("files", size(62_000, 1_000), inputs.files),
+        Growth("files into a table", size(6_000, 1_000), inputs.loaded_files),
         Growth("failures", size(62_500, 2_000), inputs.failures),
         Growth("columns", size(25, 10), inputs.columns),
         Growth("keys of --dedupe", size(125_000, 5_000), inputs.dedupe),
         Growth("keys of --by", size(25_000, 2_000), inputs.groups),
+        Growth("keys of --agg", size(25_000, 2_000), inputs.aggregates),
         Growth("JSON Lines", size(150, 2) * mb, inputs.lines, " B"),
         Growth("one array", size(150, 2) * mb, inputs.array, " B"),
         Growth("one record", size(2 * mb, 100_000), inputs.record, " B", is_value=True),
@@ -133,6 +135,17 @@ class _Inputs:
             _expect_report("files", "succeeded", number),
         )
 
+    def loaded_files(self, number: int) -> Step:
+        """Return the first folders of the same files, appended to a table without a key."""
+        largest = filesets.tiny(self._setting, self._setting.size(62_000, 1_000) * STEPS[-1])
+        folders = largest.subfolders()[: number // filesets.TINY_FOLDER]
+        database = self._setting.output("records.db")
+        target = ["--to", f"sqlite:///{database}", "--table", "records"]
+        return Step(
+            [self._setting.asyncbatch, "run", *folders, *target, "-o", "json"],
+            _expect_report("files", "succeeded", number),
+        )
+
     def failures(self, number: int) -> Step:
         """Return a file in which every second line is bad, in three ways."""
         faults = (b'{"id": %d, "x": tru}\n', b'{"id": %d\n', b'[%d, "\x01"]\n')
@@ -171,20 +184,29 @@ class _Inputs:
         return self._run(corpus, ["--dedupe", "id", *target], "written", number)
 
     def groups(self, number: int) -> Step:
-        """Return events with as many keys, two each, in one window."""
+        """Return events in one window."""
+        words = ["--window", "tumbling:1h", "--by", "user", "--agg", "count", "-q"]
+        words += ["--max-keys", str(number)]
+        return Step(
+            [self._setting.asyncbatch, "stream", self._users(number).path, *words],
+            expect(number, lambda output: output.count(b"\n")),
+        )
+
+    def aggregates(self, number: int) -> Step:
+        """Return the same events, as the records of a run."""
+        words = ["--by", "user", "--agg", "count", "--max-keys", str(number)]
+        words += ["--to", self._setting.output("records.jsonl")]
+        return self._run(self._users(number), words, "written", number)
+
+    def _users(self, number: int) -> Corpus:
+        """Return events with as many keys, two each."""
 
         def lines() -> Iterator[bytes]:
             for at in range(2 * number):
                 key = at * 7919 % number
                 yield b'{"timestamp": "2026-01-01T00:00:00Z", "user": "key-%d"}\n' % key
 
-        corpus = counted_lines(self._setting, "groups", lines, 2 * number)
-        words = ["--window", "tumbling:1h", "--by", "user", "--agg", "count", "-q"]
-        words += ["--max-keys", str(number)]
-        return Step(
-            [self._setting.asyncbatch, "stream", corpus.path, *words],
-            expect(number, lambda output: output.count(b"\n")),
-        )
+        return counted_lines(self._setting, "groups", lines, 2 * number)
 
     def lines(self, size: int) -> Step:
         """Return one file of JSON Lines."""
