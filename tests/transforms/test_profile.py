@@ -75,7 +75,7 @@ def test_merged_parts_are_the_whole(values, cuts):
     parts = [profiled(values[a:b]) for a, b in pairwise(ends)]
     merged = Field()
     for part in parts[::-1]:  # in another order
-        merged.merge(pickle.loads(pickle.dumps(part)))
+        merged.merge([pickle.loads(pickle.dumps(part))])
     assert plain(merged) == plain(profiled(values))
 
 
@@ -93,7 +93,7 @@ def test_merged_sketches_are_the_whole(values, cuts):
         ends = [0, *sorted(min(cut, len(values)) for cut in cuts), len(values)]
         merged, whole = Field(), profiled(values)
         for a, b in pairwise(ends):
-            merged.merge(profiled(values[a:b]))
+            merged.merge([profiled(values[a:b])])
         for one, other in zip(merged.scalars(), whole.scalars(), strict=True):
             kind = type(one.extremes()[0])
             given = [value for value in values if type(value) is kind]

@@ -100,8 +100,8 @@ class Profile(Struct):
 
     def merge(self, other: Profile) -> None:
         """Add the profile of other records. It takes parts of `other`."""
-        self.documents.merge(other.documents)
-        self.elements.merge(other.elements)
+        self.documents.merge([other.documents])
+        self.elements.merge([other.elements])
         self.arrays += other.arrays
         self.shapes.update(other.shapes)
         self.other_shapes += other.other_shapes
@@ -115,7 +115,7 @@ class Profile(Struct):
     def records(self) -> Field:
         """Return the statistics of all records."""
         found = deepcopy(self.documents)
-        found.merge(deepcopy(self.elements))
+        found.merge([deepcopy(self.elements)])
         return found
 
     def whole_documents(self) -> Field:
@@ -123,7 +123,7 @@ class Profile(Struct):
         found = deepcopy(self.documents)
         if self.arrays:
             items = deepcopy(self.elements) if self.elements.count else None
-            found.merge(Field(arrays=self.arrays, items=items))
+            found.merge([Field(arrays=self.arrays, items=items)])
         return found
 
     def successor(self) -> Profile:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MAX_COUNTED = 256  # different values, up to which each value is counted exactly
 MAX_HASHES = 1024  # the standard error of a distinct count beyond: 1/sqrt(1022), 3.1 %
 MAX_SAMPLES = 32
+_FEW_HASHES = 64  # are inserted one by one in less time than all are sorted again
 MAX_CHARACTERS = 256  # of a text that is kept
 _SAMPLING = 8  # every eighth value is counted, if not all values can be
 _FREQUENT = 0.01  # the least share of a value that is frequent, if not all values are counted
@@ -86,17 +87,23 @@ class Scalars(Struct, gc=False):
         else:
             self._fold(list(counts), counts)
 
-    def merge(self, other: Scalars) -> None:
+    def merge(self, others: Sequence[Scalars]) -> None:
         """Add the statistics of other values of the type."""
-        self.count += other.count
-        if other.is_complete:
-            if self.is_complete:
-                self.counts.update(other.counts)
-                if len(self.counts) > MAX_COUNTED:
-                    self._seal()
-            elif other.counts:
-                self._fold(list(other.counts), other.counts)
-            return
+        counts: Counter[Any] = Counter()
+        for other in others:
+            self.count += other.count
+            if other.is_complete:
+                counts.update(other.counts)
+            else:
+                self._merge_sketches(other)
+        if self.is_complete:
+            self.counts.update(counts)
+            if len(self.counts) > MAX_COUNTED:
+                self._seal()
+        elif counts:
+            self._fold(list(counts), counts)
+
+    def _merge_sketches(self, other: Scalars) -> None:
         self._seal()
         self.repeats = (
             self.repeats or other.repeats or not set(self.hashes).isdisjoint(other.hashes)
@@ -211,13 +218,29 @@ class Scalars(Struct, gc=False):
         """Keep the smallest hashes, and the values of the smallest of these."""
         if not hashes:
             return
-        known = set(self.hashes)
-        size = len(known)
-        known.update(hashes)
-        if len(known) > size:
-            self.hashes = array("q", sorted(known)[:MAX_HASHES])
+        if len(hashes) <= _FEW_HASHES:
+            is_changed = self._insert_hashes(hashes)
+        else:
+            known = set(self.hashes)
+            size = len(known)
+            known.update(hashes)
+            is_changed = len(known) > size
+            if is_changed:
+                self.hashes = array("q", sorted(known)[:MAX_HASHES])
+        if is_changed:
             merged = self.samples | dict(samples)
             self.samples = {one: merged[one] for one in nsmallest(MAX_SAMPLES, merged)}
+
+    def _insert_hashes(self, hashes: Iterable[int]) -> bool:
+        """Insert hashes one by one; return whether any is new and small enough."""
+        mine, is_changed = self.hashes, False
+        for one in hashes:
+            place = bisect_left(mine, one)
+            if place < MAX_HASHES and (place == len(mine) or mine[place] != one):
+                mine.insert(place, one)
+                is_changed = True
+        del mine[MAX_HASHES:]
+        return is_changed
 
     def _count_frequent(self, counts: Mapping[Any, int]) -> None:
         """Add counts of values; drop the rarest if they are many."""
