@@ -57,6 +57,7 @@ class Tally(Struct):
     rejected: int = 0
     written: int = 0
     retries: int = 0
+    deleted: int = 0  # rows, or outputs, of gone files that a mirror has deleted or marked
 
     @property
     def files(self) -> int:

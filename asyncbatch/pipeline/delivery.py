@@ -78,6 +78,7 @@ class Delivery:
         self._dead_letters: DeadLetterFile | None = None
         self._ledger_session: LedgerSession | None = None
         self._mirror: Mirror | None = None
+        self.deleted = 0  # rows, or outputs, of gone files that the mirror has ended
         self._abort_uploads: Callable[[], None] | None = None
         self.written_at_end = 0  # rows that were written by `finish`
         self.is_saved = True  # whether all delivered parts are in the target and the ledger
@@ -216,8 +217,10 @@ class Delivery:
 
     def _prune(self, launch: Launch) -> None:
         with self._write_lock:
-            if self._mirror is not None and (note := self._mirror.prune(launch)):
-                self._notes.append(note)
+            if self._mirror is not None:
+                deleted, note = self._mirror.prune(launch)
+                self.deleted += deleted
+                self._notes += [] if note is None else [note]
 
     @property
     def admission(self) -> Admission | None:

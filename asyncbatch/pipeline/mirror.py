@@ -185,22 +185,22 @@ class Mirror(ABC):
         self._target, self._session, self._is_watching = target, session, is_watching
         self._present = PresentFiles(target, source)
 
-    def prune(self, launch: Launch) -> str | None:
-        """End the rows or outputs of files that are gone; return a note about them.
+    def prune(self, launch: Launch) -> tuple[int, str | None]:
+        """End the rows or outputs of files that are gone; return their number, and a note.
 
         Raises UsageError, before anything is changed, if too many files are gone.
         """
         self._present.look(launch)
-        gone, note = self._prune()
+        gone, count, note = self._prune()
         if self._is_watching:
             search, naming = cast("WatchedSearch", launch.searches[0]), self._present.naming
             again = map(unescape_path, (*gone.files, *gone.entries, *gone.rejected))
             search.note_gone(path for name in again if (path := naming.path(name)) is not None)
-        return note
+        return count, note
 
     @abstractmethod
-    def _prune(self) -> tuple[GoneFiles, str | None]:
-        """End the rows or outputs of files that are gone; return these files, and a note."""
+    def _prune(self) -> tuple[GoneFiles, int, str | None]:
+        """Do the same; return the files, the number of rows or outputs, and a note."""
 
     def close(self) -> None:
         """Remove temporary files."""
@@ -248,7 +248,7 @@ class TableMirror(Mirror):
             if self._journal.unfinished_entry(batch_part) is None:
                 yield file
 
-    def _prune(self) -> tuple[GoneFiles, str | None]:
+    def _prune(self) -> tuple[GoneFiles, int, str | None]:
         found: list[GoneFiles] = []
 
         def find_gone(files: Iterable[str], lines: Iterable[LedgerLine]) -> GoneFiles:
@@ -259,11 +259,11 @@ class TableMirror(Mirror):
         self._has_rows = self._is_watching or pruned.has_rows
         self._sink.is_stale = self._is_stale if self._has_rows else None
         if not pruned.rows:
-            return found[-1], None
+            return found[-1], 0, None
         files = format_count(len(found[-1].files), "file")
         verb = "marked as deleted" if self._target.on_delete == "mark" else "deleted"
         rows = format_count(pruned.rows, "row")
-        return found[-1], f"{verb} {rows} of {files} no longer there"
+        return found[-1], pruned.rows, f"{verb} {rows} of {files} no longer there"
 
     def _is_stale(self, file: str) -> bool:
         """Whether the rows of a file are out of date: it is gone, or will be read again."""
@@ -278,11 +278,11 @@ class FolderMirror(Mirror):
 
     _session: FolderLedgerSession
 
-    def _prune(self) -> tuple[GoneFiles, str | None]:
+    def _prune(self) -> tuple[GoneFiles, int, str | None]:
         known = self._session.known_outputs()
         gone = self._present.find_gone((name for name, _ in known), ())
         if not gone.files:
-            return gone, None
+            return gone, 0, None
         ended, states = list(map(unescape_path, gone.files)), dict(known)
         naming, removed = self._present.naming, 0
         for name in ended:
@@ -292,7 +292,7 @@ class FolderMirror(Mirror):
         note = f"removed {format_count(removed, 'output')} of inputs no longer there"
         if left := len(ended) - removed:
             note += f"; {format_count(left, 'other')}, changed since by another program, stayed"
-        return gone, note
+        return gone, removed, note
 
 
 def _entered(lines: Iterable[LedgerLine], rejected: list[str]) -> Iterator[tuple[str, int]]:

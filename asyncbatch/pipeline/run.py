@@ -329,6 +329,7 @@ class Run:
             if not finishing.result():
                 report.discard(succeeded=succeeded, can_resume=bool(self._job.ledger))
             report.tally.written += self._delivery.written_at_end
+        report.tally.deleted += self._delivery.deleted
         report.add_missing_names()
         report.notes += self._delivery.take_notes()
         report.notes += (await self._scheduler.get_launch()).notes()

@@ -248,10 +248,9 @@ def test_guard_against_an_empty_mount(tmp_path, run, files):
     assert sqlite_rows(tmp_path, "SELECT count(*), max(id) FROM t") == [(10, 9)]
     assert run("in", *MIRROR, "--max-delete", "2").code == 2
     assert (tmp_path / "t.db").read_bytes() == before
-    assert (
-        "deleted 3 rows of 3 files no longer there"
-        in run("in", *MIRROR, "--max-delete", "3").stdout
-    )
+    report = json.loads(run("in", *MIRROR, "--max-delete", "3", "-o", "json").stdout)
+    assert "deleted 3 rows of 3 files no longer there" in report["notes"]
+    assert report["records"]["deleted"] == 3
     assert sqlite_rows(tmp_path, "SELECT count(*), max(id) FROM t") == [(7, 33)]
     shutil.rmtree(tmp_path / "in")
     (tmp_path / "in").mkdir()

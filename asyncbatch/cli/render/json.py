@@ -162,7 +162,7 @@ def _input_counts(tally: Tally, *, is_plan: bool = False) -> InputCounts:
 def _record_counts(tally: Tally) -> RecordCounts:
     return RecordCounts(
         read=tally.read, passed=tally.passed, dropped=tally.dropped, rejected=tally.rejected,
-        written=tally.written,
+        written=tally.written, deleted=tally.deleted or UNSET,
     )  # fmt: skip
 
 

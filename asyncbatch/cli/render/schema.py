@@ -52,6 +52,8 @@ class RecordCounts(Struct, kw_only=True):
     dropped: _Count
     rejected: _Count
     written: _Count
+    # Rows, or outputs, of gone files that a mirror has deleted or marked, if any.
+    deleted: _Count | UnsetType = UNSET
 
 
 class RunRates(Struct, kw_only=True):
@@ -256,4 +258,5 @@ def sum_counts(files: InputCounts, records: RecordCounts, retries: int) -> Tally
         records.rejected,
         records.written,
         retries,
+        records.deleted or 0,
     )
