@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from typer.core import TyperGroup
 
+# One process parses all modules: three would take three times as long, and 1.5 GB.
+pytestmark = pytest.mark.xdist_group("architecture")
+
 PACKAGE = ROOT / "asyncbatch"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room imports rooms of earlier lines only. Imports for types and lazy imports count.
