@@ -82,9 +82,9 @@ def main() -> int:
         except CommandError as error:
             setting.results.failures[name] = str(error)
             print(f"FAILED: {error}\n", flush=True)
+        if options.json:  # also of a run that is stopped later
+            setting.results.write(options.json, machine)
     setting.results.show()
-    if options.json:
-        setting.results.write(options.json, machine)
     return 1 if setting.results.failures else 0
 
 
