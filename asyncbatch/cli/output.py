@@ -215,6 +215,9 @@ class Output:
             self._prints.close()
             self._prints = None
 
+    async def complete(self, report: AnyReport) -> None:
+        """Add to the report what only the output knows. Call it before report files are written."""
+
     async def finish(
         self, report: AnyReport, budget: FailureBudget | None, command: str, exit_code: int
     ) -> None:

@@ -198,6 +198,7 @@ class Report(Struct):
     sources: list[SourceReport] = field(default_factory=list)
     sink: SinkReport | None = None
     crew: ClusterStatus | None = None  # the cluster that did the work
+    profile: Struct | None = None  # the summary of the profile that the run made
     failure_count: int = 0
     kinds: dict[str, int] = field(default_factory=dict)  # the number of failures of each kind
     # by file, kind and message: the order of the first of these failures, and the group

@@ -10,6 +10,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from asyncbatch.core.units import printable
+from tests.cli.test_html_report import HOSTILE, Page
 from tests.commands import run_command_text
 from tests.conftest import SAMPLE_DATA, Outcome
 
@@ -95,10 +97,34 @@ def test_profile_of_mixed_files_names_failures_and_those_that_differ(files, comm
     assert "bad.json:1:2" in text.stdout
 
 
-def test_redacted_profile_has_no_values(files, command):
+def test_reports_have_the_profile(files, command, tmp_path):
+    good = {f"{n:02}.json": json.dumps({"id": n, "v": "x", HOSTILE: n % 2}) for n in range(40)}
+    files(good | {"odd.json": '{"id": 1, "legacy": 2}'})
+    found = command("profile", ".", "-o", "json", "--report", "p.html", "--report", "p.json")
+    profile = found.json["profile"]
+    assert json.loads((tmp_path / "p.json").read_text())["profile"] == profile
+    page = Page(tmp_path / "p.html")
+    rows = page.rows("Below each object, the most frequent first")
+    assert [row["Field"] for row in rows] == [printable(one["path"]) for one in profile["fields"]]
+    assert [(row["Type"], row["Distinct"]) for row in rows[:2]] == [
+        ("integer", "40"), ("integer", "2"),
+    ]  # fmt: skip
+    assert "profile" not in page.data["report"], "twice in the page"
+    shapes = page.rows("The most frequent first")
+    assert [int(row["Records"]) for row in shapes] == [one["records"] for one in profile["shapes"]]
+    [odd] = page.rows("The rarest first")
+    assert (odd["File"], odd["Reasons"]) == (
+        "./odd.json", printable("; ".join(profile["different_files"][0]["reasons"])),
+    )  # fmt: skip
+
+
+def test_redacted_profile_has_no_values(files, command, tmp_path):
     files({"a.jsonl": lines([{"name": f"Zora{n}", "pin": 77123 + n} for n in range(300)])})
     for form in ("text", "json"):
-        found = command("profile", "a.jsonl", "--redact", "-o", form)
+        reports = [f"--report={form}{end}" for end in (".html", ".json", ".md")]
+        found = command("profile", "a.jsonl", "--redact", "-o", form, *reports)
+        for path in tmp_path.glob(f"{form}.*"):
+            assert "Zora" not in path.read_text()
         assert "xxxx" in found.stdout
         assert "Zora" not in found.stdout
         assert "7712" not in found.stdout

@@ -23,6 +23,7 @@ EPILOG = """\
 Examples:
   asyncbatch profile exports/
   asyncbatch profile exports/ --redact -o json > profile.json
+  asyncbatch profile exports/ --report profile.html
   asyncbatch profile responses/ --records /data/items
 
 Exit status: 0 all files were read (or within --max-failures), 1 some input failed, 2 wrong usage

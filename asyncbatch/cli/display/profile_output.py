@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msgspec import UNSET
 from msgspec.json import format as format_json
 
-from asyncbatch.cli.display.text import make_grid, plain_grid
+from asyncbatch.cli.display.profile_lines import profile_lines
 from asyncbatch.cli.output import Output, to_stdout
-from asyncbatch.cli.render.json import encode, run_object
 from asyncbatch.cli.terminal import stdout
 from asyncbatch.core.report import Report
 from asyncbatch.core.settings import ProfileSettings
-from asyncbatch.core.units import format_count, printable
 from asyncbatch.formats.decoder import encode as encode_value
 from asyncbatch.transforms.profile.infer import DIALECT, infer_schema
 from asyncbatch.transforms.profile.profile import Profile
-from asyncbatch.transforms.profile.summary import summarize
+from asyncbatch.transforms.profile.summary import ProfileSummary, summarize
 from asyncbatch.transforms.profile.widen import widen_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from asyncbatch.config.options.control import OutputFlags
     from asyncbatch.config.options.profiles import InferFlags, ProfileFlags
     from asyncbatch.core.batches import BatchPart
@@ -32,10 +27,6 @@ if TYPE_CHECKING:
     from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.storage.atomic import AtomicFile
-    from asyncbatch.transforms.profile.summary import FieldSummary, ProfileSummary
-
-_SHOWN_NAMES = 12  # of a shape
-_ORDERED = ("date", "date-time", "local-time")  # formats of texts whose order is of interest
 
 
 class MergingOutput(Output):
@@ -62,20 +53,24 @@ class ProfileOutput(MergingOutput):
         super().__init__(options, flags.max_fields)
         self._flags = flags
 
+    async def complete(self, report: AnyReport) -> None:
+        """Add the summary of the profile to the report."""
+        assert isinstance(report, Report)
+        report.profile = await asyncio.to_thread(
+            summarize, self.profile, redacts=self._flags.redact, top=self._flags.top
+        )
+
     async def finish(
         self, report: AnyReport, budget: FailureBudget | None, command: str, exit_code: int
     ) -> None:
         """Print the profile, then the summary of the run."""
-        assert isinstance(report, Report)
-        self.close()
-        summary = await asyncio.to_thread(
-            summarize, self.profile, redacts=self._flags.redact, top=self._flags.top
-        )
         if self.form == "json":
-            fields = run_object(report, command, exit_code)
-            fields.profile = summary
-            await to_stdout(encode(fields) + b"\n")
+            await super().finish(report, budget, command, exit_code)
             return
+        self.close()
+        assert isinstance(report, Report)
+        summary = report.profile
+        assert isinstance(summary, ProfileSummary)
         width = shutil.get_terminal_size().columns if stdout().isatty() else None
         text = "".join(f"{line}\n" for line in profile_lines(summary, width))
         await to_stdout(text.encode("utf-8", "backslashreplace"))
@@ -127,111 +122,3 @@ class InferOutput(MergingOutput):
         else:
             await asyncio.to_thread(self._file.write, text)
             await asyncio.to_thread(self._file.commit)
-
-
-def profile_lines(summary: ProfileSummary, width: int | None) -> Iterator[str]:
-    """Yield the lines of a profile, of at most `width` characters if it is given."""
-    if summary.fields:
-        fields = format_count(len(summary.fields), "field")
-        yield f"{format_count(summary.records, 'record')}, {fields}"
-        grid = make_grid(list(map(_cells, summary.fields)), width)
-        yield from plain_grid(grid)
-        if grid.hidden_columns:
-            yield f"  ... and {', '.join(grid.hidden_columns)} (in a wider terminal, or -o json)"
-        yield ""
-    if summary.max_fields_exceeded:
-        yield "More than --max-fields: objects with many fields are shown as maps"
-        yield ""
-    if summary.keys:
-        yield f"Candidate keys: {', '.join(map(printable, summary.keys))}"
-        yield ""
-    yield from _shape_lines(summary)
-    if summary.different_files:
-        yield "Files that differ from the rest"
-        for one in summary.different_files:
-            more = f" (and {format_count(one.files - 1, 'more file')})" if one.files > 1 else ""
-            yield f"  {printable(one.file)}{more}: {printable('; '.join(one.reasons))}"
-        yield ""
-
-
-def _shape_lines(summary: ProfileSummary) -> Iterator[str]:
-    if len(summary.shapes) + bool(summary.other_shapes) < 2:
-        return
-    yield "Shapes of records"
-    for shape in summary.shapes:
-        yield f"  {shape.records:>9,}  {shape.type}{_names(shape.names)}"
-    if summary.other_shapes:
-        yield f"  {summary.other_shapes:>9,}  of other shapes"
-    yield ""
-
-
-def _names(names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f", and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return f": {', '.join(map(printable, names[:_SHOWN_NAMES]))}{more}"
-
-
-def _cells(row: FieldSummary) -> dict[str, Any]:
-    """Return the cells of a field. Each is a text, so that all rows have the same columns."""
-    types = "|".join(row.types)
-    if row.is_map:
-        types = f"map of {row.keys:,} keys" if isinstance(row.keys, int) else "map"
-    formats = row.formats or {}
-    return {
-        "field": row.path,
-        "type": types,
-        "present": _share(row.presence),
-        "null": _share(row.null_share) if row.null_share else "",
-        "distinct": _distinct(row),
-        "range": _range(row),
-        "format": ", ".join(map(_format, formats, formats.values())),
-        "examples": _examples(row),
-    }
-
-
-def _distinct(row: FieldSummary) -> str:
-    if not isinstance(row.distinct, int):
-        return ""
-    about = "" if row.distinct_is_exact else "~"
-    return f"{about}{row.distinct:,}{' unique' if row.unique is True else ''}"
-
-
-def _range(row: FieldSummary) -> str:
-    """Return the smallest and largest value, or the lengths of texts and arrays."""
-    parts = []
-    if row.min_items is not UNSET:
-        parts.append(f"{_span(row.min_items, row.max_items)} items")
-    has_order = isinstance(row.formats, dict) and any(name in _ORDERED for name in row.formats)
-    if row.min is not UNSET and (not isinstance(row.min, str) or has_order):
-        parts.append(_span(row.min, row.max))
-    elif row.min_length is not UNSET:
-        parts.append(f"{_span(row.min_length, row.max_length)} characters")
-    return ", ".join(parts)
-
-
-def _span(low: Any, high: Any) -> str:
-    return _value(low) if low == high else f"{_value(low)} to {_value(high)}"
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else encode_value(value).decode()
-
-
-def _format(name: str, share: float) -> str:
-    return name if share == 1 else f"{name} {_share(share)}"
-
-
-def _share(share: float) -> str:
-    """Return a share in percent; never 100% or 0% for a share that is not."""
-    percent = 100 * share
-    if 0 < percent < 1 or 99 < percent < 100:
-        return f"{min(max(percent, 0.1), 99.9):.1f}%"
-    return f"{percent:.0f}%"
-
-
-def _examples(row: FieldSummary) -> str:
-    """Return the frequent values with their counts, or a few values."""
-    if isinstance(row.top, list):
-        return ", ".join(f"{_value(one.value)} ({one.count:,})" for one in row.top)
-    return ", ".join(map(_value, row.examples or ()))

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
+from msgspec import UNSET
 
 from asyncbatch._version import __version__
 from asyncbatch.cli.display.text import SummaryOptions, status_line
@@ -28,7 +29,8 @@ from asyncbatch.cli.render.html_parts import (
 from asyncbatch.cli.render.json import report_object
 from asyncbatch.cli.render.kinds import KINDS
 from asyncbatch.cli.render.samples import MessageCounts, Samples, WindowSample
-from asyncbatch.core.report import MAX_LISTED_FAILURES, StreamReport
+from asyncbatch.cli.render.schema import RunFields
+from asyncbatch.core.report import MAX_LISTED_FAILURES, Report, StreamReport
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.core.units import (
     format_count,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.cli.render import Outcomes
     from asyncbatch.core.records import Failure
-    from asyncbatch.core.report import AnyReport, Report
+    from asyncbatch.core.report import AnyReport
 
 HTML_BEGINNING = b"<!DOCTYPE html>\n<!-- A report of asyncbatch "
 
@@ -91,6 +93,10 @@ class Html:
 
     def _sections(self, report: AnyReport) -> Iterator[str]:
         yield counts(report)
+        if isinstance(report, Report) and report.profile is not None:
+            from asyncbatch.cli.render.html_profile import profile_sections
+
+            yield from profile_sections(report.profile)
         yield CHARTS
         if isinstance(report, StreamReport):
             yield from windows(self._samples.windows)
@@ -102,10 +108,10 @@ class Html:
 
     def _data(self, report: AnyReport, command: str, exit_code: int) -> bytes:
         """Return the data of the charts, and the report object, as JSON for a script element."""
-        data: dict[str, Any] = {
-            "report": report_object(report, command, exit_code),
-            **self._samples.columns,
-        }
+        fields = report_object(report, command, exit_code)
+        if isinstance(fields, RunFields):
+            fields.profile = UNSET  # its tables are in the page
+        data: dict[str, Any] = {"report": fields, **self._samples.columns}
         text = msgspec.json.encode(data).decode()
         return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 

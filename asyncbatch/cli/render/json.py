@@ -92,6 +92,7 @@ def run_object(report: Report, command: str, exit_code: int) -> RunFields:
         ),
         target_discarded=report.discarded or UNSET,
         dry_run=True if report.is_plan else UNSET,
+        profile=report.profile or UNSET,
     )  # fmt: skip
 
 
