@@ -91,6 +91,30 @@ def test_a_full_disk(go, inputs, disk, kind):
     assert_made_up_for(go, disk.copy("copy"), kind, first, again)
 
 
+@pytest.mark.parametrize("kind", ["sqlite append", "duckdb append", "folder"])
+def test_a_full_disk_ends_a_watched_run(go, inputs, disk, tmp_path, kind):
+    """Files whose rows are not committed stay where they are, and the next run takes them."""
+    go("in", *to(kind, "fresh"))
+    job = ("in", *to(kind, "disk/out"), *_CUT, "--watch", "--move-done", "done")
+    first = go(*job, prefix=disk.prefix)
+    assert_lost(first, "ENOSPC", "disk/out")
+    done, left = tmp_path / "done", tmp_path / "in"
+    assert 0 < len(list(done.iterdir())) <= first.json["files"]["succeeded"]
+    assert len(list(done.iterdir())) + len(list(left.iterdir())) == _FILES
+    disk.remount("size=16m")
+    with subprocess.Popen(
+        [*disk.prefix, *COMMAND, "run", *job], cwd=tmp_path,
+        env=environment(XDG_STATE_HOME=str(tmp_path / "state")),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as again:  # fmt: skip
+        wait_until(lambda: not list(left.iterdir()), running=again)
+        again.terminate()
+        again.communicate(timeout=PATIENCE)
+    assert again.returncode == 143
+    assert len(list(done.iterdir())) == _FILES
+    assert rows(disk.copy("copy"), kind) == rows(tmp_path, kind, "fresh")
+
+
 @pytest.mark.skipif(not quota.is_possible(), reason="no numbers of this machine's system calls")
 @pytest.mark.parametrize("kind", SOME)
 def test_a_quota(go, inputs, tmp_path, kind):
