@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _TOOLS = ("unshare", "nsenter", "mount")
 _END = "asyncbatch-tests-end"
+# A prefix of a command: no file may exceed 32 KiB. To the command this is a full disk. It writes no
+# bytecode, which the limit would cut off, for later tests.
+LIMITED = ("sh", "-c", 'ulimit -f 64; export PYTHONDONTWRITEBYTECODE=1; exec "$@"', "sh")
 
 
 class Disk:

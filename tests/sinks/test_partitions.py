@@ -23,15 +23,14 @@ import pytest
 from asyncbatch import Pipeline
 from asyncbatch.formats.compression import compression_by_name
 from tests.commands import CommandProcess, environment
+from tests.faults.disks import LIMITED
 from tests.processes import wait_until
 from tests.reports import rows
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 COUNTRIES = ["DE", "US", "us", "Côte d'Ivoire", "a/b", "..", "", None]
-# Prefixes of a command: no file may exceed 32 KiB, which is a full disk to it; few open files.
-LIMITED = ("sh", "-c", 'ulimit -f 64; exec "$@"', "sh")
+# A prefix of a command: few open files.
 FEW_FILES = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
-NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}  # which the limit would cut off, for later tests
 SLOW = """\
 import os, time
 
@@ -359,7 +358,7 @@ def test_a_spent_budget_leaves_what_was_there(run, files):
 def test_a_full_disk_leaves_what_was_there(run, files):
     lines = "".join(json.dumps({"a": n % 3, "t": "x" * 400}) + "\n" for n in range(300))
     folder = files({"in.jsonl": lines, "out/0.jsonl": "before"})
-    outcome = run("in.jsonl", "--to", "out/{a}.jsonl", prefix=LIMITED, env=NO_BYTECODE)
+    outcome = run("in.jsonl", "--to", "out/{a}.jsonl", prefix=LIMITED)
     assert outcome.code == 1
     assert "cannot write out/{a}.jsonl: File too large" in outcome.stdout
     assert found(folder / "out") == {"0.jsonl": b"before"}

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.formats.compression import compression_by_name
 from tests.commands import COMMAND, PATIENCE, CommandProcess, environment
+from tests.faults.disks import LIMITED
 from tests.processes import holds_open, wait_until
 from tests.reports import balanced, rows
 
@@ -55,8 +56,6 @@ def locks(r):
         connection.execute("BEGIN EXCLUSIVE")
     return r
 """
-# A prefix of a command: no file may exceed 32 KiB. To the command this is a full disk.
-LIMITED = ("sh", "-c", 'ulimit -f 64; exec "$@"', "sh")
 
 
 def options(target: str, *more: str) -> tuple[str, ...]:
