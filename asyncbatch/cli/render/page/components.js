@@ -39,6 +39,8 @@ const components = (function () {
     const minutes = Math.floor(seconds / 60), rest = Math.round(seconds % 60);
     const pad = (number) => String(number).padStart(2, "0");
     if (minutes < 60) return `${minutes}:${pad(rest)}`;
+    // An axis has no room for more hours, as of the lag behind an old log.
+    if (minutes >= 6000) return `${precise.format(seconds / 86400)} d`;
     return `${Math.floor(minutes / 60)}:${pad(minutes % 60)}:${pad(rest)}`;
   }
 
@@ -154,7 +156,7 @@ const components = (function () {
       if (bars) Object.assign(line, { paths: uPlot.paths.bars({ size: [0.8, 60] }), points: { show: false }, fill: stroke });
       const xAxis = isClock
         ? axis(null, { grid: { show: false }, values: (_, splits, __, ___, step) => splits.map((at) => clock(at, step)) })
-        : axis(duration, { incrs: [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400] });
+        : axis(duration, { incrs: [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 604800, 2592000, 31536000] });
       const range = (_, __, top) => [0, (top || 1) * 1.08];
       return options(
         width, [xAxis, axis((value) => text(value), { size: 84 })], [{}, line],
