@@ -36,8 +36,9 @@ class TlsSettings(Options, frozen=True):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        for key, advice in _tls_mistakes(cls(**given)):
-            yield (key,), advice
+        if None not in given.values():
+            for key, advice in _tls_mistakes(cls(**given)):
+                yield (key,), advice
 
 
 def _tls_mistakes(tls: TlsSettings) -> Iterator[tuple[str, str]]:
