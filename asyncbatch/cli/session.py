@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.display.next_steps import key_steps
+from asyncbatch.cli.display.next_steps import next_steps
 from asyncbatch.cli.terminal import find_log, to_stderr
 from asyncbatch.core.report import (
     MAX_LISTED_FAILURES,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import Job
     from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
-    from asyncbatch.sinks.target import Target
 
 _SNAPSHOT_SECONDS = 0.25
 _SUMMARY_SECONDS = 2.0
@@ -339,34 +338,8 @@ def run_job(
 
         run.report.settings = job_settings(job)
     if command != "validate":
-        shown.next_steps = partial(_next_steps, job, command)
+        shown.next_steps = partial(next_steps, job, command)
     return Session(
         run, shown, command=command, budget=job.budget, report_files=report_files, grace=grace,
         observers=observers, is_endless=job.watch is not None,
     ).carry_out()  # fmt: skip
-
-
-def _is_resumable(target: Target | None) -> bool:
-    return target is not None and target.groups is None
-
-
-def _next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
-    """Return what the user may do after a run that was not a success."""
-    assert isinstance(report, Report)
-    steps = []
-    work = job.record_work
-    if job.target is None and report.tally.passed and work is not None and work.runs_programs:
-        # A summary on stdout is part of the output contract, so records are printed only on demand.
-        steps.append("the results are discarded: --to - prints them, --to FILE keeps them")
-    if report.interrupted and job.watch is not None:
-        steps.append("the same command continues: finished files are remembered")
-    elif report.interrupted and _is_resumable(job.target) and command == "run":
-        steps.append("--resume continues where the run ended")
-    if (target := job.target) is not None and target.is_database and not target.key:
-        steps += key_steps(report, command)
-    if report.tally.failures and not report.target_lost:
-        if job.dead_letter is None:
-            steps.append("--dead-letter FILE keeps what failed, so that it can be run again")
-        elif command == "run":
-            steps.append(f"--from-dead-letter {job.dead_letter} runs again what failed")
-    return steps

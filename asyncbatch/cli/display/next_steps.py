@@ -1,16 +1,19 @@
-"""Steps that a summary proposes after failures of a certain kind."""
+"""The next steps that a summary proposes after a run that was not a success."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+from asyncbatch.core.report import Report
 from asyncbatch.core.units import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.core.report import Report
+    from asyncbatch.config.job import Job
+    from asyncbatch.core.report import AnyReport
+    from asyncbatch.sinks.target import Target
 
 # How SQLite, DuckDB and PostgreSQL refuse a row whose key is there already, and its columns.
 _REPEATED_KEY = re.compile(
@@ -21,7 +24,33 @@ _REPEATED_KEY = re.compile(
 )
 
 
-def key_steps(report: Report, command: str) -> Iterator[str]:
+def next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
+    """Return what the user may do after a run that was not a success."""
+    assert isinstance(report, Report)
+    steps = []
+    work = job.record_work
+    if job.target is None and report.tally.passed and work is not None and work.runs_programs:
+        # A summary on stdout is part of the output contract, so records are printed only on demand.
+        steps.append("the results are discarded: --to - prints them, --to FILE keeps them")
+    if report.interrupted and job.watch is not None:
+        steps.append("the same command continues: finished files are remembered")
+    elif report.interrupted and _is_resumable(job.target) and command == "run":
+        steps.append("--resume continues where the run ended")
+    if (target := job.target) is not None and target.is_database and not target.key:
+        steps += _key_steps(report, command)
+    if report.tally.failures and not report.target_lost:
+        if job.dead_letter is None:
+            steps.append("--dead-letter FILE keeps what failed, so that it can be run again")
+        elif command == "run":
+            steps.append(f"--from-dead-letter {job.dead_letter} runs again what failed")
+    return steps
+
+
+def _is_resumable(target: Target | None) -> bool:
+    return target is not None and target.groups is None
+
+
+def _key_steps(report: Report, command: str) -> Iterator[str]:
     """Yield the step after rows whose key the table has already."""
     for group in report.first_groups:
         if group.first.kind != "sink" or not (found := _REPEATED_KEY.search(group.first.message)):
