@@ -18,6 +18,7 @@ from asyncbatch.core.report import (
     Report,
     process_run_id,
 )
+from asyncbatch.core.system import keep_freed_memory
 from asyncbatch.errors import (
     AsyncbatchError,
     SinkError,
@@ -118,6 +119,7 @@ class Session:
         After a signal, or if the reader closed our output, the process ends inside this call:
         a thread that is stuck in a read or a write would block a normal exit.
         """
+        keep_freed_memory()
         try:
             code = self._carry_out()
         except BaseException as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from asyncbatch.core.batches import Part
 from asyncbatch.core.progress import Progress
+from asyncbatch.core.system import keep_freed_memory
 from asyncbatch.errors import AsyncbatchError, WorkerBugError, valid_text
 from asyncbatch.workers.wire import LENGTH_BYTES, STOP_SIGNALS
 
@@ -53,6 +54,7 @@ def _serve(
     # JSON has no cycles: looking for them among so many values takes a third of the time.
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
+    keep_freed_memory()
     while (batch := _receive(requests)) is not None:
         try:
             if work is None:
