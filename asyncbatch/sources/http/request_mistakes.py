@@ -1,7 +1,7 @@
 """The settings of requests that do not go together: bodies, cursors, templates, forms of pages.
 
-The settings may be those of an HTTP source, or the tables of a pipeline file, which have the same
-names. Does not import aiohttp.
+The settings come by their names, from a program or from a table of a pipeline file. Does not import
+aiohttp.
 """
 
 from __future__ import annotations

@@ -25,10 +25,12 @@ from asyncbatch.sources.http.base import HttpError, PageMark
 from asyncbatch.sources.http.settings import (
     CursorPagination,
     HttpSettings,
+    Incremental,
     LinkHeaderPagination,
     NextUrlPagination,
     OffsetPagination,
     PagePagination,
+    ParentRequests,
     setting_mistakes,
 )
 from asyncbatch.sources.http.source import HttpSource
@@ -245,6 +247,9 @@ def test_the_secrets_of_settings_are_not_encoded():
         msgspec.json.encode(settings)
 
 
+PARENT_WITH_USER = ParentRequests(urls=("https://joe:hidden@a/",))
+
+
 @pytest.mark.parametrize(
     ("changes", "where"),
     [
@@ -260,6 +265,9 @@ def test_the_secrets_of_settings_are_not_encoded():
         ({"records": "items"}, "records"),
         ({"rate_limit": "fast"}, "rate_limit"),
         ({"timeout": 0}, "timeout"),
+        ({"incremental": Incremental("at", "since", lag=-1.0)}, "incremental.lag"),
+        ({"urls": ("https://a/{id}",), "parent": PARENT_WITH_USER}, "parent.urls[0]"),
+        ({"auth": HeaderAuth("Host", Secret("hidden"))}, "auth.name"),
         ({"timeout": float("nan")}, "timeout"),
         ({"retries": -1}, "retries"),
         ({"concurrency": 0}, "concurrency"),
