@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 settings.register_profile("anywhere", deadline=None)  # no test depends on a machine's speed
 # CI has the same examples each time, and a limit of time; `make test` elsewhere has new ones.
-settings.register_profile("ci", deadline=None, derandomize=True, max_examples=40)
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 
 allow_deep_nesting()  # Hypothesis warns of a test that raises the limit of recursion itself
