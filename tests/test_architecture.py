@@ -43,6 +43,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 # Each third-party library, and the only modules that import it: names, or the beginnings of names.
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiofiles": ("cli", "sources.async_reader"),
+    "asyncinotify": ("sources.live.renames",),
     "aiohttp": ("sources.http", "cli.live.server"),
     "asyncpg": ("sinks.databases.postgres.server",),
     "backports": ("formats.members",),

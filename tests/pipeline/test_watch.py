@@ -9,6 +9,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import time
 import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
@@ -223,6 +224,35 @@ def test_half_written_file_is_not_taken(tmp_path, watch):
     process.wait_for_rows([(1, "a"), (2, "b"), (3, "a"), (4, "c")])
     assert process.end()[0] == 143
     assert "a.json" not in process.log.read_text()
+
+
+def test_rename_within_a_tick_of_the_write(tmp_path, watch):
+    """The notification tells what the times of the file cannot; also in a new folder."""
+    process = watch("--settle", "1h")
+
+    def rename_another(folder: Path) -> None:
+        number = len(list(folder.iterdir()))
+        unfinished = tmp_path / "unfinished.json"
+        unfinished.write_text(json.dumps({"id": f"{folder.name} {number}"}))
+        soon = time.time() + 3600  # the rename cannot be later than the last write
+        os.utime(unfinished, (soon, soon))
+        unfinished.rename(folder / f"{number}.json")
+
+    for folder in (tmp_path / "in", tmp_path / "in" / "new"):
+        folder.mkdir(exist_ok=True)
+        taken = f"SELECT count(*) FROM t WHERE id LIKE '{folder.name} %'"
+
+        def is_taken(folder: Path = folder, taken: str = taken) -> bool:
+            rename_another(folder)  # those before the folder was watched have to wait
+            return rows(tmp_path, taken) not in ([], [(0,)])
+
+        wait_until(is_taken, running=process)
+    written = tmp_path / "in" / "in-place.json"
+    written.write_text(json.dumps({"id": "in place"}))
+    rename_another(tmp_path / "in")
+    last = max(int(path.stem) for path in (tmp_path / "in").glob("[0-9]*.json"))
+    one = f"SELECT id FROM t WHERE id IN ('in {last}', 'in place')"
+    process.wait_for_rows([(f"in {last}",)], one)
 
 
 def test_file_that_settles(tmp_path, watch):

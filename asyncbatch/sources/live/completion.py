@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from asyncbatch.sources.live.renames import Renames
     from asyncbatch.sources.live.seen import FoundFile
 
 SETTLE_SECONDS = 1.0  # a file without changes for this time is complete
@@ -29,13 +30,19 @@ class FileCompletion:
     """Decides which files of a folder are complete: nobody writes them any more.
 
     A file is complete if it was renamed, or is unchanged for `settle` seconds. With a `marker`, it
-    is complete if there is a file of its name and this ending, not older than the file. Files that
-    may be incomplete are remembered until the next scan of the folder but one: call `begin_scan`
-    before each. For one thread at a time.
+    is complete if there is a file of its name and this ending, not older than the file. `renames`
+    knows renames that the times of files do not show. Files that may be incomplete are remembered
+    until the next scan of the folder but one: call `begin_scan` before each. For one thread at a
+    time.
     """
 
-    def __init__(self, settle: float = SETTLE_SECONDS, marker: str | None = None) -> None:
-        self.settle, self.marker = settle, marker
+    def __init__(
+        self,
+        settle: float = SETTLE_SECONDS,
+        marker: str | None = None,
+        renames: Renames | None = None,
+    ) -> None:
+        self.settle, self.marker, self._renames = settle, marker, renames
         # By inode, the files that may be incomplete: their size, the time of the last write, and
         # the time since when both are unchanged.
         self._growing: dict[int, tuple[int, int, float]] = {}
@@ -59,7 +66,8 @@ class FileCompletion:
         if self.marker is not None:
             return self._has_marker(path, written)
         oldest = max(_OLD_SECONDS, self.settle)
-        if file.changed > written or time.time() - written / 1e9 > oldest:
+        is_renamed = file.changed > written or (self._renames and self._renames.has(file))
+        if is_renamed or time.time() - written / 1e9 > oldest:
             self._growing.pop(file.inode, None)
             return True
         now = time.monotonic()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncbatch.core.records import FailureKind
+    from asyncbatch.sources.live.renames import Renames
     from asyncbatch.sources.selection import Selection
 
 _FILES_AT_ONCE = 10_000  # files that one scan of a folder queues, at most
@@ -69,10 +70,12 @@ class FolderReader:
         follow: bool,
         from_end: bool = False,
         settle: float = SETTLE_SECONDS,
+        renames: Renames | None = None,
     ) -> None:
         self.folder, self._prefix = folder, os.path.join(folder, "")
         self._wanted = Filter(selection)
-        self._is_following, self._completion = follow, FileCompletion(settle)
+        self._is_following = follow
+        self._completion = FileCompletion(settle, renames=renames)
         self._seen = SeenFiles()
         self._found: deque[FoundFile] = deque()
         self._needs_scan, self._skips_present = True, from_end
@@ -368,7 +371,10 @@ class FolderSource:
         self._watch = (
             FolderWatch([path], self._wakeup, lambda _: True, recursive=True) if follow else None
         )
-        self._reader = FolderReader(path, selection, follow=follow, from_end=from_end)
+        renames = None if self._watch is None else self._watch.renames
+        self._reader = FolderReader(
+            path, selection, follow=follow, from_end=from_end, renames=renames
+        )
         self._is_woken = False
         self._scanned_at = self._next_scan_at = 0.0
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.system import install_command
 from asyncbatch.errors import UsageError
+from asyncbatch.sources.live.renames import Renames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from asyncbatch.core.aio import Wakeup
 
@@ -77,9 +80,10 @@ class _StopSignal:
 class FolderWatch:
     """Sets `wakeup` when a path below the folders changes for which `matches(path)` is true.
 
-    With `changed`, it notes these paths there, and the moments since when paths may be missing. A
-    daemon thread waits for the notifications. NFS and FUSE send none: always wait with a timeout.
-    Raises UsageError if watchfiles is not installed; `option` needs it.
+    With `changed`, it notes these paths there, and the moments since when paths may be missing.
+    `renames` knows the files that were renamed into the folders, if `recursive`. A daemon thread
+    waits for the notifications. NFS and FUSE send none: always wait with a timeout. Raises
+    UsageError if watchfiles is not installed; `option` needs it.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class FolderWatch:
         self._folders, self._recursive = folders, recursive
         self._wakeup, self._matches, self._changed = wakeup, matches, changed
         self._watch = watchfiles.watch
+        self.renames = Renames()
         self._stop_signal = _StopSignal(lambda: None)
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -130,23 +135,34 @@ class FolderWatch:
             if self._closed.is_set():  # `close` has set the signal before
                 return
             try:
-                for changes in self._watch(
-                    *self._folders,
-                    watch_filter=lambda _, path: self._matches(path),
-                    step=_STEP_MILLISECONDS,
-                    debounce=_DEBOUNCE_MILLISECONDS,
-                    stop_event=self._stop_signal,
-                    raise_interrupt=False,
-                    recursive=self._recursive,
-                    ignore_permission_denied=True,
-                ):
-                    if self._changed is not None:
-                        self._changed.add(path for _, path in changes)
-                    loop.call_soon_threadsafe(self._wakeup.set)
+                with self._watching_renames(loop):
+                    for changes in self._watch(
+                        *self._folders,
+                        watch_filter=lambda _, path: self._matches(path),
+                        step=_STEP_MILLISECONDS,
+                        debounce=_DEBOUNCE_MILLISECONDS,
+                        stop_event=self._stop_signal,
+                        raise_interrupt=False,
+                        recursive=self._recursive,
+                        ignore_permission_denied=True,
+                    ):
+                        self._note((path for _, path in changes), loop)
             except Exception:  # noqa: BLE001 - the notifications are optional: the poll still works
                 self.is_working = False
                 if self._closed.wait(_RESTART_SECONDS):
                     return
+
+    def _watching_renames(self, loop: asyncio.AbstractEventLoop) -> AbstractContextManager[None]:
+        if not self._recursive:
+            return nullcontext()
+        return self.renames.watching(self._folders, lambda path: self._note((path,), loop))
+
+    def _note(self, paths: Iterable[str], loop: asyncio.AbstractEventLoop) -> None:
+        """Note changed paths, and wake the task that waits for them."""
+        if self._changed is not None:
+            self._changed.add(paths)
+        with suppress(RuntimeError):  # the loop has ended, and so has the search
+            loop.call_soon_threadsafe(self._wakeup.set)
 
     def _note_watching(self, loop: asyncio.AbstractEventLoop) -> None:
         """Note that from now on, changes are reported; those before may be missing."""

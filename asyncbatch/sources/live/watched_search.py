@@ -58,7 +58,6 @@ class WatchedSearch:
         self.leaves_out: Callable[[str], bool] | None = None
         self._inputs, self._settings = inputs, settings
         self._wanted = Filter(inputs.selection)
-        self._completion = FileCompletion(settings.settle, settings.marker)
         # By the absolute path of each folder, its path as the user named it, both with a slash.
         self._roots = {_slashed(os.path.abspath(one)): _slashed(one) for one in inputs.paths}
         away = (settings.move_done, settings.move_failed)
@@ -73,6 +72,8 @@ class WatchedSearch:
             if settings.poll is None
             else None
         )  # fmt: skip
+        renames = None if self._watch is None else self._watch.renames
+        self._completion = FileCompletion(settings.settle, settings.marker, renames)
         self._lock = threading.Lock()
         self._in_flight: dict[str, FoundFile] = {}  # given out, and not finished
         self._changed_in_flight: set[str] = set()
