@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 
 FILES, QUICK_FILES = 200, 20
 # Seconds between the write and the rename. Within a tick of the clock of the file system, at most
-# 10 ms, the times of a renamed file are those of a file written in place, which must settle.
-_PRODUCERS = {
-    "renamed 20 ms after the write": (0.02, []),
-    "renamed at once": (0.0, []),
-    "renamed at once, --settle 20ms": (0.0, ["--settle", "20ms"]),
-}
+# 10 ms, only a notification tells a renamed file from one written in place, which must settle.
+_PRODUCERS = {"renamed 20 ms after the write": 0.02, "renamed at once": 0.0}
 _PAUSE_SECONDS = 0.05  # between a committed row and the next file
 _POLL_SECONDS = 0.001
 _PATIENCE_SECONDS = 30.0  # for the row of one file
@@ -33,8 +29,8 @@ _PATIENCE_SECONDS = 30.0  # for the row of one file
 def watch_folder(setting: Setting) -> None:
     """Print the delay of single files that are renamed into a folder."""
     rows = []
-    for name, (pause, options) in _PRODUCERS.items():
-        delays = sorted(_delays_ms(setting, pause, options))
+    for name, pause in _PRODUCERS.items():
+        delays = sorted(_delays_ms(setting, pause))
         p99 = delays[len(delays) * 99 // 100]
         cells = setting.results.add(goals.WATCH_DELAY, name, p99)
         rows.append([name, f"{median(delays):.1f}", f"{p99:.1f}", f"{delays[-1]:.1f}", *cells])
@@ -42,7 +38,7 @@ def watch_folder(setting: Setting) -> None:
     print_table(("", "p50 ms", "p99 ms", "max ms", "goal (p99)", ""), rows)
 
 
-def _delays_ms(setting: Setting, pause: float, options: list[str]) -> list[float]:
+def _delays_ms(setting: Setting, pause: float) -> list[float]:
     """Return the delay of each file, which is renamed `pause` seconds after it was written."""
     setting.clear_output()
     folder, waiting = setting.output("in"), setting.output("waiting")
@@ -50,7 +46,7 @@ def _delays_ms(setting: Setting, pause: float, options: list[str]) -> list[float
     os.mkdir(folder)
     os.mkdir(waiting)
     target = ["--to", f"sqlite:///{database}", "--table", "records"]
-    command = [setting.asyncbatch, "run", folder, "--watch", *target, *options, "-q"]
+    command = [setting.asyncbatch, "run", folder, "--watch", *target, "-q"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     delays = []
     try:
