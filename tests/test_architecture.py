@@ -53,7 +53,6 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "click": ("cli",),
     "cloudpickle": ("workers.dask",),
     "csimdjson": ("formats.validator",),
-    "datasketches": ("windows.statistics",),
     "distributed": ("workers.dask",),
     "duckdb": ("sinks.databases.duckdb", "pipeline.resume.inspection"),
     "jq": ("transforms.jq.transform",),

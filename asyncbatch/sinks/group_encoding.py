@@ -26,7 +26,7 @@ _MIN_RECORDS_PER_GROUP = 8
 def group_check(groups: GroupSettings) -> FieldsCheck:
     """Return the check that a record has the fields of the key and of the aggregates.
 
-    Raises ValueError for an invalid path or repeated name, UsageError for a missing library.
+    Raises ValueError for an invalid path or a repeated name.
     """
     recipe = AggregateSet(groups.aggregates)
     numbers = recipe.number_fields

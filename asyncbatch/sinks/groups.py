@@ -78,7 +78,7 @@ def grouped_target(target: Target, groups: GroupSettings, *, has_mode: bool = Tr
 
 
 def _check_settings(groups: GroupSettings) -> None:
-    """Raise UsageError for invalid groups or aggregates, or a missing library."""
+    """Raise UsageError for invalid groups or aggregates."""
     if not groups.aggregates:
         raise UsageError("name an aggregate: count")
     try:

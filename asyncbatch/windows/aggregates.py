@@ -93,7 +93,7 @@ class AggregateSet:
     """The aggregates of a stream.
 
     Aggregates of one field share a statistic if they can, as sum and avg do. Raises ValueError for
-    a repeated name, UsageError for a missing library.
+    a repeated name.
     """
 
     def __init__(self, aggregates: Sequence[Aggregate]) -> None:
@@ -119,7 +119,6 @@ class AggregateSet:
                 maker = _STATISTICS.get(one.kind, Percentiles)
                 self._makers.append((self.fields.index(one.field), maker))
             self._results.append((one.name, _result(one.kind, index)))
-        self.empty()  # raises now if a library is missing
 
     @property
     def number_fields(self) -> frozenset[str]:

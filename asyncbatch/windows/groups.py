@@ -63,7 +63,7 @@ def join_columns(parts: Sequence[GroupColumns]) -> GroupColumns:
 class GroupTotals:
     """The totals of each group of a run. Their results do not depend on the order of records.
 
-    Raises ValueError for a repeated name, UsageError for a missing library.
+    Raises ValueError for a repeated name.
     """
 
     def __init__(self, settings: GroupSettings) -> None:

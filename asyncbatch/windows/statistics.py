@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from fractions import Fraction
+from hashlib import blake2b
 from itertools import accumulate
 from math import ceil, exp2, fsum, inf, isinf, isqrt, log, log1p, sqrt
 from sys import float_info
@@ -12,9 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct
 
-from asyncbatch.core.system import install_command
-from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
+from asyncbatch.windows.hyperloglog import HASH_BYTES, HyperLogLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +74,6 @@ class Extreme:
 
 ACCURACY = 0.01  # the largest relative error of a percentile
 _LARGEST = 1e307  # larger numbers count as this one, whose bin is still a float
-_LOG_ROWS = 13  # 2^13 rows: the standard error of a distinct count is 0.8 %
 
 # The bins of DDSketch (Masson, Rim, Lee: VLDB 2019): bin `key` has the numbers above
 # _GAMMA ** (key - 1) up to _GAMMA ** key.
@@ -171,76 +170,41 @@ def _middle(key: int) -> float:
 
 
 class Distinct:
-    """An estimate of the number of different values, from a CPC sketch.
-
-    1 and 1.0 are the same value, "1" is another. The estimate is computed from a union, where it
-    does not depend on the order of merges.
-    """
+    """An estimate of the number of different values. 1 and 1.0 are the same value, "1" another."""
 
     __slots__ = ("_sketch",)
     State: ClassVar[Any] = bytes
 
     def __init__(self) -> None:
-        self._sketch: Any = _sketch_library().cpc_sketch(_LOG_ROWS)
-
-    def __reduce__(self) -> tuple[Callable[[bytes], Distinct], tuple[bytes]]:
-        """Pickle the sketch in the binary form of its library."""
-        return _distinct_of, (self._sketch.serialize(),)
+        self._sketch = HyperLogLog()
 
     def add(self, values: Sequence[Json]) -> None:
         """Add scalars."""
-        update = self._sketch.update
-        for value in values:
-            update(_text(value))
+        # Python's own hashes are not uniform enough: with them, counts were wrong by up to 80 %.
+        texts = set(map(_text, values))
+        digests = [blake2b(text, digest_size=HASH_BYTES).digest() for text in texts]
+        self._sketch.add(map(int.from_bytes, digests))
 
     def merge(self, other: Distinct) -> None:
-        self._sketch = _union(self._sketch, other._sketch)
+        self._sketch.merge(other._sketch)
 
     def state(self) -> bytes:
-        data: bytes = self._sketch.serialize()
-        return data
+        return self._sketch.state()
 
     def restore(self, state: bytes) -> None:
-        try:
-            self._sketch = _sketch_library().cpc_sketch.deserialize(state)
-        except RuntimeError as error:
-            raise ValueError(f"not a CPC sketch: {error}") from None
+        self._sketch.restore(state)
 
     def result(self) -> int:
         """Return the estimate."""
-        estimate: float = _union(self._sketch).get_estimate()
-        return round(estimate)
+        return self._sketch.estimate()
 
 
-def _union(*sketches: Any) -> Any:
-    union = _sketch_library().cpc_union(_LOG_ROWS)
-    for sketch in sketches:
-        union.update(sketch)
-    return union.get_result()
-
-
-def _distinct_of(data: bytes) -> Distinct:
-    found = Distinct()
-    found.restore(data)
-    return found
-
-
-def _text(value: Json) -> str:
+def _text(value: Json) -> bytes:
     if type(value) is str:
-        return '"' + value
+        return b'"' + value.encode()
     if type(value) is float and value.is_integer():
         value = int(value)
-    return encode(value).decode()
-
-
-def _sketch_library() -> Any:
-    try:
-        import datasketches
-    except ImportError:
-        raise UsageError(
-            f"distinct needs the library datasketches: {install_command('distinct')}"
-        ) from None
-    return datasketches
+    return encode(value)
 
 
 _NO_SUM = Fraction(0)  # shared: there may be a million sums, and it takes longest to make

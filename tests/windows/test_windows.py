@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import zlib
 from collections import defaultdict
 from fractions import Fraction
 from typing import Any
@@ -20,7 +21,7 @@ from asyncbatch.windows.aggregates import AggregateSet, parse_aggregate
 from asyncbatch.windows.events import Events, KeyFields, WindowsState
 from asyncbatch.windows.fixed import make_windower
 from asyncbatch.windows.spec import parse_window
-from asyncbatch.windows.statistics import Percentiles
+from asyncbatch.windows.statistics import Distinct, Percentiles
 from asyncbatch.windows.times import NumericTimes, TimeReader, utc_text
 from asyncbatch.windows.watermark import Watermark
 
@@ -434,6 +435,33 @@ def test_percentiles_and_distinct_counts_are_within_their_bounds():
         exact = values[int(percent / 100 * (len(values) - 1))]
         assert abs(found[f"p{percent}_v"] - exact) <= 0.01 * exact
     assert abs(found["distinct_v"] - 20_000) < 3 * 0.01 * 20_000
+
+
+@pytest.mark.parametrize("size", [1, 256, 257, 2_000, 30_000])
+@pytest.mark.parametrize("kind", [str, int, float])
+def test_distinct_counts_of_any_size(size, kind):
+    """They are exact up to 256, else within four standard errors, also as parts and states."""
+    recipe = AggregateSet([parse_aggregate("distinct:v")])
+    values = [kind(7 * number) for number in range(size)]
+    merged = recipe.empty()
+    for part in (values[::2], values[1::2], values[: size // 3]):
+        if part:
+            one = summed(recipe, part)
+            again = recipe.restored(
+                len(part), [statistic.state() for _, statistic in one.statistics]
+            )
+            merged.merge(again)
+    found = recipe.results(merged)["distinct_v"]
+    assert found == recipe.results(summed(recipe, values))["distinct_v"]
+    assert abs(found - size) <= (0 if size <= 256 else 4 * 0.0081 * size)
+
+
+@pytest.mark.parametrize(
+    "state", [b"", b"?", zlib.compress(b"123"), zlib.compress(b"\xff" * 2**14)]
+)
+def test_state_that_is_none_of_a_distinct_count(state):
+    with pytest.raises(ValueError, match="not a distinct count"):
+        Distinct().restore(state)
 
 
 def test_distinct_knows_a_number_from_its_text():
