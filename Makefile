@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOUND := sample_data/users sample_data/orders sample_data/events sample_data/archives
 
-.PHONY: demo demo-etl demo-stream test test-lowest lint types bench reference docs torture chaos chaos-stream soak \
+.PHONY: demo demo-etl demo-stream test test-lowest lint types complete-types bench reference docs torture chaos chaos-stream soak \
 	dist audit clean
 
 $(BIN)/python:
@@ -60,6 +60,9 @@ lint: .venv/.tested
 
 types: .venv/.tested
 	$(BIN)/mypy
+
+complete-types: .venv/.tested  ## the share of names with whole types; needs npx
+	npx --yes pyright --pythonpath $(BIN)/python --verifytypes asyncbatch --ignoreexternal
 
 test-lowest:  ## the tests with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv-lowest

@@ -43,6 +43,9 @@ class TargetBusyError(UsageError):
 class PipelineFileError(UsageError):
     """The pipeline or configuration file at `path` has mistakes, all of which are in `mistakes`."""
 
+    path: str
+    mistakes: tuple[str, ...]
+
     def __init__(self, path: str, mistakes: Sequence[str]) -> None:
         super().__init__(path, mistakes)
         self.path, self.mistakes = path, tuple(mistakes)

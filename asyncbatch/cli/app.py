@@ -48,7 +48,7 @@ class Program(CommandGroup):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # only the names are read
+        self.commands: dict[str, Any | None] = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # only the names are read
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
         """Return a command, or None for an unknown name."""
@@ -119,7 +119,7 @@ def _make(name: str, function: Any, kind: type[SectionedCommand], epilog: str) -
     return typer.main.get_command(program)
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=Program,
     no_args_is_help=True,
     add_completion=True,

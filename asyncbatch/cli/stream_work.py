@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         StreamOutputFlags,
     )
     from asyncbatch.core.records import Failure
+    from asyncbatch.core.tally import FailureBudget
     from asyncbatch.pipeline.stream.delivery import DeliverySettings
     from asyncbatch.pipeline.stream.run import StreamSnapshot
     from asyncbatch.sources.base import LiveSource
@@ -81,8 +82,8 @@ class StreamWork:
             failure_groups=output.show_failures,
             max_events=control.max_events,
         )
-        self.budget = failure_budget(failures.max_failures)
-        self.report = StreamReport()
+        self.budget: FailureBudget | None = failure_budget(failures.max_failures)
+        self.report: StreamReport = StreamReport()
         self._sources, self._options, self._to = sources, output, delivery.to
         self._transforms = settings.transforms
         if reports_settings:
@@ -93,8 +94,10 @@ class StreamWork:
                 settings, names, delivery, self.budget, control.workers
             )
         table = f" ({delivery.table})" if delivery.table else ""
-        self.target = None if delivery.to is None else redact_address(delivery.to) + table
-        self.has_checkpoint = delivery.checkpoint is not None
+        self.target: str | None = (
+            None if delivery.to is None else redact_address(delivery.to) + table
+        )
+        self.has_checkpoint: bool = delivery.checkpoint is not None
         files = {"--late": late_file, "--dead-letter": dead_file}
         self._delivery = StreamDelivery(delivery, self._stream, sources, files, self.stop)
         self._run = StreamRun(

@@ -47,6 +47,10 @@ class Setting(Struct, frozen=True):
 class ConfigFile:
     """A configuration file. If it `is_found`, the user has not named it."""
 
+    path: str
+    text: str
+    is_found: bool
+
     def __init__(self, path: str, text: str, *, is_found: bool = False) -> None:
         """Parse `text`, the content of the file at `path`. Raises PipelineFileError."""
         document = parse_toml(path, text.encode())

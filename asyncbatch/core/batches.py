@@ -88,8 +88,8 @@ class Batch(Struct, frozen=True, gc=False):
     prepared_part: Part | None = None  # the outcome, if the files need not be read
     limit: int | None = None  # the maximum number of records to read; None: no limit
 
-    moment: ClassVar = "it processed this file"
-    advice: ClassVar = " or set --max-file-size"
+    moment: ClassVar[str] = "it processed this file"
+    advice: ClassVar[str] = " or set --max-file-size"
 
     @property
     def count(self) -> int:

@@ -13,6 +13,7 @@ class Secret:
     """A text that only `reveal` returns. Its `str` and `repr` are `redacted`."""
 
     __slots__ = ("_text", "redacted")
+    redacted: str
 
     def __init__(self, text: str, redacted: str = REDACTED) -> None:
         self._text, self.redacted = text, redacted

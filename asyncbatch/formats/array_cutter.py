@@ -51,7 +51,7 @@ class ArrayCutter:
     """
 
     def __init__(self, validator: Validator) -> None:
-        self.is_doubtful = False
+        self.is_doubtful: bool = False
         self._validator = validator
         self._scanner = BoundaryScanner()
         self._shape: bytes | None = None

@@ -39,8 +39,8 @@ class ArrayReader:
         self, chunks: Iterator[bytes], seek: Callable[[int], object] | None = None
     ) -> None:
         self.text = b""
-        self.position = Position()
-        self.is_ended = False
+        self.position: Position = Position()
+        self.is_ended: bool = False
         self._chunks, self._seek = chunks, seek
         self._ahead: deque[bytes] = deque()  # chunks that were read and are not in `text` yet
 

@@ -37,6 +37,9 @@ _OS_ERROR_ADVICE = {
 class InvalidTextError(Exception):
     """A file's text is not valid JSON: `fault` has the reason, `position` the place."""
 
+    fault: Fault
+    position: TextPosition
+
     def __init__(self, fault: Fault, position: TextPosition) -> None:
         super().__init__(fault, position)
         self.fault, self.position = fault, position

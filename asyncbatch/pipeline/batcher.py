@@ -55,9 +55,9 @@ class Batcher:
     ) -> None:
         # Splits of a file that may be in flight. None: by the number of processors.
         self.max_splits_ahead: int | None = None
-        self.found = 0  # number of paths so far
-        self.exhausted = False  # whether the chunks have ended, so that `found` is the total
-        self.unsettled = 0  # number of batches that were given out and are not settled
+        self.found: int = 0  # number of paths so far
+        self.exhausted: bool = False  # whether the chunks have ended, so that `found` is the total
+        self.unsettled: int = 0  # number of batches that were given out and are not settled
         self._chunks, self._pause = chunks, pause
         self._fixed = size is not None
         self._fills = self._fixed if fills is None else fills

@@ -196,7 +196,7 @@ class Pipeline:
             )
         if workers is None and len(self._iterables) == len(sources):
             workers = 0  # the iterables run in this process, and are most of the work
-        self.job = Job(
+        self.job: Job = Job(
             sources,
             concurrency=concurrency,
             workers=workers,

@@ -66,7 +66,8 @@ class Delivery:
             self.order = (
                 InputOrder(max_bytes=most) if is_plain else SourceOrder(job, max_bytes=most)
             )
-        self.retrier = Retrier(job.files.retries)  # retries while another process holds the target
+        # retries while another process holds the target
+        self.retrier: Retrier = Retrier(job.files.retries)
         self._split_order = SplitOrder()
         self._sums = SplitSums()
         self._whole_files = WholeFiles()
@@ -78,10 +79,10 @@ class Delivery:
         self._dead_letters: DeadLetterFile | None = None
         self._ledger_session: LedgerSession | None = None
         self._mirror: Mirror | None = None
-        self.deleted = 0  # rows, or outputs, of gone files that the mirror has ended
+        self.deleted: int = 0  # rows, or outputs, of gone files that the mirror has ended
         self._abort_uploads: Callable[[], None] | None = None
-        self.written_at_end = 0  # rows that were written by `finish`
-        self.is_saved = True  # whether all delivered parts are in the target and the ledger
+        self.written_at_end: int = 0  # rows that were written by `finish`
+        self.is_saved: bool = True  # whether all delivered parts are in the target and the ledger
         self._save_at = 0.0  # the time of the next save of a run that watches folders
         self._prune_at = 0.0  # the earliest time of the next prune of such a run
         # Held during a write to the target: a task can be cancelled, but not its thread.

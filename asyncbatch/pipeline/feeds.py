@@ -50,8 +50,8 @@ class FeedBatchSource:
     """
 
     def __init__(self, source: FeedSource, first: int, admit: Admit) -> None:
-        self.unsettled = 0
-        self.waiting = 0  # number of batches that were read and not taken
+        self.unsettled: int = 0
+        self.waiting: int = 0  # number of batches that were read and not taken
         self._source, self._first_number = source, first
         self._admit = admit
         self._group_slots: defaultdict[str, asyncio.Semaphore] = defaultdict(
@@ -233,7 +233,7 @@ class FirstRecordsSource:
     """
 
     def __init__(self, batches: BatchSource, limit: int) -> None:
-        self.unsettled = 0
+        self.unsettled: int = 0
         self._batches, self._records_left = batches, limit
         self._open_input: int | None = None  # the number of the input with unfinished splits
         self._settled = asyncio.Event()

@@ -41,7 +41,9 @@ class Launch:
     """
 
     def __init__(self, job: Job) -> None:
-        self.searches = {number: _search(job, source) for number, source in job.file_sources}
+        self.searches: dict[int, Search | WatchedSearch] = {
+            number: _search(job, source) for number, source in job.file_sources
+        }
         self.guards: dict[int, OutputGuard] = {}  # by the number of their source
         self.workers: list[WorkerHandle] = []
         self._job = job

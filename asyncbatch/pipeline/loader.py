@@ -36,8 +36,8 @@ class PendingPart:
 
     def __init__(self, batch_part: BatchPart) -> None:
         self.batch_part = batch_part
-        self.rows = batch_part.part.rows or Rows(b"", 0)
-        self.rows_left = self.rows.count
+        self.rows: Rows = batch_part.part.rows or Rows(b"", 0)
+        self.rows_left: int = self.rows.count
         # By place of the file and number of the record: its first rejected row, and the reason.
         self.rejected_records: dict[tuple[int, int], tuple[int, str]] = {}
         self.rejected_counts: Counter[int] = Counter()  # rejected rows by place of the file

@@ -99,7 +99,7 @@ class PresentFiles:
     """
 
     def __init__(self, target: Target, source: FileSource) -> None:
-        self.sets = FileSets()
+        self.sets: FileSets = FileSets()
         self._target, self._source = target, source
         self._limit = MaxDelete.parse(target.max_delete or DEFAULT_MAX_DELETE)
 

@@ -149,7 +149,7 @@ class Run:
             from asyncbatch.workers.dask.job import with_cluster_sizes
 
             job = with_cluster_sizes(job)
-        self.report = Report(failure_limit, target=job.target.name if job.target else None)
+        self.report: Report = Report(failure_limit, target=job.target.name if job.target else None)
         self._job = job
         self._make_work = partial(work, job.settings) if work else make_task(job)
         self._delivery = Delivery(job)

@@ -15,6 +15,9 @@ PayloadT = TypeVar("PayloadT", contravariant=True)  # noqa: PLC0105 - the varian
 class Refusal(Exception):  # noqa: N818 - data about one row; user code may raise it
     """A row that the target rejects: its index in the load (from 0) and the reason."""
 
+    row: int
+    message: str
+
     def __init__(self, row: int, message: str) -> None:
         super().__init__(row, message)
         self.row, self.message = row, message

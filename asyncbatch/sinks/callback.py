@@ -43,7 +43,7 @@ class CallbackSink:
     """
 
     def __init__(self, sink: Sink) -> None:
-        self.name = type(sink).__name__
+        self.name: str = type(sink).__name__
         self.error: BaseException | None = None
         self._sink = sink
         self._loop: asyncio.AbstractEventLoop | None = None

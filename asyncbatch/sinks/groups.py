@@ -97,7 +97,7 @@ class GroupSink:
         self._target, self._groups, self._sink = target, groups, sink
         self._totals = GroupTotals(groups)
         self._compression = compression_by_name(target.path) if target.form == "lines" else None
-        self.written = 0
+        self.written: int = 0
 
     @property
     def notes(self) -> Sequence[str]:

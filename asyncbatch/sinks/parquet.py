@@ -89,7 +89,7 @@ class ParquetSink(FileSink):
         self._waiting: list[ColumnBlock] = []
         self._stage: _Stage | None = None
         self._kept: _KeptRows | None = None
-        self.has_file = True  # false at the end if no record had a field
+        self.has_file: bool = True  # false at the end if no record had a field
         # Numbers of rows: all, of the last load, waiting. The size of the waiting rows.
         self._rows = self._loaded = self._in_group = self._group_bytes = 0
 

@@ -264,7 +264,7 @@ class KeyedWriter(RowWriter):
         from asyncbatch.transforms.dedupe import KeyDigest
 
         self._row_writer, self._digest = row_writer, KeyDigest(key)
-        self.takes_texts = row_writer.takes_texts
+        self.takes_texts: bool = row_writer.takes_texts
 
     def take(self, found: RowOutcome, *, single: bool) -> None:
         """Leave the rows to `encode`."""

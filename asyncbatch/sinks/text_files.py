@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Json
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import Refusal
+    from asyncbatch.storage.atomic import AtomicFile
 
 
 class FileSink:
@@ -36,7 +37,7 @@ class FileSink:
     goes_back = False
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
-        self.file = open_output(path, stores, random_access=self.goes_back)
+        self.file: AtomicFile = open_output(path, stores, random_access=self.goes_back)
 
     @property
     def position(self) -> int:

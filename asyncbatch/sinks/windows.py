@@ -92,7 +92,7 @@ class WindowRows:
     def __init__(self, schema: WindowSchema, fold: Callable[[str], str] = str) -> None:
         self._schema = schema
         aggregates = [one.name for one in schema.recipe.aggregates]
-        self.key = row_key(schema)
+        self.key: tuple[str, ...] = row_key(schema)
         self.columns = (*TIMES, *self.key[1:], *schema.keys.names, *aggregates, PARTIAL)
         names = Counter(map(fold, self.columns))
         if repeated := next((name for name in self.columns if names[fold(name)] > 1), None):
@@ -181,11 +181,13 @@ _WAIT_SECONDS = 1.0  # so that windows are compressed or loaded together
 class WindowFileTarget:
     """A JSON Lines file of windows, compressed if its name asks for it."""
 
+    name: str
+
     def __init__(self, path: str, schema: WindowSchema) -> None:
         self.name, self._schema = path, schema
-        self.file = AppendFile(path)
+        self.file: AppendFile = AppendFile(path)
         self._compression = compression_by_name(path)
-        self.wait_seconds = _WAIT_SECONDS if self._compression else 0.0
+        self.wait_seconds: float = _WAIT_SECONDS if self._compression else 0.0
 
     def check_resumable(self) -> None:
         self.file.check_regular()
@@ -244,12 +246,14 @@ class WindowTableTarget:
     It owns a sink of `target`, and commits each load.
     """
 
+    name: str
+
     def __init__(self, target: Target, schema: WindowSchema) -> None:
         self.name, self._target = target.name, target
         self._made = WindowRows(schema, fold if target.form in ("sqlite", "duckdb") else str)
         # Any: only databases have `remove` and `sync`.
         self._sink: Any = target.open_sink(retrier=Retrier(_RETRIES))
-        self.wait_seconds = 0.0 if target.form in ("sqlite", "postgres") else _WAIT_SECONDS
+        self.wait_seconds: float = 0.0 if target.form in ("sqlite", "postgres") else _WAIT_SECONDS
 
     def check_resumable(self) -> None:
         if not self._target.is_database:

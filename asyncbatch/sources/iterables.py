@@ -262,7 +262,7 @@ class IterableFeedSource:
         records: AsyncIterable[Any] | Iterable[Any],
     ) -> None:
         self.name = name
-        self.feed = IterableFeed(name, records)
+        self.feed: IterableFeed = IterableFeed(name, records)
         self.feeds: Sequence[Feed] = (self.feed,)
         self.is_complete = True
 
@@ -303,6 +303,7 @@ class IterableFeed:
 
     settings_digest = "given"
     is_incremental = False
+    group: str
 
     def __init__(self, name: str, records: AsyncIterable[Any] | Iterable[Any]) -> None:
         self.name = self.group = name
@@ -350,6 +351,9 @@ class IterableSource:
     raises an exception, it is kept as `error` and `on_failure` is called. The source then has no
     more events, but it is not over.
     """
+
+    name: str
+    is_over: bool
 
     def __init__(self, name: str, events: AsyncIterable[Any] | Iterable[Any]) -> None:
         self.name, self.is_over = name, False

@@ -32,9 +32,9 @@ class Search:
 
     def __init__(self, inputs: Inputs) -> None:
         self.opening: Sequence[str] = ()  # the first paths, after `open`
-        self.found_count = 0
-        self.is_exhausted = False  # whether all paths were found
-        self.has_matches = False  # whether any input was found, in this shard or another
+        self.found_count: int = 0
+        self.is_exhausted: bool = False  # whether all paths were found
+        self.has_matches: bool = False  # whether any input was found, in this shard or another
         # Whether a path is no input although it was found. Set it before `open`.
         self.leaves_out: Callable[[str], bool] | None = None
         self._inputs, self._paths = inputs, inputs.find_all()

@@ -170,9 +170,12 @@ class Selection(Struct, frozen=True):
 class Filter:
     """A compiled `Selection`. `below` is the path of a name's folder below the argument."""
 
+    hidden: bool
+    gitignore: bool
+
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
-        self.follow_symlinks = selection.follow_symlinks
+        self.follow_symlinks: bool = selection.follow_symlinks
         self.hidden, self.gitignore = selection.hidden, selection.gitignore
         wants = Patterns(selection.patterns).matches
         self._excludes = Patterns(selection.exclude).matches if selection.exclude else None

@@ -82,6 +82,9 @@ class CheckpointFile:
     data, never code. All checkpoints belong to streams with the same `configuration`.
     """
 
+    path: str
+    configuration: dict[str, str]
+
     def __init__(self, path: str, configuration: dict[str, str]) -> None:
         self.path, self.configuration = path, configuration
         self._lock = Lock(f"{path}.lock", "--checkpoint")

@@ -55,6 +55,8 @@ class Lock:
     with this process, even after a kill. The file stays and names its last holder.
     """
 
+    path: str
+
     def __init__(self, path: str, option: str = "--lock") -> None:
         self.path, self._option = path, option
         self._descriptor: int | None = None

@@ -45,12 +45,12 @@ class AtomicFile:
     def __init__(self, path: str, *, is_private: bool = False) -> None:
         self.path = path
         self._mode = PRIVATE_MODE if is_private else PUBLIC_MODE
-        self.is_special = os.path.exists(path) and not os.path.isfile(path)
+        self.is_special: bool = os.path.exists(path) and not os.path.isfile(path)
         # A symbolic link stays: the file that it points to is replaced.
-        self.final_path = os.path.realpath(path)
+        self.final_path: str = os.path.realpath(path)
         # The path that is written to.
-        self.temp_path = path if self.is_special else f"{self.final_path}.{os.getpid()}.tmp"
-        self.size = 0  # bytes written by `write`
+        self.temp_path: str = path if self.is_special else f"{self.final_path}.{os.getpid()}.tmp"
+        self.size: int = 0  # bytes written by `write`
         self._keeps_unfinished = False
 
     def keep_unfinished(self, temp_path: str) -> None:

@@ -38,6 +38,9 @@ class TooLargeError(Exception):
     `size` and `limit` are in bytes. A `message` replaces the default message.
     """
 
+    size: int
+    limit: int
+
     def __init__(self, size: int, limit: int, message: str | None = None) -> None:
         super().__init__(size, limit, message)
         self.size, self.limit = size, limit
@@ -55,6 +58,9 @@ class Content:
     failed read can be retried: it does not move the position. For one thread at a time.
     """
 
+    head: bytes
+    size: int
+
     def __init__(
         self,
         head: bytes,
@@ -66,7 +72,7 @@ class Content:
         self.head, self.size = head, len(head)
         self.etag: str | None = None
         self.expected_size = expected_size
-        self.is_whole = fd is None  # whether `head` is the whole file
+        self.is_whole: bool = fd is None  # whether `head` is the whole file
         self._fd, self._limit = fd, limit
         self._retrier = retrier
         # Called with `size` after each read: the progress inside a large file.

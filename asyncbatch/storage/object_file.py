@@ -26,6 +26,9 @@ class ObjectFile(AtomicFile):
     It has no `stream`: use `write`.
     """
 
+    temp_path: str
+    size: int
+
     def __init__(self, url: str, settings: StoreSettings, *, is_checked: bool = False) -> None:
         super().__init__(url)
         self._is_checked = is_checked
@@ -76,6 +79,8 @@ class SpooledObject(AtomicFile):
     For formats that are not written from beginning to end. Each object has its own folder in the
     system's folder for temporary files.
     """
+
+    temp_path: str
 
     def __init__(self, url: str, settings: StoreSettings, *, is_checked: bool = False) -> None:
         super().__init__(url)

@@ -39,9 +39,11 @@ class ObjectReader:
     Safe for several threads. Methods raise ObjectError.
     """
 
+    stores: Stores
+
     def __init__(self, settings: StoreSettings) -> None:
         self.stores, self._settings = Stores(settings), settings
-        self.retrier = Retrier(settings.retries)
+        self.retrier: Retrier = Retrier(settings.retries)
         self._store_access = StoreAccess(self.stores)
         self._lazy_web_access: ObjectAccess | None = None
         self._threads: ThreadPoolExecutor | None = None
@@ -256,6 +258,9 @@ class StreamedContent(Content):
 
 class ObjectRandomAccess:
     """Random access to an object, with several range requests at a time."""
+
+    size: int
+    etag: str | None
 
     def __init__(self, objects: ObjectReader, path: ObjectPath) -> None:
         known = objects.head(path)

@@ -54,7 +54,7 @@ class Opener:
     """
 
     def __init__(self, settings: FileWorkSettings) -> None:
-        self.files = Retrier(settings.retries)
+        self.files: Retrier = Retrier(settings.retries)
         self._stores = settings.stores
         self._lazy_objects: ObjectReader | None = None
         self._lock = threading.Lock()

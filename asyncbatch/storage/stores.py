@@ -44,6 +44,8 @@ class Stores:
     library itself retries, because only the library has the parts of an upload.
     """
 
+    settings: StoreSettings
+
     def __init__(self, settings: StoreSettings, *, writes: bool = False) -> None:
         self.settings, self._writes = settings, writes
         self._opened: dict[tuple[str, str], ObjectStore] = {}

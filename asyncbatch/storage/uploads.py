@@ -158,7 +158,7 @@ class ObjectWriter:
         self._upload: MultipartUpload | None = None
         self._held_size = 0
         self._is_aborted = False
-        self.size = 0  # bytes passed to `write`
+        self.size: int = 0  # bytes passed to `write`
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes, which the caller must not change. Blocks while the store is slower."""

@@ -74,6 +74,12 @@ class RecordError(Exception):
     `missing` is set if the record lacks a name that the user chose.
     """
 
+    message: str
+    pointer: str | None
+    violations: tuple[Violation, ...]
+    detail: str | None
+    missing: MissingName | None
+
     def __init__(
         self,
         kind: FailureKind,

@@ -173,6 +173,8 @@ class RowCheck:
     It has no field of the name of an `own` column, which the sink sets.
     """
 
+    key: Sequence[str]
+
     def __init__(
         self, table_name: str, key: Sequence[str], own: frozenset[str] = frozenset()
     ) -> None:

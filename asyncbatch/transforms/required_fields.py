@@ -30,11 +30,14 @@ class FieldReader:
     `role` names its purpose, for example `key field`; `noun` a record, for example `event`.
     """
 
+    path: str
+    types: frozenset[type]
+
     def __init__(
         self, path: str, types: frozenset[type], role: str = "field", noun: str = "event"
     ) -> None:
         self.path, self.types, self._role, self._noun = path, types, role, noun
-        self.tokens = parse_path(path)
+        self.tokens: tuple[str, ...] = parse_path(path)
         self._get = make_field_getter(path)
 
     def read(self, record: dict[str, Json]) -> Any:

@@ -11,7 +11,7 @@ from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.schema_file import SchemaSource, describe, load_schema, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from asyncbatch.core.records import Json
     from asyncbatch.transforms.base import RecordPosition
@@ -27,7 +27,7 @@ class SchemaCheck:
     def __init__(self, source: SchemaSource) -> None:
         self._validator = source.validator()
         # Whether a record is valid, without its violations: the fast way for many records.
-        self.is_valid = self._validator.is_valid
+        self.is_valid: Callable[[Json], bool] = self._validator.is_valid
 
     def __call__(
         self,

@@ -102,9 +102,11 @@ class AggregateSet:
             raise ValueError(
                 f"two aggregates have the name {doubled!r}; write NAME= before one of them"
             )
-        self.aggregates = tuple(aggregates)
+        self.aggregates: tuple[Aggregate, ...] = tuple(aggregates)
         # The fields whose values are needed, in the order of the columns of events.
-        self.fields = tuple(dict.fromkeys(one.field for one in aggregates if one.field))
+        self.fields: tuple[str, ...] = tuple(
+            dict.fromkeys(one.field for one in aggregates if one.field)
+        )
         self._makers: list[tuple[int, Callable[[], Statistic]]] = []
         self._results: list[tuple[str, Callable[[Totals], Any]]] = []
         indexes: dict[tuple[str, str], int] = {}
@@ -151,8 +153,8 @@ class Totals:
     __slots__ = ("count", "statistics")
 
     def __init__(self, statistics: list[tuple[int, Statistic]]) -> None:
-        self.count = 0
-        self.statistics = statistics
+        self.count: int = 0
+        self.statistics: list[tuple[int, Statistic]] = statistics
 
     def add(self, count: int, columns: Sequence[Sequence[Any]]) -> None:
         """Add `count` events; each column has the values of one field."""

@@ -72,7 +72,7 @@ class KeyFields:
     """The key fields of a stream. Converts between values of fields and keys."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
+        self.names: tuple[str, ...] = tuple(names)
 
     def column(self, columns: Sequence[Sequence[Any]]) -> Sequence[Key] | None:
         """Return the key of each event, or None without key fields. Raises TypeError."""
@@ -136,6 +136,10 @@ class Events:
 
     There is one column for each field of the aggregates. Without `keys`, all have the key ().
     """
+
+    count: int
+    moments: EventTimes
+    source: str
 
     def __init__(
         self,

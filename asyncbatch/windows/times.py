@@ -41,6 +41,9 @@ class EventTimes(Protocol):
 class NumericTimes:
     """Times that are already in microseconds."""
 
+    lowest: int
+    highest: int
+
     def __init__(self, micros: Sequence[int]) -> None:
         self._micros = micros
         self.lowest, self.highest = min(micros), max(micros)
@@ -53,6 +56,8 @@ class NumericTimes:
 class ConstantTime:
     """One time for `count` events that arrived together."""
 
+    highest: int
+
     def __init__(self, micros: int, count: int) -> None:
         self.lowest = self.highest = micros
         self._count = count
@@ -64,6 +69,9 @@ class ConstantTime:
 
 class DatetimeTimes:
     """Times that `all()` converts to microseconds; it is rarely called."""
+
+    lowest: int
+    highest: int
 
     def __init__(self, times: Sequence[datetime]) -> None:
         self._times = times

@@ -32,7 +32,7 @@ class Watermark:
         self, lateness: int = 0, idle: int | None = None, clock: Callable[[], int] = lambda: 0
     ) -> None:
         self.lateness = lateness
-        self.value = NEVER
+        self.value: int = NEVER
         self._idle, self._clock = idle, clock
         self._sources: dict[str, _SourceClock] = {}
 

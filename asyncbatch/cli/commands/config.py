@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncbatch.config.configuration import ConfigFile
     from asyncbatch.config.secret_sources import CommandPolicy
 
-config = typer.Typer(
+config: typer.Typer = typer.Typer(
     name="config",
     cls=CommandGroup,
     no_args_is_help=True,

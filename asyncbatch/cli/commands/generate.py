@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.sources.live.simulator import Simulator
 
-generate = typer.Typer(
+generate: typer.Typer = typer.Typer(
     name="generate",
     cls=CommandGroup,
     no_args_is_help=True,

@@ -33,7 +33,7 @@ Examples:
   asyncbatch history --failed -o json
 """
 
-history = typer.Typer(
+history: typer.Typer = typer.Typer(
     name="history",
     epilog=EPILOG,
     cls=CommandGroup,

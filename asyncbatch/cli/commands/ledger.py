@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.pipeline.resume.inspection import Database, Inspection
 
-ledger = typer.Typer(
+ledger: typer.Typer = typer.Typer(
     name="ledger",
     cls=CommandGroup,
     no_args_is_help=True,

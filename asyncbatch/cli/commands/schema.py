@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncbatch.storage.atomic import AtomicFile
     from asyncbatch.transforms.profile.compare import SchemaChange
 
-schema = typer.Typer(
+schema: typer.Typer = typer.Typer(
     name="schema",
     cls=CommandGroup,
     no_args_is_help=True,

@@ -36,7 +36,7 @@ class MergingOutput(Output):
         self, options: OutputFlags, max_fields: int, *, stdout_is_taken: bool = False
     ) -> None:
         super().__init__(options, stdout_is_taken=stdout_is_taken)
-        self.profile = Profile(ProfileSettings(max_fields))
+        self.profile: Profile = Profile(ProfileSettings(max_fields))
 
     async def part(self, found: BatchPart) -> None:
         """Merge the profile of a part."""

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 class StreamPart:
     """Failures of a stream, and the windows that closed after them."""
 
+    schema: WindowSchema
+    windows: Sequence[Window]
+    failures: Sequence[Failure]
+
     def __init__(
         self, schema: WindowSchema, windows: Sequence[Window], failures: Sequence[Failure]
     ) -> None:

@@ -137,7 +137,7 @@ class MachineLog:
 
     def __init__(self, path: str | None, form: str) -> None:
         self._path, self._form = path, form
-        self.has_ended = False
+        self.has_ended: bool = False
 
     @property
     def is_on_stderr(self) -> bool:

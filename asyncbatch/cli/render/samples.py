@@ -299,9 +299,13 @@ class Samples:
     Call `update` while the work goes on, `part` for each part, and `end` once.
     """
 
+    series: TimeSeries
+    files: FileSample
+    windows: WindowSample
+
     def __init__(self) -> None:
         self.series, self.files, self.windows = TimeSeries(), FileSample(), WindowSample()
-        self.messages = MessageCounts()
+        self.messages: MessageCounts = MessageCounts()
 
     def update(self, report: AnyReport) -> None:
         """Take a point of the course over time."""

@@ -64,7 +64,7 @@ class LedgerDatabase:
             raise UsageError(f"no ledger at {name}: {error.strerror}") from None
         self._is_sqlite = head == _SQLITE_HEAD
         dialect = SqliteLedgerTable if self._is_sqlite else DuckdbLedgerTable
-        self.columns_query = dialect.columns_query
+        self.columns_query: str = dialect.columns_query
         with self._usage_errors():
             self._connection = self._connect(writes=writes)
 
@@ -196,7 +196,7 @@ class ServerDatabase:
 
     def __init__(self, address: str) -> None:
         self._server = PostgresServer(address)
-        self.name = self._server.name
+        self.name: str = self._server.name
         self._server.open()
 
     def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:

@@ -59,9 +59,11 @@ class StreamDelivery:
             else make_target(to, stream.schema, table=delivery.table, csv_safe=delivery.csv_safe)
         )
         # None if the windows go to standard output, or to the caller.
-        self.writer = None if target is None else WindowWriter(stream, target, on_failure)
+        self.writer: WindowWriter | None = (
+            None if target is None else WindowWriter(stream, target, on_failure)
+        )
         self._files = {name: file for name, file in files.items() if file is not None}
-        self.checkpointer = self._make_checkpointer(delivery, stream, sources)
+        self.checkpointer: Checkpointer | None = self._make_checkpointer(delivery, stream, sources)
 
     def open(self) -> bool:
         """Start or resume the outputs; return whether they are resumed.

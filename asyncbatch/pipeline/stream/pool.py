@@ -269,7 +269,7 @@ _JOBS_PER_WORKER = 4  # beyond this number of waiting jobs for each worker, anot
 class TransformPool(LinePool):
     """A pool that starts workers when they are needed. The size of a job follows its time."""
 
-    size = _FIRST_BYTES
+    size: int = _FIRST_BYTES
 
     @property
     def max_bytes_ahead(self) -> int:  # type: ignore[override]  # it changes
@@ -298,9 +298,9 @@ class FoldPool(LinePool):
     """A pool that folds lines into windows. While all workers are busy, this process folds too."""
 
     least = 512 * 1024  # a message to a worker costs 0.2 ms
-    size = 2 * least
-    max_bytes_ahead = 16 * least
-    is_ready = False  # until then, folding in this process is faster
+    size: int = 2 * least
+    max_bytes_ahead: int = 16 * least
+    is_ready: bool = False  # until then, folding in this process is faster
 
     async def start(self) -> None:
         await super().start()

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.core.records import Position
     from asyncbatch.formats.grammar import Fault
+    from asyncbatch.transforms.base import Transform
+    from asyncbatch.transforms.call import AsyncCall
     from asyncbatch.windows.events import Window
     from asyncbatch.workers.tasks.events import EventsPart, Folded
 
@@ -38,6 +40,9 @@ class SourceReader:
 
     `position` is the position of the last chunk that was cut; None if it cannot be replayed.
     """
+
+    file: str
+    reader: EventReader
 
     def __init__(self, make_reader: Callable[[str], EventReader], file: str) -> None:
         self._make_reader = make_reader
@@ -126,6 +131,9 @@ class StreamCore:
     Raises UsageError, also for an invalid aggregate.
     """
 
+    settings: StreamSettings
+    recipe: AggregateSet
+
     def __init__(
         self,
         settings: StreamSettings,
@@ -139,9 +147,9 @@ class StreamCore:
         clock: Callable[[], int] = _steady_clock,
     ) -> None:
         self.settings, self.recipe = settings, AggregateSet(settings.aggregates)
-        self.keys = KeyFields(settings.by)
-        self.schema = WindowSchema(settings.window, self.keys, self.recipe)
-        self.tally = StreamTally()
+        self.keys: KeyFields = KeyFields(settings.by)
+        self.schema: WindowSchema = WindowSchema(settings.window, self.keys, self.recipe)
+        self.tally: StreamTally = StreamTally()
         self._wall_clock = wall_clock
         if settings.time is None:
             try:
@@ -165,8 +173,8 @@ class StreamCore:
         self._on_failure, self._failure_groups = on_failure, failure_groups
         self._events_left = max_events
         self._retrier = Retrier(settings.retries)
-        self.stages = make_stages(settings.transforms, self._retrier)
-        self.runs_async = is_async(self.stages)
+        self.stages: list[Transform | AsyncCall] = make_stages(settings.transforms, self._retrier)
+        self.runs_async: bool = is_async(self.stages)
         self._chain = None if self.runs_async else chain_of(self.stages, settings.transforms)
 
     @property

@@ -27,6 +27,8 @@ class WindowWriter:
     when the target is lost.
     """
 
+    target: WindowTarget
+
     def __init__(
         self,
         stream: StreamCore,

@@ -133,6 +133,8 @@ class Columns:
     `contract` applies as soon as the table has columns.
     """
 
+    contract: SchemaContractCheck
+
     def __init__(
         self,
         kinds: Mapping[str, ColumnKind],

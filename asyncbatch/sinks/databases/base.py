@@ -51,6 +51,9 @@ class DatabaseSink(ABC):
     _time_type: str
     # Whether the rows of a file are out of date: it is gone, or will be read again.
     is_stale: Callable[[str], bool] | None = None
+    name: str
+    table: str
+    key: tuple[str, ...]
 
     def __init__(
         self,

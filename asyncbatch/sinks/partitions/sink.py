@@ -40,6 +40,10 @@ _MAX_UPLOADS = 4  # partitions that are written to a store at a time
 class PartitionFile(AtomicFile):
     """The file of one partition, in the folder of unfinished ones until `publish`."""
 
+    final_path: str
+    temp_path: str
+    is_special: bool
+
     def __init__(self, path: str, temp_path: str) -> None:
         super().__init__(path)
         self.final_path, self.temp_path, self.is_special = path, temp_path, False
@@ -160,6 +164,7 @@ class PartitionedSink(FileSink):
     max_threads = 1  # partitions that are written at a time
 
     stage: PartitionStage
+    file: PartitionStage
 
     def set_layout(self, name: str, layout: PartitionLayout, stores: StoreSettings | None) -> None:
         """Set the layout of the target with this name. Call it first."""
@@ -308,7 +313,7 @@ class PartitionedLinesSink(PartitionedSink):
     def __init__(self, name: str, layout: PartitionLayout, stores: StoreSettings | None) -> None:
         self.set_layout(name, layout, stores)
         if self._is_remote:
-            self.max_threads = _MAX_UPLOADS
+            self.max_threads: int = _MAX_UPLOADS
         elif compression_by_name(name):
             self.max_threads = usable_cpus()
 

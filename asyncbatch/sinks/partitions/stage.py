@@ -35,6 +35,9 @@ class PartitionStage(AtomicFile):
     Call `open`, then `write` for frames. It knows where the rows of each partition are.
     """
 
+    temp_path: str
+    final_path: str
+
     def __init__(self, name: str, folder: str | None) -> None:
         """Return the stage of the target with this name, in a folder that `open` creates.
 

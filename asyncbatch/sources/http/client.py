@@ -94,13 +94,13 @@ class HttpClient:
         self, settings: HttpSettings, session: ClientSession, clock: Clock, sleep: Sleep
     ) -> None:
         self.settings = settings
-        self.policy = OriginPolicy(settings)
-        self.redactor = Redactor(settings)
-        self.retrier = Retrier(Retries(settings.retries, settings.retry_delay))
-        self.request_count = 0  # the requests made, including redirects and retries
+        self.policy: OriginPolicy = OriginPolicy(settings)
+        self.redactor: Redactor = Redactor(settings)
+        self.retrier: Retrier = Retrier(Retries(settings.retries, settings.retry_delay))
+        self.request_count: int = 0  # the requests made, including redirects and retries
         self.notes: list[str] = []  # warnings for the user, without secrets
         self.expected_pages: dict[str, int] = {}  # by URL, as the server told it
-        self.conditions = Conditions()
+        self.conditions: Conditions = Conditions()
         self._access = ServerAccess(settings, session, self.redactor, clock)
         self._sleep = sleep
         self._validator = make_validator()

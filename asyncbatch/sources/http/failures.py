@@ -51,6 +51,11 @@ class GraphqlError(NoRecordsError):
 class StatusError(Exception):
     """A response has an error status, and may ask to wait."""
 
+    status: int
+    phrase: str
+    body: bytes
+    wait: Wait
+
     def __init__(self, status: int, phrase: str, body: bytes, wait: Wait) -> None:
         super().__init__(status, phrase)
         self.status, self.phrase, self.body, self.wait = status, phrase, body, wait
@@ -74,6 +79,11 @@ class TokenError(StatusError):
 
 class NotJsonError(Exception):
     """A response is not JSON. `byte` is the position of the error in `body`."""
+
+    message: str
+    byte: int
+    body: bytes
+    content_type: str
 
     def __init__(self, message: str, byte: int, body: bytes, content_type: str) -> None:
         super().__init__(message, byte)

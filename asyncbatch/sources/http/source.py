@@ -84,7 +84,7 @@ class HttpSource:
         if found := [f"{where}: {advice}" for where, advice in setting_mistakes(settings)]:
             raise UsageError("; ".join(found))
         self.settings = settings
-        self.page_count = 0  # the pages yielded so far, of all URLs
+        self.page_count: int = 0  # the pages yielded so far, of all URLs
         self._asks_ahead = asks_ahead
         self._requests_before = 0
         self._clock, self._sleep = clock, sleep
@@ -206,6 +206,8 @@ class HttpFeedSource:
     """
 
     kind = "http"
+    name: str
+    settings: HttpSettings
 
     def __init__(
         self,
@@ -217,12 +219,12 @@ class HttpFeedSource:
         asks_ahead: bool = True,
     ) -> None:
         self.name, self.settings = name, settings
-        self.concurrency = settings.concurrency
+        self.concurrency: int = settings.concurrency
         self.feeds: Sequence[Feed] = ()
         self._is_alone = is_alone
         self._pages = HttpSource(settings, connections=connections, asks_ahead=asks_ahead)
         self._parents: HttpSource | None = None
-        self.is_complete = settings.parent is None
+        self.is_complete: bool = settings.parent is None
         if settings.parent is not None:
             own = parent_settings(settings, settings.parent)
             self._parents = HttpSource(own, connections=connections, asks_ahead=asks_ahead)
@@ -326,10 +328,13 @@ def _selecting_settings(table: Pagination | Incremental | None) -> dict[str, obj
 class UrlFeed:
     """The pages of one URL as a feed."""
 
+    name: str
+    group: str
+
     def __init__(self, source: HttpSource, url: str, name: str, fields: bytes = b"") -> None:
         self.name, self.group = name, urlsplit(url).netloc
         self._fields = fields  # a JSON object, which each record gets
-        self.is_incremental = source.settings.incremental is not None
+        self.is_incremental: bool = source.settings.incremental is not None
         self._source, self._url = source, url
 
     @property

@@ -36,6 +36,9 @@ class FileCompletion:
     time.
     """
 
+    settle: float
+    marker: str | None
+
     def __init__(
         self,
         settle: float = SETTLE_SECONDS,

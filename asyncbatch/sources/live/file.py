@@ -40,6 +40,10 @@ class FileMark(Struct, frozen=True, omit_defaults=True):
 class FilePosition:
     """The current position in a file, with the bytes that identify the file."""
 
+    offset: int
+    tail: bytes
+    inode: int
+
     def __init__(self, inode: int = 0) -> None:
         self.offset, self.tail, self.inode = 0, b"", inode
         self._head, self._head_digest = b"", ""
@@ -134,7 +138,7 @@ class FileReader:
     """
 
     def __init__(self, descriptor: int, name: str, *, block_bytes: int = _READ_BYTES) -> None:
-        self.read_position = FilePosition(os.fstat(descriptor).st_ino)
+        self.read_position: FilePosition = FilePosition(os.fstat(descriptor).st_ino)
         self.checksum: int | None = (
             None  # CRC-32 of all bytes before the position; set 0 to have it
         )
@@ -316,7 +320,7 @@ class LiveFile:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.read_position = FilePosition(os.fstat(descriptor).st_ino)
+        self.read_position: FilePosition = FilePosition(os.fstat(descriptor).st_ino)
         # Size and time of the last write: at the last read without new bytes, and at the last
         # `has_changed`.
         self._status_at_end: tuple[int, int] | None = None

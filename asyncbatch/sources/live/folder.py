@@ -62,6 +62,8 @@ class FolderReader:
     from another one. Raises UsageError.
     """
 
+    folder: str
+
     def __init__(
         self,
         folder: str,
@@ -88,7 +90,7 @@ class FolderReader:
         self._reported_paths: set[str] = set()  # of files that cannot be read
         self._lock = threading.Lock()
         self._is_closed = False
-        self.scan_seconds = 0.0  # of the last scan
+        self.scan_seconds: float = 0.0  # of the last scan
         try:
             os.listdir(folder)
         except OSError as error:
@@ -362,6 +364,8 @@ class FolderSource:
     """
 
     can_resume = True
+    name: str
+    is_over: bool
 
     def __init__(
         self, path: str, selection: Selection, *, follow: bool = False, from_end: bool = False

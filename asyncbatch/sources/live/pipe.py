@@ -35,6 +35,9 @@ class PipeSource:
     Only a file can resume. Raises UsageError if the path cannot be read.
     """
 
+    name: str
+    is_over: bool
+
     def __init__(self, path: str) -> None:
         self.name, self.is_over = path, False
         self._owns_descriptor = path != STDIN
@@ -54,7 +57,7 @@ class PipeSource:
             raise UsageError(f"cannot read {path}: {error.strerror}{near}") from None
         except CorruptArchiveError as error:
             raise UsageError(f"cannot read {path}: {error}") from None
-        self.can_resume = self._owns_descriptor and is_file
+        self.can_resume: bool = self._owns_descriptor and is_file
         if stat.S_ISFIFO(mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
             with suppress(OSError):  # for fewer and larger reads, if the system permits it
                 fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

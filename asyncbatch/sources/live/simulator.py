@@ -98,6 +98,10 @@ class Simulator:
 class SimulatedSource:
     """Simulated events as a live source. It never ends."""
 
+    name: str
+    is_over: bool
+    can_resume: bool
+
     def __init__(self, name: str, simulator: Simulator) -> None:
         self.name, self.is_over, self.can_resume = name, False, True
         self._simulator = simulator

@@ -35,7 +35,7 @@ class ChangedPaths:
     """
 
     def __init__(self) -> None:
-        self.may_miss_some = False
+        self.may_miss_some: bool = False
         self._paths: dict[str, None] = {}
         self._lock = threading.Lock()
 
@@ -102,11 +102,11 @@ class FolderWatch:
             raise UsageError(
                 f"{option} needs the watchfiles package: {install_command('watch')}"
             ) from None
-        self.is_working = False  # whether notifications come
+        self.is_working: bool = False  # whether notifications come
         self._folders, self._recursive = folders, recursive
         self._wakeup, self._matches, self._changed = wakeup, matches, changed
         self._watch = watchfiles.watch
-        self.renames = Renames()
+        self.renames: Renames = Renames()
         self._stop_signal = _StopSignal(lambda: None)
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None

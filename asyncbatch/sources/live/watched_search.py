@@ -53,8 +53,8 @@ class WatchedSearch:
 
     def __init__(self, inputs: Inputs, settings: WatchSettings) -> None:
         self.opening: Sequence[str] = ()
-        self.found_count = 0
-        self.has_matches = False
+        self.found_count: int = 0
+        self.has_matches: bool = False
         self.leaves_out: Callable[[str], bool] | None = None
         self._inputs, self._settings = inputs, settings
         self._wanted = Filter(inputs.selection)

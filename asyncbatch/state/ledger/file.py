@@ -48,6 +48,8 @@ class LedgerStore:
     file.
     """
 
+    path: str
+
     def __init__(self, path: str, job: str, target: str, description: str) -> None:
         self.path, self._job, self._target = path, job, target
         self._description = description

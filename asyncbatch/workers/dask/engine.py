@@ -107,6 +107,8 @@ class DaskEngine:
     """Lanes into a cluster: as many as its threads, or `concurrency`, allow."""
 
     pids: Sequence[int] = ()
+    run_id: str
+    members: ClusterMembers
 
     def files_in_progress(self) -> Sequence[FileInProgress]:
         return ()  # the workers of a cluster share no memory with this process
@@ -119,7 +121,7 @@ class DaskEngine:
         self._submitted = 0
         self._completed, self._busy_seconds = 0, 0.0
         self._peak_memory: dict[tuple[str, int], int] = {}
-        self.limiter = Limiter(self._free_slots)
+        self.limiter: Limiter = Limiter(self._free_slots)
         count = concurrency or max(_MAX_LANES, TASKS_PER_THREAD * members.threads)
         self.all_lanes: Sequence[Lane] = [_DaskLane(self)] * count
 

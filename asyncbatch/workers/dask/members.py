@@ -50,9 +50,9 @@ class ClusterMembers:
     def __init__(self, client: Client, setup: RunSetup, log: Callable[[str], None]) -> None:
         self.members: dict[str, ClusterMember] = {}
         self.unsuitable: dict[str, str] = {}  # the reason, by address
-        self.changed = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.left_count = 0  # workers that have left
+        self.left_count: int = 0  # workers that have left
         self._client, self._setup, self._log = client, setup, log
         self._has_started = False
         self._being_checked: set[str] = set()

@@ -105,7 +105,7 @@ class WorkerRun:
         self._last_used = time.monotonic()
         self._last_number = 0
         self._lock = threading.Lock()
-        self.is_over = False
+        self.is_over: bool = False
 
     def check(self) -> None:
         """Start one process. Raises its AsyncbatchError; OSError."""

@@ -55,7 +55,7 @@ class CountTask:
         self._opener = InputOpener(settings)
         self._reader = Reader(settings.max_file_size, settings.read_ahead, self._opener)
         self._max_bytes = settings.portion.bytes or MAX_BATCH_BYTES
-        self.progress = Progress()  # a worker process replaces it by a shared one
+        self.progress: Progress = Progress()  # a worker process replaces it by a shared one
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield the outcome of the files, in order; may end before the last at a limit."""

@@ -32,6 +32,9 @@ class EventFields:
     `now` returns microseconds since the epoch. Raises ValueError for an invalid path.
     """
 
+    keys: KeyFields
+    times: TimeReader
+
     def __init__(
         self, settings: StreamSettings, recipe: AggregateSet, now: Callable[[], int]
     ) -> None:
@@ -40,7 +43,7 @@ class EventFields:
         self._time = None if settings.time is None else time_field(settings.time)
         self.keys, self.times = KeyFields(settings.by), TimeReader(settings.unit)
         numbers = recipe.number_fields
-        self.readers = [
+        self.readers: list[FieldReader] = [
             *([] if self._time is None else [self._time]),
             *(scalar_field(path, "key field") for path in settings.by),
             *(number_field(path) if path in numbers else scalar_field(path)
@@ -146,7 +149,7 @@ class RowReader:
         names = [_attribute_path(tree, field.tokens) for field in fields]
         self._getters = [_column_getter(name) for name in names]
         # whether events are a time, a key and a value
-        self.is_time_key_value = (
+        self.is_time_key_value: bool = (
             names == ["f0", "f1", "f2"] and timed and texts and len(keys.names) == 1
         )
 

@@ -100,6 +100,9 @@ class LineReader:
 class EventBlockBuilder:
     """Builds the block of a file's lines, in order."""
 
+    file: str
+    block: EventBlock
+
     def __init__(
         self, file: str, settings: StreamSettings, fields: EventFields, *, keeps_texts: bool
     ) -> None:
@@ -187,9 +190,9 @@ class EventReader:
     ) -> None:
         self._settings, self._file, self._now = settings, file, now
         self._source, self._chain, self._keeps_texts = source, chain, keeps_texts
-        self.fields = EventFields(settings, recipe, now)
-        self.line_reader = LineReader()
-        self.progress = Progress()
+        self.fields: EventFields = EventFields(settings, recipe, now)
+        self.line_reader: LineReader = LineReader()
+        self.progress: Progress = Progress()
         self._row_readers = [] if settings.transforms else self._make_row_readers()
         self._position = Position()
         # the number of the first line of the file, for `progress`

@@ -36,8 +36,8 @@ class LineBatch(Struct, frozen=True):
     position: Position
     pieces: Sequence[bytes]  # whole lines each
 
-    moment: ClassVar = "at this event"
-    advice: ClassVar = ""
+    moment: ClassVar[str] = "at this event"
+    advice: ClassVar[str] = ""
 
     @property
     def lines(self) -> bytes:
@@ -106,7 +106,8 @@ class EventsTask:
             settings, AggregateSet(settings.aggregates), "", lambda: time.time_ns() // 1000,
             chain=make_chain(settings.transforms, self._retrier), keeps_texts=keeps_texts,
         )  # fmt: skip
-        self.progress = Progress()  # as that of `TransformTask`, but counts lines instead of files
+        # as that of `TransformTask`, but counts lines instead of files
+        self.progress: Progress = Progress()
 
     def __call__(self, batch: LineBatch) -> Iterator[EventsPart]:
         """Yield the events of a batch."""

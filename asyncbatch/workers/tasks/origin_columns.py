@@ -56,7 +56,7 @@ class OriginReader:
         fields = {column.field for column in settings.added}
         self._reads_time, self._reads_digest = "mtime" in fields, "sha256" in fields
         self._reads_clock = "loaded_at" in fields
-        self.may_block = self._reads_time or self._reads_digest
+        self.may_block: bool = self._reads_time or self._reads_digest
         self._files = settings.files
         self._opener: InputOpener | None = None
         # the last file of which a split was read, and its version
@@ -142,7 +142,7 @@ class OriginColumns:
 
     def __init__(self, settings: RecordWorkSettings) -> None:
         self._columns, self._run_id = settings.added, settings.run_id
-        self.names = tuple(column.name for column in self._columns)
+        self.names: tuple[str, ...] = tuple(column.name for column in self._columns)
         self._is_plain = all(map(_PLAIN_NAME.fullmatch, self.names))
         self._patterns = list(map(_name_pattern, self.names))
         key = settings.target.key if settings.target else ()

@@ -34,12 +34,12 @@ class PartContents:
         self.records: list[int] = []
         self.lines: list[int | None] = []
         self.original_texts: list[bytes] = []
-        self.has_many_rows = False
+        self.has_many_rows: bool = False
         self.file_ends: list[int] = []  # for each finished file, the number of rows up to its end
         self.rejections: list[Failure] = []
         self.dead_letters: list[bytes] = []
-        self.missing = MissingNames()
-        self.bytes = 0  # bytes of the records, as an estimate for their rows
+        self.missing: MissingNames = MissingNames()
+        self.bytes: int = 0  # bytes of the records, as an estimate for their rows
 
     def __bool__(self) -> bool:
         """Whether there is anything to report."""
@@ -74,12 +74,14 @@ class FilePart:
     count even if the file fails later.
     """
 
+    rejected: int
+
     def __init__(self) -> None:
         self.read = self.dropped = self.rejected = 0
         self.first_failure: Failure | None = None
-        self.contents = PartContents()
+        self.contents: PartContents = PartContents()
         self.is_huge = False
-        self.reported = Counts()
+        self.reported: Counts = Counts()
         self.position: Position | None = None
         self.cursor_values: CursorValues | None = None
 
@@ -122,7 +124,7 @@ class PartBuilder:
         self._contents = PartContents()
         # the pending uploads of finished files, with their names, by index
         self._uploads: dict[int, tuple[str, Pending]] = {}
-        self.file = FilePart()
+        self.file: FilePart = FilePart()
 
     def flush(self) -> Iterator[Part]:
         """Yield the part about finished files, if there are any."""

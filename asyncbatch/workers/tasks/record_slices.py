@@ -292,6 +292,8 @@ def missing_array_error(records: Sequence[str], document: bytes) -> RecordError:
 class IterableSlice(RecordSlice):
     """Records that a program has given one by one: they have a number, but no place."""
 
+    is_invalid_json: bool
+
     def __init__(
         self, texts: Sequence[bytes], first: int, error: RecordError | None = None
     ) -> None:
@@ -345,6 +347,8 @@ def slices_with_fields(
 
 class FirstRecords(RecordSlice):
     """The first records of a slice."""
+
+    is_invalid_json: bool
 
     def __init__(self, record_slice: RecordSlice, count: int) -> None:
         super().__init__(record_slice.first)

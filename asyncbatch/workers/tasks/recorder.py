@@ -35,9 +35,12 @@ if TYPE_CHECKING:
 class RecordCursor:
     """The current record: number `at` (from 0) of a slice."""
 
+    record_slice: RecordSlice
+    at: int
+
     def __init__(self, path: str, record_slice: RecordSlice, at: int = 0) -> None:
         self.record_slice, self.at = record_slice, at
-        self.file = record_slice.file or display_path(path)
+        self.file: str = record_slice.file or display_path(path)
 
     @property
     def record(self) -> int:
@@ -125,13 +128,13 @@ class Recorder:
         self._row_writer = make_row_writer(settings.target, settings.files, settings.dedupe)
         self.abandon = self._row_writer.abandon
         self._keeps_rows = settings.target is not None
-        self.keeps_texts = self._row_writer.takes_texts  # an unchanged record is kept as text
-        self.keeps_values = self._keeps_rows and not self.keeps_texts
+        self.keeps_texts: bool = self._row_writer.takes_texts  # an unchanged record is kept as text
+        self.keeps_values: bool = self._keeps_rows and not self.keeps_texts
         self._names_origins = self._row_writer.names_origins
         self._keeps_originals = settings.letters and self._names_origins
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
         # whether it may wait for an object store, which would block an event loop
-        self.may_block = settings.target is not None and settings.target.is_remote
+        self.may_block: bool = settings.target is not None and settings.target.is_remote
         self._max_bytes = settings.files.sizes.part
         self.origin_reader: OriginReader | None = None
         self._columns: OriginColumns | None = None

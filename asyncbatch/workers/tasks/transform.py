@@ -64,7 +64,7 @@ class TransformTask:
         if self._chain is not None and self._keeps_texts:
             self._chain.return_texts()
         self.abandon = self._recorder.abandon
-        self.progress = Progress()  # a worker process replaces it by a shared one
+        self.progress: Progress = Progress()  # a worker process replaces it by a shared one
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield the outcome of the files, in order; may end before the last."""

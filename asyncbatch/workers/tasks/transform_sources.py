@@ -32,7 +32,7 @@ class SourcesTask:
     def __init__(self, settings: Sequence[RecordWorkSettings]) -> None:
         self._settings = settings
         self._tasks: dict[int, TransformTask] = {}
-        self.progress = Progress()
+        self.progress: Progress = Progress()
 
     def abandon(self) -> None:
         abandon_all(tuple(self._tasks.values()))

@@ -68,12 +68,15 @@ class PostgresServer:
     statements and no settings of its own: `is_pooled`. The address may say so, or it is found out.
     """
 
+    address: str
+    name: str
+
     def __init__(self, address: str, settings: ServerSettings | None = None) -> None:
         self.address, self.name = address, redact_address(address)
         self._settings = settings or ServerSettings()
         self._parts = ServerAddress.parse(address)
         self._session = self._session_settings()
-        self.is_pooled = self._parts.is_pooled
+        self.is_pooled: bool = self._parts.is_pooled
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread
         self._asyncpg: Any

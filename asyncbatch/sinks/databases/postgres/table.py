@@ -276,7 +276,7 @@ class TableShape:
         self.identities: set[str] = set()
         self.generated: dict[str, str] = {}
         self._holds = contract is not None and contract.holds
-        self.columns = Columns(
+        self.columns: Columns = Columns(
             {},
             limit=MOST_COLUMNS,
             flaw=lambda name: self.generated.get(name) or column_flaw(name),
@@ -287,7 +287,7 @@ class TableShape:
         self._seen: tuple[int | None, list[PostgresColumn], int] = (None, [], 0)
         # Columns created as text, because all values were null.
         self._untyped: set[str] = set()
-        self.is_new = False  # whether it created the table
+        self.is_new: bool = False  # whether it created the table
 
     def read(self, connection: PostgresConnection) -> None:
         """Read the columns of the table."""

@@ -51,6 +51,7 @@ class FailedFeed:
 
     group = settings_digest = ""
     is_incremental = False
+    name: str
 
     def __init__(self, name: str, message: str) -> None:
         self.name, self._message = name, message

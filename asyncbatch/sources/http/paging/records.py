@@ -59,7 +59,7 @@ class RecordsCheck:
         self._is_keyed = settings.key_field is not None
         self._is_paged = settings.pagination is not None
         self._is_numbered = isinstance(settings.pagination, PagePagination | OffsetPagination)
-        self.shape = shape  # empty as long as no page had records
+        self.shape: str = shape  # empty as long as no page had records
         self._keys: set[str] = set()  # of the last page that was a single object
         self._seen: dict[str, int] = {}  # the numbers of earlier pages, by their digest
 

@@ -71,7 +71,7 @@ class RequestPlan:
         templates = [url, *texts_of(settings.body)]
         uses_time = any(uses(text, name) for text in templates for name in ("now", "today"))
         # Kept for runs that continue with the pages.
-        self.moment = int(now.timestamp()) if uses_time else None
+        self.moment: int | None = int(now.timestamp()) if uses_time else None
         if since is None and incremental is not None:
             since = incremental.initial
         values = TemplateValues(now, since, kind)
@@ -79,7 +79,7 @@ class RequestPlan:
         body = render(settings.body, values)
         self._param = getattr(pagination, "param", "")
         self._param_in: ParameterPlace = getattr(pagination, "param_in", "query")
-        self.first = _make_request(address, settings, body)
+        self.first: Request = _make_request(address, settings, body)
         if incremental is not None and incremental.param is not None and since is not None:
             param, place = incremental.param, incremental.param_in
             self.first = _put(self.first, {param: since}, place)
