@@ -8,6 +8,8 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 FROM python:3.13-slim-bookworm
 # The extras to install. `--build-arg EXTRAS=postgres,http` makes a smaller image.
 ARG EXTRAS=all
+# The wheel has its version in its name.
+# hadolint ignore=DL3013
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     set -- /wheels/*.whl \
     && pip install --no-cache-dir "$1[$EXTRAS]" \
@@ -18,5 +20,5 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
 ENV XDG_STATE_HOME=/state
 VOLUME /state
 WORKDIR /data
-USER asyncbatch
+USER 10001
 ENTRYPOINT ["asyncbatch"]

@@ -114,3 +114,8 @@ def test_the_image_is_built_from_files_that_exist_and_are_not_ignored():
         assert any(fnmatch(name, pattern) for pattern in kept), name
     assert 'ENTRYPOINT ["asyncbatch"]' in dockerfile
     assert re.search(r"^USER (?!root|0)", dockerfile, re.MULTILINE)
+    hadolint = os.path.join(os.path.dirname(sys.executable), "hadolint")
+    judged = subprocess.run(
+        [hadolint, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (judged.returncode, judged.stdout + judged.stderr) == (0, "")

@@ -8,6 +8,7 @@ import subprocess
 from xml.etree import ElementTree as ET
 
 import pytest
+from junitparser import Failure, JUnitXml, Skipped
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.commands import COMMAND, environment, run_command
@@ -81,6 +82,22 @@ def test_junit_shows_files_that_an_earlier_run_has_done_as_skipped(run, files):
     skipped = {name for name, case in found.items() if case.find("skipped") is not None}
     assert "./sub/good.json" in skipped
     assert all(found[name].find("skipped").get("message") for name in skipped)
+
+
+def test_a_library_reads_junit_as_it_is_meant(run, files):
+    files({**MIXED, "a<b>&é.json": "{"})
+    run("sub/good.json", "--resume", "--ledger", "l")
+    outcome = run(".", "--resume", "--ledger", "l", "-o", "junit")
+    found = JUnitXml.fromstring(outcome.stdout.encode())
+    states = {
+        case.name: type(case.result[0]) if case.result else None
+        for suite in found
+        for case in suite
+    }
+    assert states == {
+        "bad.json": Failure, "lines.jsonl": Failure, "a<b>&é.json": Failure, "good.json": Skipped
+    }  # fmt: skip
+    assert (found.tests, found.failures, found.errors) == (4, 3, 0)
 
 
 def test_junit_of_many_files_is_spooled(run, files):
