@@ -12,6 +12,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_a_ledger_of_checks_is_read(folder, run):
 def test_a_ledger_in_a_database_is_read(folder, run):
     outcome = run("in", *SELECT, "--resume", "--dead-letter", "d.jsonl", "-o", "jsonl", cwd=folder)
     assert statuses(outcome) == {**DONE, "in/bad.json": "failed"}
-    with sqlite3.connect(folder / "rows.db") as database:
+    with closing(sqlite3.connect(folder / "rows.db")) as database:
         rows = database.execute("SELECT id, n, s FROM t ORDER BY id").fetchall()
     database.close()
     texts = ((folder / f"in/{number}.jsonl").read_text() for number in range(4))

@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 import tomllib
+from contextlib import closing
 from typing import Any, get_args
 
 import jsonschema_rs
@@ -368,7 +369,8 @@ report = ["run.json"]
 lock = "nightly.lock"
 """)
     assert command(place, "run", "data", "--profile", "nightly").returncode == 0
-    rows = sqlite3.connect(place / "all.db").execute("SELECT count(*) FROM people").fetchone()
+    with closing(sqlite3.connect(place / "all.db")) as database:
+        rows = database.execute("SELECT count(*) FROM people").fetchone()
     assert rows == (json.loads((place / "run.json").read_text())["records"]["written"],)
     assert rows[0] > 0
 

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_secrets_arrive_and_are_not_shown(place, api):
     assert [seen.headers[name] for name in headers] == [f"a {SECRET}"] * len(headers)
     loaded = etl(place, *shown, **env)
     assert loaded.returncode == 0, loaded.stderr
-    with sqlite3.connect(place / "out.db") as database:
+    with closing(sqlite3.connect(place / "out.db")) as database:
         assert database.execute("SELECT count(*) FROM t").fetchone() == (3,)
     outputs = [failed.stdout, failed.stderr, loaded.stdout, loaded.stderr]
     outputs += [(place / name).read_text() for name in ("r.json", "log")]

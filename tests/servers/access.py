@@ -32,7 +32,9 @@ class Certificates(NamedTuple):
     password: str
 
 
-def make_certificates(folder: Path) -> Certificates:
+def make_certificates(
+    folder: Path, key_usage: tuple[str, ...] = ("-addext", "keyUsage=critical,keyCertSign")
+) -> Certificates:
     """Make an authority, the certificates of a server and of a client, and an encrypted key."""
 
     def make(name: str, *more: str | Path) -> tuple[Path, Path]:
@@ -44,7 +46,7 @@ def make_certificates(folder: Path) -> Certificates:
         subprocess.run(command, check=True, capture_output=True)
         return cert, key
 
-    ca, ca_key = make("authority")
+    ca, ca_key = make("authority", *key_usage)
     signed = ("-CA", ca, "-CAkey", ca_key, "-addext", "basicConstraints=critical,CA:FALSE")
     server, server_key = make("server", *signed, "-addext", "subjectAltName=IP:127.0.0.1")
     server.write_bytes(server.read_bytes() + server_key.read_bytes())

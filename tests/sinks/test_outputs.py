@@ -10,6 +10,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+from contextlib import closing
 
 import pytest
 
@@ -51,12 +52,10 @@ def records(report):
 
 
 def table(path, name="t", order="id"):
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database:
         found = database.execute(f'SELECT * FROM "{name}" ORDER BY "{order}"')
         names = [column[0] for column in found.description]
-        rows = [dict(zip(names, row, strict=True)) for row in found]
-    database.close()
-    return rows
+        return [dict(zip(names, row, strict=True)) for row in found]
 
 
 def lines(path):

@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -471,7 +472,8 @@ class TestRemembering:
         assert len(s3.asked("GET", r"\.json$")) == 1
         assert not s3.asked("HEAD")
         if "--table" in target:
-            rows = sqlite3.connect(tmp_path / "t.db").execute("SELECT n FROM t ORDER BY n")
+            with closing(sqlite3.connect(tmp_path / "t.db")) as database:
+                rows = database.execute("SELECT n FROM t ORDER BY n").fetchall()
             assert [n for (n,) in rows] == [0, 1, 2, 3, 4, 33]
         else:
             assert (tmp_path / f"out/{name}/in/3.json").read_text() == '{"n":33}\n'
@@ -503,7 +505,8 @@ class TestRemembering:
         outcome = cloud(*argument, "--resume")
         assert outcome.code == 0, outcome.stdout
         assert 0 < report(outcome)["records"]["written"] < HUGE
-        ((count,),) = sqlite3.connect(tmp_path / "t.db").execute("SELECT count(*) FROM t")
+        with closing(sqlite3.connect(tmp_path / "t.db")) as database:
+            ((count,),) = database.execute("SELECT count(*) FROM t")
         assert count == HUGE
 
     def test_names_below_a_root(self, cloud, bucket, tmp_path):
@@ -726,7 +729,8 @@ class TestPipelines:
                 del os.environ[variable]
         assert first.returncode == 0, first.stderr
         assert "2 skipped" in second.stdout
-        rows = sqlite3.connect(tmp_path / "t.db").execute("SELECT id FROM t ORDER BY id").fetchall()
+        with closing(sqlite3.connect(tmp_path / "t.db")) as database:
+            rows = database.execute("SELECT id FROM t ORDER BY id").fetchall()
         assert rows == [(1,), (2,), (3,)]
 
 

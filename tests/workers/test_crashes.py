@@ -6,6 +6,7 @@ import gzip
 import json
 import sqlite3
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -72,7 +73,7 @@ def rows(folder, target):
     if target == "out/":
         texts = [path.read_text() for path in sorted((folder / "out/in").iterdir())]
         return [json.loads(line)["n"] for text in texts for line in text.splitlines()]
-    with sqlite3.connect(folder / "o.db") as connection:
+    with closing(sqlite3.connect(folder / "o.db")) as connection:
         return [number for (number,) in connection.execute("SELECT n FROM t ORDER BY rowid")]
 
 

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 from collections import Counter
+from contextlib import closing
 
 import psutil
 import pytest
@@ -97,7 +98,7 @@ def contents(folder):
 
 
 def rows(path, columns="n"):
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         return connection.execute(f"SELECT {columns} FROM t ORDER BY rowid").fetchall()
 
 

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import time
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -76,7 +77,7 @@ def rows(folder, target):
     if target == "out/":
         found = sorted((folder / "out/in").iterdir())
         return [json.loads(path.read_text())["n"] for path in found]
-    with sqlite3.connect(folder / "o.db") as connection:
+    with closing(sqlite3.connect(folder / "o.db")) as connection:
         return [number for (number,) in connection.execute("SELECT n FROM t ORDER BY n")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -160,6 +161,10 @@ def _body_reason(
             return "not_json", f"the response is compressed: {error}"
 
 
+_AUTHORITY_ADVICE = "; if its authority is your own, name it by tls.ca"
+# Since 3.13, Python checks that certificates have the extensions that RFC 5280 demands.
+_INCOMPLETE_CERTIFICATE = re.compile("does not include|Missing|not marked critical")
+_RENEW_ADVICE = "; Python demands it since 3.13: renew the certificate"
 _CLIENT_ADVICE = "; if the server asks for a certificate of this client, name it by tls.cert"
 
 
@@ -167,7 +172,8 @@ def _access_reason(error: Exception) -> tuple[Reason, str] | None:
     """Return the reason and the message of an error of TLS or of a proxy, None for others."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            advice = "; if its authority is your own, name it by tls.ca"
+            is_incomplete = _INCOMPLETE_CERTIFICATE.search(str(error))
+            advice = _RENEW_ADVICE if is_incomplete else _AUTHORITY_ADVICE
             return "tls", f"the TLS connection failed: {error}{advice}"
         case aiohttp.ClientSSLError():
             is_refused = "HANDSHAKE_FAILURE" in str(error)

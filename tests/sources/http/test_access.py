@@ -6,7 +6,8 @@ import asyncio
 import json
 import socket
 import sqlite3
-from contextlib import aclosing
+import sys
+from contextlib import aclosing, closing
 
 import pytest
 
@@ -74,7 +75,7 @@ def etl(folder, *arguments, **env):
 
 
 def rows(folder):
-    with sqlite3.connect(folder / "out.db") as database:
+    with closing(sqlite3.connect(folder / "out.db")) as database:
         return database.execute("SELECT * FROM t ORDER BY 1").fetchall()
 
 
@@ -273,6 +274,17 @@ async def test_connections_that_certificates_end(certificates):
         failed = await failure_of(settings_for(api, "/plain", tls=TlsSettings(ca=ca)))
         assert (failed.reason, failed.attempts) == ("tls", 1)
         assert "if the server asks for a certificate of this client, name it by" in failed.message
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python accepts these certificates")
+async def test_an_authority_without_an_extension(tmp_path):
+    """The message does not advise to name an authority that is named."""
+    incomplete = make_certificates(tmp_path, key_usage=())
+    with AccessApi(incomplete) as api:
+        settings = settings_for(api, "/plain", tls=TlsSettings(str(incomplete.ca)))
+        failed = await failure_of(settings)
+        assert "does not include key usage extension" in failed.message
+        assert failed.message.endswith("Python demands it since 3.13: renew the certificate")
 
 
 async def test_a_certificate_goes_to_its_origin_only(certificates):
