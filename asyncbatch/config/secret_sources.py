@@ -17,7 +17,7 @@ from asyncbatch.errors import UsageError, error_reason
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 KINDS = ("file", "cmd", "credential", "keyring")
 _MAX_BYTES = 1_000_000  # of a secret: systemd has nearly the same limit
@@ -184,25 +184,26 @@ def _command_secret(command: str, timeout: float) -> str:
     if not words or not words[0]:
         raise ValueError("the command is empty")
     shown = f"the command {printable(words[0])}"  # its arguments may be secret
-    try:
-        process = subprocess.Popen(  # noqa: S603 - the user has allowed commands
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # it cannot ask the terminal, and is ended with its children
-        )
-    except OSError as error:
-        raise ValueError(
-            f"{shown} cannot be started: {error.strerror}: correct its name, or the PATH"
-        ) from None
-    with process:
+    with _ended_by_signals() as note_group:
         try:
-            with _ended_by_signals(process.pid):
+            process = subprocess.Popen(  # noqa: S603 - the user has allowed commands
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # it cannot ask the terminal; its group has its children
+            )
+        except OSError as error:
+            raise ValueError(
+                f"{shown} cannot be started: {error.strerror}: correct its name, or the PATH"
+            ) from None
+        with process:
+            try:
+                note_group(process.pid)
                 data, message, is_late = _outputs(process, timeout)
-        finally:
-            if process.returncode is None:
-                _kill_group(process.pid)
+            finally:
+                if process.returncode is None:
+                    _kill_group(process.pid)
     if is_late:
         raise ValueError(
             f"{shown} has not ended within {format_seconds(timeout)}: correct it, or give it more "
@@ -251,19 +252,31 @@ def _outputs(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, s
 
 
 @contextmanager
-def _ended_by_signals(pid: int) -> Iterator[None]:
+def _ended_by_signals() -> Iterator[Callable[[int], None]]:
     """End a process group, too, if a signal that this process handles arrives meanwhile.
 
-    The handler of a command that has not begun ends this process at once.
+    Yields the function that notes the group. A signal before that is handled then: the process may
+    have begun. The handler of a command that has not begun ends this process at once.
     """
     import signal
     from threading import current_thread, main_thread
 
     handlers: dict[int, Any] = {}
+    early: list[int] = []  # signals before the group was noted
+    group: int | None = None
 
     def end(number: int, frame: object) -> None:
-        _kill_group(pid)
+        if group is None:
+            early.append(number)
+            return
+        _kill_group(group)
         handlers[number](number, frame)
+
+    def note_group(pid: int) -> None:
+        nonlocal group
+        group = pid
+        while early:
+            end(early.pop(0), None)
 
     if current_thread() is main_thread():  # others may not set handlers
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -271,10 +284,12 @@ def _ended_by_signals(pid: int) -> Iterator[None]:
                 handlers[number] = handler
                 signal.signal(number, end)
     try:
-        yield
+        yield note_group
     finally:
         for handled, handler in handlers.items():
             signal.signal(handled, handler)
+        for missed in early:
+            signal.raise_signal(missed)
 
 
 def _kill_group(pid: int) -> None:

@@ -191,6 +191,19 @@ def test_a_signal_ends_the_command_too(place):
         wait_until(lambda: not alive(int((place / "pid").read_text())))
 
 
+@pytest.mark.parametrize("number", range(3))
+def test_a_signal_at_the_start_of_the_command_ends_it(place, number):
+    """The command sends it, so that it may come before the start is over."""
+    script = "kill -TERM $PPID; echo $$ > pid.new; mv pid.new pid; exec sleep 1000"
+    pipeline(place, headers={"X-Key": f'${{cmd:sh -c "{script}"}}'})
+    with CommandProcess(
+        ["etl", "p.toml", "--allow-commands"], cwd=place, env=environment(), stderr=subprocess.PIPE
+    ) as started:
+        assert started.wait() == 143
+    if (place / "pid").exists():
+        wait_until(lambda: not alive(int((place / "pid").read_text())))
+
+
 def test_a_command_runs_only_if_the_user_allows_it(place):
     marked = "${cmd:sh -c 'echo x >> ran; cat token'}"
     check(place, marked)
