@@ -21,8 +21,10 @@ class Fault(NamedTuple):
 
 
 MAX_DEPTH = 1024  # deeper nesting is refused; simdjson's default limit
-# longer integers are refused; the limit of Python's int() (CVE-2020-10735)
+# Longer integers are refused: the limit of Python's int() (CVE-2020-10735). A minus sign counts as
+# a digit, as in msgspec, which decodes the values.
 MAX_INTEGER_DIGITS = 4300
+MAX_INTEGER, MIN_INTEGER = 10**MAX_INTEGER_DIGITS - 1, 1 - 10 ** (MAX_INTEGER_DIGITS - 1)
 
 # Possessive quantifiers (++, *+) never backtrack, so no input can make a match slow.
 _SPACE = re.compile(rb"[ \t\n\r]*+")
@@ -273,10 +275,13 @@ class _Scanner:
 
     def _check_size(self, start: int, whole_end: int) -> None:
         if self.at == whole_end:
-            digits = whole_end - start - (self.text[start : start + 1] == b"-")
-            if digits > MAX_INTEGER_DIGITS:
+            size = whole_end - start
+            if size > MAX_INTEGER_DIGITS:
+                is_negative = self.text[start : start + 1] == b"-"
                 raise _FaultFound(
-                    start, f"an integer of {digits:,} digits; the limit is {MAX_INTEGER_DIGITS:,}"
+                    start,
+                    f"an integer of {size - is_negative:,} digits{' and a sign' * is_negative}; "
+                    f"the limit is {MAX_INTEGER_DIGITS:,}",
                 )
         elif math.isinf(float(self.text[start : self.at])):
             raise _FaultFound(start, "a number beyond the range of double precision")

@@ -140,21 +140,22 @@ class CheckpointFile:
                 f"{self.path} is not a checkpoint, but has content: name another file"
             ) from None
         if header.version != _VERSION:
-            raise UsageError(
-                f"the checkpoint {self.path} was written by another version of asyncbatch: use "
-                "that version, or name another file to start again"
-            )
+            raise self.version_error(f"its format is {header.version}")
         if header.digest != _digest(body):
-            raise self.damaged_error("its content has changed since it was written")
+            raise UsageError(
+                f"the checkpoint {self.path} is damaged: its content has changed since it was "
+                "written; name another file to start again"
+            )
         try:
             return _decode(body)
         except (msgspec.MsgspecError, ValueError) as error:
-            raise self.damaged_error(str(error)) from None
+            raise self.version_error(str(error)) from None
 
-    def damaged_error(self, reason: str) -> UsageError:
-        """Return the error for a damaged checkpoint."""
+    def version_error(self, reason: str) -> UsageError:
+        """Return the error for an undamaged checkpoint that this version cannot continue."""
         return UsageError(
-            f"the checkpoint {self.path} is damaged: {reason}; name another file to start again"
+            f"the checkpoint {self.path} was written by another version of asyncbatch ({reason}): "
+            "use that version, or name another file to start again"
         )
 
 

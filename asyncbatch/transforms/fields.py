@@ -87,7 +87,9 @@ def _element(array: list[Any], token: str) -> Any:
     return None
 
 
-_INTEGER = re.compile(rf"\s*([+-]?[0-9]{{1,{MAX_INTEGER_DIGITS}}})\s*", re.ASCII)
+_INTEGER = re.compile(
+    rf"\s*(\+?[0-9]{{1,{MAX_INTEGER_DIGITS}}}|-[0-9]{{1,{MAX_INTEGER_DIGITS - 1}}})\s*", re.ASCII
+)
 _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # An epoch time as text. A shorter number is a date, for example 20260131.

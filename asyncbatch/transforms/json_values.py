@@ -14,7 +14,12 @@ from uuid import UUID
 
 import msgspec
 
-from asyncbatch.formats.grammar import MAX_DEPTH, MAX_INTEGER_DIGITS
+from asyncbatch.formats.grammar import (
+    MAX_DEPTH,
+    MAX_INTEGER,
+    MAX_INTEGER_DIGITS,
+    MIN_INTEGER,
+)
 from asyncbatch.formats.positions import format_pointer
 from asyncbatch.transforms.base import RecordError
 
@@ -23,7 +28,6 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import Json
 
-_INTEGER_LIMIT = 10**MAX_INTEGER_DIGITS
 _RECURSION = 100  # levels of the fast check; deeper values take the slow way, up to MAX_DEPTH
 _GOOD_KEYS: set[str] = set()  # a cache of checked keys: nearly all records have the same
 _MANY_KEYS = 10_000  # the cache grows no more at this size
@@ -67,7 +71,7 @@ def is_json_value(value: Any, depth: int = _RECURSION) -> bool:  # noqa: C901, P
             if not (item.isascii() or _is_utf8(item)):
                 return False
         elif kind is int:
-            if not -_INTEGER_LIMIT < item < _INTEGER_LIMIT:
+            if not MIN_INTEGER <= item <= MAX_INTEGER:
                 return False
         elif kind is float:
             if item - item != 0.0:  # true only for NaN and the infinities
@@ -233,7 +237,7 @@ def _integer(value: Any, path: _Path) -> int:
         number = int.__int__(operator.index(value))
     except TypeError:
         raise _not_json(_type_name(value), path) from None
-    if not -_INTEGER_LIMIT < number < _INTEGER_LIMIT:
+    if not MIN_INTEGER <= number <= MAX_INTEGER:
         raise _not_json(f"an integer of more than {MAX_INTEGER_DIGITS:,} digits", path)
     return number
 

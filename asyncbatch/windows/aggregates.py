@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from msgspec import Struct, convert
 from msgspec.structs import replace
 
+from asyncbatch.errors import SinkError
 from asyncbatch.windows.statistics import Distinct, Extreme, Percentiles, Squares, Sum, nearest
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Json
 
 _PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]+)?)", re.ASCII)
+_LONG_BITS = 14_000  # of integers of more than 4,200 digits
 _KINDS = "count, sum:F, avg:F, min:F, max:F, stddev:F, distinct:F, p50:F, p95:F, p99:F"
 
 
@@ -143,8 +145,15 @@ class AggregateSet:
         return totals
 
     def results(self, totals: Totals) -> dict[str, Any]:
-        """Return the values of the aggregates by name."""
-        return {name: result(totals) for name, result in self._results}
+        """Return the values of the aggregates by name.
+
+        Raises SinkError for an integer that JSON texts of this program cannot have.
+        """
+        found = {name: result(totals) for name, result in self._results}
+        for name, value in found.items():
+            if type(value) is int and value.bit_length() > _LONG_BITS:
+                _check_length(name, value)
+        return found
 
 
 class Totals:
@@ -171,6 +180,17 @@ class Totals:
     def states(self) -> list[Any]:
         """Return the states of the statistics, for `AggregateSet.restored`."""
         return [statistic.state() for _, statistic in self.statistics]
+
+
+def _check_length(name: str, value: int) -> None:
+    """Raise SinkError for an integer that is longer than those of JSON texts may be."""
+    from asyncbatch.formats.grammar import MAX_INTEGER, MAX_INTEGER_DIGITS, MIN_INTEGER
+
+    if not MIN_INTEGER <= value <= MAX_INTEGER:
+        raise SinkError(
+            f"{name} has more than {MAX_INTEGER_DIGITS:,} digits, the limit of an integer: leave "
+            "out the largest numbers"
+        )
 
 
 def _result(kind: str, index: int) -> Callable[[Totals], Any]:

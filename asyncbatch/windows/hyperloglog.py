@@ -94,7 +94,7 @@ class HyperLogLog:
             self._hashes = {int.from_bytes(data[at : at + HASH_BYTES]) for at in starts}
             self._registers = None
         else:
-            raise ValueError("not a distinct count of this version")
+            raise ValueError("it has other distinct counts")
 
 
 def _sigma(share: float) -> float:

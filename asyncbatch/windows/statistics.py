@@ -73,7 +73,7 @@ class Extreme:
 
 
 ACCURACY = 0.01  # the largest relative error of a percentile
-_LARGEST = 1e307  # larger numbers count as this one, whose bin is still a float
+_LARGEST = float_info.max  # larger integers count as this one
 
 # The bins of DDSketch (Masson, Rim, Lee: VLDB 2019): bin `key` has the numbers above
 # _GAMMA ** (key - 1) up to _GAMMA ** key.
@@ -166,7 +166,10 @@ def _bin(value: float) -> int:
 
 def _middle(key: int) -> float:
     """Return the number that represents a bin, with equal relative errors to both ends."""
-    return exp2(key / _BINS_PER_DOUBLING) * _MIDDLE
+    power = key / _BINS_PER_DOUBLING
+    if power >= float_info.max_exp:  # the upper end of the last bin is beyond the floats
+        return exp2(power - 1) * (2 * _MIDDLE)
+    return exp2(power) * _MIDDLE
 
 
 class Distinct:

@@ -42,7 +42,7 @@ GOOD = {
     b'{"a": 1, "a": 2}': 1,
     b"[18446744073709551616, -9223372036854775809]": 2,
     b"9" * 4300: 1,
-    b"-" + b"9" * 4300: 1,
+    b"-" + b"9" * 4299: 1,
     b"1.7976931348623157e308": 1,
     b"1e-400": 1,
     b"[" * 1024 + b"]" * 1024: 1,
@@ -97,6 +97,7 @@ BAD = {
     b"]": ("invalid_json", 0),
     b"\xef\xbb\xbf[1,]": ("invalid_json", 6),
     b"9" * 4301: ("invalid_json", 0),
+    b"-" + b"9" * 4300: ("invalid_json", 0),  # msgspec, which decodes it, counts the sign
     b"[1e400]": ("invalid_json", 1),
     b'"\xff"': ("encoding", 1),
     b'"caf\xe9"': ("encoding", 4),

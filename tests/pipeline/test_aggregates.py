@@ -401,3 +401,13 @@ def test_contradictions_of_a_pipeline_file(tmp_path, changed, message):
     ran = run_command_text("etl", "p.toml", "--check", cwd=tmp_path)
     assert ran.returncode == 2
     assert message in ran.stderr
+
+
+def test_a_result_that_json_cannot_have_ends_the_run(run, files):
+    """Results of this length could not be read again."""
+    files({"in.jsonl": f'{{"k": "b", "x": {"9" * 4300}}}\n' * 2 + '{"k": "a", "x": 1}\n'})
+    outcome = run("in.jsonl", "--by", "k", "--agg", "avg:x", "-o", "json")
+    assert outcome.code == 0, outcome.stderr
+    outcome = run("in.jsonl", "--by", "k", "--agg", "sum:x", "-o", "json")
+    assert outcome.code == 1
+    assert "sum_x has more than 4,300 digits" in outcome.json["failures"][0]["message"]

@@ -861,3 +861,14 @@ def test_a_worker_that_dies_writes_nothing_twice_and_nothing_of_its_file(run, un
     assert sorted(there) == list(range(5000, UNEVEN))
     assert report["records"]["written"] == len(there)
     assert leftovers(uneven) == []
+
+
+@pytest.mark.parametrize("target", ["sqlite:///t.db", "o.jsonl", "o.csv", "o.parquet"])
+def test_an_integer_beyond_the_limit_is_the_failure_of_its_file(run, files, target):
+    files({"a.json": "[1]", "b.json": f"[-{'1' * 4300}]", "c.json": "[3]"})
+    outcome = run("a.json", "b.json", "c.json", *options(target), "--jq", "{n: .}", "-o", "json")
+    counts = outcome.json["files"]
+    assert (outcome.code, counts["succeeded"], counts["failed"]) == (1, 2, 1)
+    [failure] = outcome.json["failures"]
+    assert (failure["file"], failure["kind"]) == ("b.json", "invalid_json")
+    assert "an integer of 4,300 digits and a sign; the limit is 4,300" in failure["message"]

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import jsonschema_rs
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 from asyncbatch.core.settings import ProfileSettings
@@ -170,6 +170,133 @@ def test_schemas_without_restrictions_allow_the_same(old, new, values):
     if not restrictions(old, new, exact=True):
         for value in values:
             assert is_valid(new, value) or not is_valid(old, value)
+
+
+_PLAIN = st.sampled_from(
+    [True, False, {}, {"type": "string"}, {"type": "integer"}, {"minimum": 3}, {"minLength": 2}]
+)
+_ENTANGLED = st.recursive(
+    _PLAIN | st.just({"$ref": "#/$defs/x"}),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["object", "array", "string", ["object", "array"]]),
+            **dict.fromkeys(
+                ("properties", "dependentSchemas"),
+                st.dictionaries(st.sampled_from(["a", "x1"]), inner, max_size=2),
+            ),
+            "patternProperties": st.dictionaries(st.sampled_from(["^x", "."]), inner, max_size=2),
+            **dict.fromkeys(
+                ("prefixItems", "allOf", "oneOf"), st.lists(inner, min_size=1, max_size=2)
+            ),
+            **dict.fromkeys(("additionalProperties", "unevaluatedProperties"), inner),
+            **dict.fromkeys(("items", "unevaluatedItems", "contains"), inner),
+            **dict.fromkeys(("not", "if", "then", "else"), inner),
+            "anyOf": st.lists(inner, min_size=1, max_size=2),
+            "minContains": st.integers(0, 2),
+            "required": st.lists(st.sampled_from(["a", "x1"]), unique=True, max_size=1),
+            "$ref": st.just("#/$defs/x"),
+        },
+    ),
+    max_leaves=6,
+)
+_SMALL_VALUES = st.recursive(
+    st.sampled_from([1, 5, "s", "abcd", None]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "x1"]), inner)
+    ),
+    max_leaves=4,
+)
+
+
+def _changed(schema, chance, other):
+    """Return a schema with another keyword, or without one, somewhere in it."""
+    schema = deepcopy(schema)
+    parts = [schema]
+    for part in parts:
+        if isinstance(part, (dict, list)):
+            parts += part.values() if isinstance(part, dict) else part
+    parts = [part for part in parts if isinstance(part, dict) and part]
+    part = chance.choice(parts)
+    name = chance.choice(sorted(part))
+    if isinstance(other, dict) and name in other and chance.random() < 0.5:
+        part[name] = other[name]
+    elif isinstance(other, dict) and other and chance.random() < 0.3:
+        part |= dict([chance.choice(sorted(other.items(), key=str))])
+    else:
+        del part[name]
+    return schema
+
+
+@settings(max_examples=300)
+@given(
+    *(_ENTANGLED, _ENTANGLED, _PLAIN, st.randoms(use_true_random=False)),
+    st.lists(_SMALL_VALUES, min_size=4, max_size=12),
+)
+def test_no_keyword_restricts_unseen(old, other, referred, chance, values):
+    """Keywords that lift others, and references, are seen too when they go or change."""
+    old = {"$defs": {"x": referred}, "allOf": [True]} | (old if isinstance(old, dict) else {})
+    new = _changed(old, chance, other)
+    if "x" not in new.get("$defs", {}):
+        new["$defs"] = {"x": referred}
+    try:
+        judges = [jsonschema_rs.validator_for(one) for one in (old, new)]
+    except ValueError:  # no schema any more
+        reject()
+    before, after = judges
+    if not restrictions(old, new, exact=True):
+        for value in values:
+            assert after.is_valid(value) or not before.is_valid(value)
+
+
+TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
+DRAFT_4, DRAFT_7 = (f"http://json-schema.org/draft-0{number}/schema#" for number in (4, 7))
+DRAFT_2020 = "https://json-schema.org/draft/2020-12/schema"
+
+
+@pytest.mark.parametrize("value", ["s", [1, "s"], {"a": "s"}])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [{"$ref": "#/$defs/x"}]},
+        {"oneOf": [{"$ref": "#/$defs/x"}]},
+        {"$ref": "#/$defs/x", "minLength": 1},
+        {"$ref": "#name"},
+        {"properties": {"a": {"not": {"not": {"$ref": "#name"}}}}},
+        {"contains": {"$ref": "#/$defs/x"}},
+    ],
+)
+def test_references_are_followed_wherever_they_are(schema, value):
+    old, new = (schema | {"$defs": {"x": {"$anchor": "name"} | one}} for one in (TEXT, NUMBER))
+    if is_valid(old, value):
+        assert is_valid(new, value) or restrictions(old, new)
+    assert not restrictions(old, old)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ({"patternProperties": {"^x": {}}, "additionalProperties": False},
+         {"additionalProperties": False}, {"x1": 1}),
+        ({"prefixItems": [TEXT], "items": NUMBER}, {"items": NUMBER}, ["a", 1]),
+        ({"$schema": DRAFT_7, "items": [TEXT]}, {"$schema": DRAFT_7, "items": [NUMBER]}, ["a"]),
+        ({"properties": {"a": {}}, "unevaluatedProperties": False},
+         {"unevaluatedProperties": False}, {"a": 1}),
+        ({"prefixItems": [{}], "unevaluatedItems": False}, {"unevaluatedItems": False}, [1]),
+        ({"contains": TEXT, "minContains": 0}, {"contains": TEXT}, []),
+        ({"$schema": DRAFT_4, "minimum": 5},
+         {"$schema": DRAFT_4, "minimum": 5, "exclusiveMinimum": True}, 5),
+        ({"$schema": DRAFT_7, "$ref": "#/$defs/a", "type": "integer", "$defs": {"a": {}}},
+         {"$schema": DRAFT_2020, "$ref": "#/$defs/a", "type": "integer", "$defs": {"a": {}}}, "s"),
+        ({"allOf": [{"properties": {"title": TEXT}}]},
+         {"allOf": [{"properties": {"title": NUMBER}}]}, {"title": "s"}),
+    ],
+)  # fmt: skip
+def test_changes_that_break(old, new, value):
+    assert is_valid(old, value) > is_valid(new, value)
+    assert restrictions(old, new)
+    assert not restrictions(old, old)
+    assert not restrictions(new, new)
 
 
 @given(RECORDS, RECORDS)

@@ -83,7 +83,7 @@ class Checkpointer:
                     source.start_at(state.position)
             self._open_all(found.target, found.files, opened)
         except (ValueError, MsgspecError) as error:
-            raise self._file.damaged_error(str(error)) from None
+            raise self._file.version_error(str(error)) from None
         return True
 
     async def save(self, *, stopping: bool = False) -> None:

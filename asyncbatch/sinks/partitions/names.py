@@ -92,6 +92,18 @@ def _key_of_times(form: str) -> Callable[[datetime], Any]:
     return lambda time: time
 
 
+def _formatted(time: datetime, form: str) -> str:
+    """Return a time by the directives of `strftime`, with years of at least four digits."""
+    if time.year < 1000:  # glibc writes these without zeros
+        years = {
+            "%Y": f"{time.year:04}",
+            "%F": f"{time.year:04}-%m-%d",
+            "%G": f"{time.isocalendar().year:04}",
+        }
+        form = re.sub("%[%YFG]", lambda found: years.get(found[0], found[0]), form)
+    return time.strftime(form)
+
+
 class _FieldTexts:
     """The texts of the values of one field."""
 
@@ -128,7 +140,7 @@ class _FieldTexts:
             return INVALID
         key = self._key(time)
         if (text := self._times.get(key)) is None:
-            parts = time.strftime(self._field.format or "").split("/")
+            parts = _formatted(time, self._field.format or "").split("/")
             text = "/".join(safe_text(part, self._field.most_bytes) for part in parts)
             if len(self._times) >= _MAX_TEXTS:
                 self._times.clear()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.formats.positions import parse_pointer
+from asyncbatch.transforms.profile.schema_document import Equality, SchemaDocument
 from asyncbatch.transforms.profile.summary import child_path
 from asyncbatch.transforms.profile.widen import ANNOTATIONS
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Json
 
 ALL_TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
-_MAX_REFERENCES = 100  # that are followed one after another
 _MAX_SHOWN = 60  # characters of a value in a message
 # The smallest and the largest size of each kind: a lower number restricts the other way round.
 _LEAST = ("minLength", "minItems", "minProperties")
@@ -30,6 +30,19 @@ _ABOUT = {
     **dict.fromkeys(("minItems", "maxItems", "uniqueItems", "contains", "prefixItems"), "array"),
     **dict.fromkeys(("minProperties", "maxProperties", "propertyNames"), "object"),
     **dict.fromkeys(("patternProperties", "dependentRequired"), "object"),
+}
+# The keywords that lift each keyword, for some values: without them, it restricts more.
+_APPLIED = (
+    *("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas"),
+    *("$ref", "$dynamicRef", "$recursiveRef"),
+)
+_OBJECT_LIFTS = {
+    "additionalProperties": ("patternProperties",),
+    "unevaluatedProperties": ("patternProperties", "additionalProperties", *_APPLIED),
+}
+_ARRAY_LIFTS = {
+    "items": ("prefixItems",),
+    "unevaluatedItems": ("prefixItems", "items", "contains", *_APPLIED),
 }
 _OWN_RULES = frozenset(
     {"type", "enum", "const", "required", "properties", "additionalProperties", "items", *_RANGE}
@@ -58,14 +71,15 @@ class _Comparison:
     """Compares the parts of two schemas."""
 
     def __init__(self, old: Json, new: Json, *, exact: bool) -> None:
-        self._old, self._new, self._exact = old, new, exact
+        self._old, self._new, self._exact = SchemaDocument(old), SchemaDocument(new), exact
+        self._equality = Equality(self._old, self._new)
         self._open: set[tuple[int, int]] = set()  # the pairs that are compared, by their ids
 
     def compare(self, old: Json, new: Json, path: str) -> Iterator[SchemaChange]:
         """Yield the restrictions of `new` that `old` does not have."""
-        old, new = _resolve(old, self._old), _resolve(new, self._new)
+        old, new = self._old.plain(old), self._new.plain(new)
         pair = id(old), id(new)
-        if new in (True, {}) or old is False or pair in self._open:
+        if _takes_all(new) or old is False or pair in self._open:
             return
         if new is False:
             yield SchemaChange(path, "false", _shown(old), "no value")
@@ -96,7 +110,7 @@ class _Comparison:
         if common & {"number", "integer"}:
             yield from _compare_ranges(old, new, path)
         for name, value in new.items():
-            if name in ANNOTATIONS or name in _OWN_RULES or old.get(name) == value:
+            if name in ANNOTATIONS or name in _OWN_RULES or self._is_kept(name, old, new):
                 continue
             about = _ABOUT.get(name)
             if (
@@ -105,15 +119,36 @@ class _Comparison:
                 and not (about == "number" and "integer" in common)
             ):
                 continue
-            if name in old and (
-                (name in _LEAST and old[name] >= value) or (name in _MOST and old[name] <= value)
-            ):
+            if _is_looser(name, old, value):
                 continue
-            yield SchemaChange(path, name, _shown(old.get(name)), _shown(value))
+            before_it, after_it = _shown(old.get(name)), _shown(value)
+            if before_it == after_it:
+                after_it = "the same with other references"
+            yield SchemaChange(path, name, before_it, after_it)
         if "object" in common:
+            yield from self._compare_lifted(_OBJECT_LIFTS, old, new, path)
             yield from self._compare_objects(old, new, path)
         if "array" in common:
+            yield from self._compare_lifted(_ARRAY_LIFTS, old, new, path)
+            if "contains" in new and "minContains" not in new and old.get("minContains", 1) < 1:
+                yield SchemaChange(path, "minContains", _shown(old["minContains"]), "1")
             yield from self.compare(old.get("items", True), new.get("items", True), f"{path}[]")
+
+    def _is_kept(self, name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        return name in old and self._equality.of_keyword(name, old, new)
+
+    def _compare_lifted(
+        self, lifts: dict[str, tuple[str, ...]], old: dict[str, Any], new: dict[str, Any], path: str
+    ) -> Iterator[SchemaChange]:
+        """Yield the keywords that `new` lacks, or has changed, and that lift others in `old`.
+
+        For instance, `additionalProperties` is not about the fields of `patternProperties`.
+        """
+        for name, lifters in lifts.items():
+            if not _takes_all(new.get(name, True)):
+                for one in lifters:
+                    if one in old and one not in new:
+                        yield SchemaChange(path, one, _shown(old[one]), "none")
 
     def _compare_objects(
         self, old: dict[str, Any], new: dict[str, Any], path: str
@@ -123,9 +158,15 @@ class _Comparison:
             yield SchemaChange(child_path(here, name), "required", "optional", "required")
         names, more = old.get("properties", {}), old.get("additionalProperties", True)
         new_names, new_more = new.get("properties", {}), new.get("additionalProperties", True)
+        patterns = old.get("patternProperties", {})
+        if not _takes_all(new.get("unevaluatedProperties", True)):
+            for name in sorted(names.keys() - new_names.keys()):
+                yield SchemaChange(child_path(here, name), "properties", "named", "not named")
         for name in sorted({*names, *new_names}):
             one, other = names.get(name, more), new_names.get(name, new_more)
-            is_new = name not in names and more in (True, {})
+            if name not in names and any(_may_match(pattern, name) for pattern in patterns):
+                one = True  # patterns may allow more than `additionalProperties`
+            is_new = name not in names and _takes_all(more)
             if is_new and other is not False and not self._exact:
                 continue
             if other is False and one is not False:
@@ -158,13 +199,38 @@ def _compare_ranges(old: dict[str, Any], new: dict[str, Any], path: str) -> Iter
         after = _ends(new, name, exclusive, sign)
         if after and (not before or max(after) > max(before)):
             rule = exclusive if max(after)[1] else name
-            shown = "none" if not before else _shown(sign * max(before)[0])
+            shown = "none"
+            if before:
+                shown = _shown(sign * max(before)[0])
+                if max(before)[1] != max(after)[1]:
+                    shown = f"{exclusive if max(before)[1] else name} {shown}"
             yield SchemaChange(path, rule, shown, _shown(sign * max(after)[0]))
 
 
 def _ends(schema: dict[str, Any], name: str, exclusive: str, sign: int) -> list[tuple[Any, bool]]:
     """Return the ends of a range; a larger one is narrower."""
     return [(sign * schema[key], key == exclusive) for key in (name, exclusive) if key in schema]
+
+
+def _is_looser(name: str, old: dict[str, Any], value: Json) -> bool:
+    """Whether a size of a schema allows all that the size of `old` allows."""
+    if name == "minContains":
+        return bool(value <= old.get(name, 1))
+    if name not in old:
+        return False
+    return (name in _LEAST and old[name] >= value) or (name in _MOST and old[name] <= value)
+
+
+def _may_match(pattern: str, name: str) -> bool:
+    """Whether a pattern of JavaScript, which may be none of Python's, matches a name."""
+    try:
+        return re.search(pattern, name) is not None
+    except (re.error, RecursionError):
+        return True
+
+
+def _takes_all(schema: Json) -> bool:
+    return schema is True or schema == {}
 
 
 def _is_union(schema: dict[str, Any]) -> bool:
@@ -197,23 +263,6 @@ def _type_of(value: Json) -> str:
 
 def _allows(types: frozenset[str], kind: str) -> bool:
     return kind in types or (kind == "integer" and "number" in types)
-
-
-def _resolve(schema: Json, root: Json) -> Json:
-    """Follow references to parts of the document, from a schema that is nothing else."""
-    for _ in range(_MAX_REFERENCES):
-        if not isinstance(schema, dict) or schema.keys() - ANNOTATIONS != {"$ref"}:
-            return schema
-        target, part = schema["$ref"], root
-        if not isinstance(target, str) or not target.startswith("#"):
-            return schema
-        try:
-            for token in parse_pointer(target[1:]):
-                part = part[int(token)] if isinstance(part, list) else part[token]
-        except (KeyError, IndexError, ValueError, TypeError):
-            return schema
-        schema = part
-    return schema
 
 
 def _shown_types(types: frozenset[str]) -> str:
