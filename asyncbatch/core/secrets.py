@@ -59,9 +59,14 @@ def secret_path_url(text: str) -> Secret:
 
 def _split_url(text: str) -> SplitResult:
     try:
-        return urlsplit(text)
+        parts = urlsplit(text)
     except ValueError:  # its message may quote the URL
         raise ValueError("is not a URL") from None
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("has a port that is not a number up to 65,535") from None
+    return parts
 
 
 def _redact_pair(pair: str) -> str:

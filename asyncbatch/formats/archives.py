@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import stat
+import struct
 from typing import IO, TYPE_CHECKING, Protocol
 
 from asyncbatch.core.paths import MemberInfo
@@ -47,7 +48,7 @@ def zip_members(file: IO[bytes], archive: MemberInfo) -> Iterator[tuple[str, Mem
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
         reason = str(error)[:1].lower() + str(error)[1:]
         raise CorruptArchiveError(f"zip: {reason}: damaged, cut short, or no zip") from error
-    _check_count(file, len(directory))
+    _check_end(file, len(directory))
     directory.reverse()
     while directory:
         entry = directory.pop()
@@ -59,20 +60,46 @@ def zip_members(file: IO[bytes], archive: MemberInfo) -> Iterator[tuple[str, Mem
 
 
 _END_BYTES = 22 + 0xFFFF  # the record at the end of a zip, with the longest comment
+_END = struct.Struct("<4s4H2LH")
+_END_MARK = b"PK\x05\x06"
 _MANY = 0xFFFF  # the number of members of a large zip, which stands elsewhere
+_FAR = 0xFFFFFFFF  # the place of the directory of a large zip, which stands elsewhere
 
 
-def _check_count(file: IO[bytes], count: int) -> None:
-    """Raise CorruptArchiveError if a zip has another number of members than its end record says.
+def _check_end(file: IO[bytes], count: int) -> None:
+    """Raise CorruptArchiveError if a zip has members that the standard library does not list.
 
-    The standard library takes a damaged entry for a long name, and does not miss the next one.
+    It takes a damaged entry for a long name, and does not miss the next one. It ignores another
+    archive before this one, and what follows this one.
     """
-    file.seek(max(0, file.seek(0, io.SEEK_END) - _END_BYTES))
-    tail = file.read()
-    at = tail.rfind(b"PK\x05\x06")
-    told = int.from_bytes(tail[at + 10 : at + 12], "little")
+    size = file.seek(0, io.SEEK_END)
+    tail, start = _tail(file, size)
+    at = tail.rfind(_END_MARK)
+    *_, told, length, offset, comment = _END.unpack_from(tail, at)
     if told not in (_MANY, count & _MANY):
         raise CorruptArchiveError(f"zip: lists {count:,} members, but says that it has {told:,}")
+    end = at + _END.size + comment
+    if tail[end:].strip(b"\0"):  # some programs pad
+        raise CorruptArchiveError(
+            f"zip: {size - start - end:,} bytes follow the end: is it damaged, or are these two?"
+        )
+    before = start + at - length - offset  # bytes, for instance a program that unpacks the archive
+    if offset != _FAR and before > 0:
+        tail, _ = _tail(file, before)
+        at = tail.rfind(_END_MARK)
+        if at >= 0 and at + _END.size <= len(tail):
+            *_, comment = _END.unpack_from(tail, at)
+            if at + _END.size + comment == len(tail):
+                raise CorruptArchiveError(
+                    f"zip: another archive is in its first {before:,} bytes: give each its own file"
+                )
+
+
+def _tail(file: IO[bytes], end: int) -> tuple[bytes, int]:
+    """Return the bytes before `end` that may have an end record, and their offset."""
+    start = max(0, end - _END_BYTES)
+    file.seek(start)
+    return file.read(end - start), start
 
 
 _FLAG_ENCRYPTED = 0x1

@@ -101,6 +101,7 @@ def test_a_run_without_input_is_a_failure(pings, files, command):
     ("etl", "p.toml", "--check"),
     ("etl", "missing.toml", "--check"),
     ("run", "in", "--ping", "ftp://example.com/" + SECRET),
+    ("run", "in", "--ping", "http://127.0.0.1:65536/" + SECRET),
 ])  # fmt: skip
 def test_what_is_no_run_sends_nothing(arguments, pings, files, command):
     files(GOOD)

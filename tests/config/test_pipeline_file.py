@@ -235,6 +235,8 @@ pool = { min = 5, max = 4 }
         (with_source(urls=["https://x/y z"]), ("source[0].urls[0]: is a URL with white space: "
                                               "write %20 instead")),
         (with_source(urls="https://x"), 'source[0].urls: must be an array: write ["…"]'),
+        (with_source(urls=["http://x/#a", "http://x/#b"]),
+         "source[0].urls[1]: is listed twice: its records would be doubled"),
         (with_source(urls=["http://x", "http://x"]), ("source[0].urls[1]: is listed twice: its "
                                                      "records would be doubled")),
         (with_source(allow_origins=["https://x/y"]), ("source[0].allow_origins[0]: is more than "

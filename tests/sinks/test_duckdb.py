@@ -233,6 +233,15 @@ def test_a_key_that_widens_stays_the_key(path):
     assert sorted(read(path)) == [("1", 3), ("x", 2)]
 
 
+@pytest.mark.parametrize(
+    ("before", "same", "other"), [(1, "1", "x"), (0.5, "0.5", "x"), (True, "true", 0.5)]
+)
+def test_a_key_that_widens_in_the_batch_that_has_it_replaces_its_row(path, before, same, other):
+    write(path, [{"id": before, "v": 1}], mode="upsert", key=("id",))
+    write(path, [{"id": same, "v": 2}, {"id": other, "v": 3}], mode="upsert", key=("id",))
+    assert sorted(read(path)) == sorted([(same, 2), (str(other), 3)])
+
+
 def test_keys_that_an_existing_table_cannot_have(path):
     execute(path, "CREATE TABLE t (id BIGINT, v BIGINT)", "INSERT INTO t VALUES (1, 1), (1, 2)")
     with pytest.raises(

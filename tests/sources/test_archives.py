@@ -147,6 +147,22 @@ def test_a_damaged_directory_of_a_zip_is_told(run, files):
     assert {failed[name][0] for name in ("a.zip", "c.zip")} == {"corrupt_archive"}
 
 
+def test_a_zip_hides_no_other_archive(run, files):
+    one, two = zipped({"a.json": "[1]"}), zipped({"b.json": "[2]"})
+    files({
+        "both.zip": one + two, "cut.zip": one + two[:-30], "junk.zip": one + b"junk",
+        "padded.zip": one + bytes(10), "program.zip": b"#!/bin/sh\nunpack PK\5\6\n" + one,
+    })  # fmt: skip
+    outcome = run("both.zip", "cut.zip", "junk.zip", "padded.zip", "program.zip", "-o", "json")
+    failed = failures_of(outcome)
+    assert {name: kind for name, (kind, _) in failed.items()} == dict.fromkeys(
+        ("both.zip", "cut.zip", "junk.zip"), "corrupt_archive"
+    )
+    assert f"another archive is in its first {len(one):,} bytes" in failed["both.zip"][1]
+    assert "4 bytes follow the end" in failed["junk.zip"][1]
+    assert outcome.json["files"]["succeeded"] == 2
+
+
 def test_damage_in_a_tar_is_told(run, files):
     whole = tarred(CONTENTS)
     with tarfile.open(fileobj=io.BytesIO(whole)) as archive:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Annotated, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import urldefrag, urlsplit
 
 from msgspec import Meta
 
@@ -36,11 +36,12 @@ class HttpSourceTable(RequestSettings, frozen=True, kw_only=True, tag_field="typ
                 ("urls",),
                 "have different users, or only some have a user: use auth, or two sources",
             )
-        seen: set[object] = set()
+        seen: set[str] = set()
         for index, url in enumerate(given.get("urls") or ()):
-            if url is not None and url in seen:
+            sent = "" if url is None else urldefrag(url.reveal()).url  # a fragment is never sent
+            if sent in seen:
                 yield ("urls", index), "is listed twice: its records would be doubled"
-            seen.add(url)
+            seen |= {sent} - {""}
             if url is not None and auth is not None and _user(url.reveal()):
                 yield ("urls", index), "has a user, and auth has credentials: choose one"
 

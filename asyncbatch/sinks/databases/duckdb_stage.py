@@ -221,7 +221,11 @@ class DuckdbStage:
         self._execute(query, [encode(list(rows)).decode()])
 
     def move(self, key: Sequence[str] = ()) -> None:
-        """Insert the rows. With a key, the last row of a key replaces the existing row."""
+        """Insert the rows. With a key, the last row of a key replaces the existing row.
+
+        The columns of the table must have the types of the rows by now.
+        """
+        self._changed = {}
         latest = ""
         if key:
             self._delete_existing(key)

@@ -135,7 +135,10 @@ async def body_parts(
             if piece is None:
                 break
             end = piece.rfind(b"\n") + 1
-            if open_line + (piece.find(b"\n") if end else len(piece)) > limit:
+            is_open_too_long = open_line + (piece.find(b"\n") if end else len(piece)) > limit
+            if is_open_too_long or (
+                len(piece) > limit and max(map(len, piece.split(b"\n"))) > limit
+            ):
                 raise BodyTooLargeError
             open_line = len(piece) - end if end else open_line + len(piece)
             unfinished.append(piece[:end])

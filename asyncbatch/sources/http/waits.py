@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SECONDS = re.compile(r"[0-9]{1,15}(?:\.[0-9]*)?")
+_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?", re.ASCII)
+_MAX_SECONDS = 1e15  # so long that the difference to a longer wait means nothing
 _REMAINING = ("X-RateLimit-Remaining", "X-Rate-Limit-Remaining", "RateLimit-Remaining")
 _RESET = (
     "X-RateLimit-Reset", "X-Rate-Limit-Reset", "RateLimit-Reset", "X-RateLimit-Reset-After"
@@ -72,7 +73,7 @@ def _reset(value: str, now: float) -> float | None:
 
 
 def _number(value: str) -> float | None:
-    return float(value) if _SECONDS.fullmatch(value) else None
+    return min(float(value), _MAX_SECONDS) if _SECONDS.fullmatch(value) else None
 
 
 def _timestamp(date: str) -> float | None:

@@ -426,6 +426,14 @@ async def test_a_coding_that_nobody_asked_for(api):
     assert "'lzma'" in failed.message
 
 
+async def test_a_wait_of_any_length_is_understood(api):
+    """One that is not waited for ends the URL, instead of a retry at once."""
+    api.misbehave(status(429, Retry_After="9" * 20))
+    failed = await failure_of(settings_for(api, retries=2))
+    assert (failed.attempts, api.requests) == (1, 1)
+    assert "Retry-After" in failed.message
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-ndjson"])
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "br"])
 async def test_a_body_or_a_line_over_the_cap(api, content_type, encoding):
@@ -435,6 +443,17 @@ async def test_a_body_or_a_line_over_the_cap(api, content_type, encoding):
     failed = await failure_of(settings_for(api, max_body=1_000_000, pagination=None))
     assert (failed.reason, failed.attempts) == ("too_large", 1)
     assert "1.0 MB" in failed.message
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last", "last without its end"])
+async def test_a_line_over_the_cap_wherever_it_is(api, place):
+    """A chunk of the connection may have it whole, with other lines."""
+    line = b'"' + b"x" * 30_000 + b'"\n'
+    lines = {"first": line + b"2\n3\n", "middle": b"1\n" + line + b"3\n"}.get(place)
+    lines = lines or b"1\n2\n" + (line if place == "last" else line[:-1])
+    api.misbehave(body(lines, "application/x-ndjson"))
+    failed = await failure_of(settings_for(api, max_body=10_000, pagination=None))
+    assert (failed.reason, failed.attempts) == ("too_large", 1)
 
 
 async def test_many_lines_together_may_be_over_the_cap(api):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
+from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from asyncbatch.core.secrets import Secret
@@ -368,6 +370,37 @@ async def test_an_api_on_loopback_leads_to_its_own_port_only(api, other, target,
     failed = await failure_of(settings_for(api))
     assert failed.reason in {"refused_origin", "bad_next"}
     assert (api.requests, other.requests) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["loader:Zm9v+YmFyQUJD==", "p@ss w,rd!", "a b/c+SEK", 'ab"cd\\efgh12', "äSEKRIT", "<&'SEK\t>"],
+)
+@pytest.mark.parametrize("place", ["query", "header"])
+async def test_no_form_of_a_secret_is_told(api, secret, place):
+    """A server repeats it as it was sent, as it reads it, in JSON, and in HTML."""
+    if place == "header" and "\t" in secret:
+        secret = secret.replace("\t", "")
+    auths = {
+        "query": QueryAuth("code", Secret(secret)), "header": HeaderAuth("X-Key", Secret(secret)),
+    }  # fmt: skip
+    told = []
+
+    async def repeat(request):
+        sent = request.headers.get("X-Key", request.path_qs)
+        read = sent.encode("utf-8", "surrogateescape").decode("latin-1")
+        told.extend((sent, request.query.get("code", "")))
+        pairs = {"a": sent, "b": read, "c": request.query.get("code")}
+        texts = [json.dumps(pairs), json.dumps(pairs, ensure_ascii=False)]
+        texts += [html.escape(json.dumps(pairs)), json.dumps(pairs).replace("/", "\\/")]
+        return web.Response(status=403, body="\n".join(texts).encode())
+
+    api.misbehave(repeat)
+    failed = await failure_of(settings_for(api, auth=auths[place], pagination=None))
+    assert told[0]
+    assert "***" in failed.message
+    shown = failed.message + failed.url
+    assert not [part for part in ("SEK", "Zm9v", "rd!", "efgh12", "%2BYmF") if part in shown]
 
 
 @pytest.mark.parametrize("path", ["/next_url?token={}", "/next_url?x=1&api_key={}"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
@@ -143,8 +145,21 @@ def _secrets_in(value: Any) -> Iterator[str]:
                 yield one
 
 
-def _encodings_of(secret: str) -> tuple[str, ...]:
-    return (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
+def _encodings_of(secret: str) -> set[str]:
+    """Return the forms in which a server may repeat a secret: in URLs, in JSON and in HTML."""
+    texts = {secret, secret.encode("utf-8", "surrogateescape").decode("latin-1")}
+    forms = set(texts)
+    for text in texts:
+        forms |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    for text in (secret, valid_text(secret)):
+        escaped = {quote(text, safe="", errors="replace"), quote(text, errors="replace")}
+        escaped |= {quote_plus(text, errors="replace"), quote_plus(text, safe="/:@,!")}
+        # as the client sends it: it leaves some characters alone
+        escaped.add(URL.build(query={"k": valid_text(text)}).raw_query_string[2:])
+        escaped |= {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), one) for one in escaped}
+        forms |= escaped
+    forms |= {form.replace("/", "\\/") for form in forms}
+    return forms | {html.escape(form, quote=quoted) for form in forms for quoted in (True, False)}
 
 
 _MAX_LINK_CHARACTERS = 200  # characters
