@@ -101,6 +101,8 @@ class Bookmark(Struct, frozen=True, gc=False, omit_defaults=True):
     # The headers ETag and Last-Modified of a URL whose body was read to its end.
     etag: str = ""
     modified: str = ""
+    # whether all was read, but a killed run has not noted that the feed is done
+    is_last: bool = False
 
 
 class InvalidRecord(Struct, frozen=True, gc=False):

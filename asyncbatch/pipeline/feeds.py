@@ -220,7 +220,7 @@ def split_of_chunk(number: int, chunk: Chunk) -> Split:
 def end_split(feed: Feed, number: int, last: Chunk, failure: Failure | None) -> Split:
     """Return the last split of a feed, after its `last` chunk."""
     before = last.bookmark
-    bookmark = structs.replace(before, mark=None)
+    bookmark = structs.replace(before, mark=None, is_last=False)
     arrival = Chunk(feed.name, bookmark=bookmark)
     return Split(number, "lines", Position(), 0, is_end_marker=True, error=failure, chunk=arrival)
 

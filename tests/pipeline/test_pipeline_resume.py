@@ -147,6 +147,43 @@ async def test_urls_into_a_database_are_carried_on_or_read_again(place):
             asyncbatch.Pipeline(source, (), "out.jsonl", resume=True)
 
 
+_HOLD = """CREATE TRIGGER hold BEFORE INSERT ON asyncbatch_ledger WHEN NEW.outcome = 'success'
+BEGIN SELECT RAISE(ABORT, 'held'); END"""
+
+
+def test_a_run_that_ends_between_its_last_rows_and_its_end_is_completed(place):
+    """The trigger ends it where a kill can: the rows are committed, that the URL is done is not."""
+    with ApiServer([{"n": n} for n in range(6)], size=2) as api:
+
+        def etl(path, *more):
+            (place / "p.toml").write_text(
+                f'name = "test"\n[[source]]\ntype = "http"\nurls = ["{api.url(path)}"]\n'
+                'records = "/items"\npagination = { type = "next_url", next = "/links/next" }\n'
+                '[[transform]]\ntype = "call"\nfunction = "slow.py:slow"\n'
+                '[sink]\nto = "sqlite:///out.db"\ntable = "t"\nbatch_size = 1\n'
+                "flush_interval = 0.01\n"
+            )
+            return run_command_text("etl", "p.toml", "--workers", "0", *more, cwd=place)
+
+        (place / "slow.py").write_text(
+            "import time\ndef slow(record):\n    time.sleep(0.05)\n    return record\n"
+        )
+        assert etl("/next_url?at=4").returncode == 0  # it makes the ledger
+        with closing(sqlite3.connect("out.db")) as database:
+            database.executescript(f"DELETE FROM t; {_HOLD}")
+        assert etl("/next_url").returncode == 1
+        with closing(sqlite3.connect("out.db")) as database:
+            states = database.execute("SELECT outcome, bookmark FROM asyncbatch_ledger").fetchall()
+            database.execute("DROP TRIGGER hold")
+        assert ("begun", True) in [(one, '"is_last":true' in mark) for one, mark in states]
+        asked = api.requests
+        again = etl("/next_url")
+        assert (again.returncode, api.requests) == (0, asked), again.stderr
+        assert numbers("sqlite:///out.db") == [0, 1, 2, 3, 4, 5]
+        once_more = etl("/next_url")
+        assert (once_more.returncode, "in the table already" in once_more.stdout) == (1, True)
+
+
 class Sink:
     def load(self, records):
         pass

@@ -340,7 +340,7 @@ class BookmarkAdmission:
         stamp = Stamp(0, 0, feed.settings_digest)
         entry = self._ledger.lookup([feed.name]).get(feed.name)
         bookmark = self._bookmark(entry, stamp)
-        goes_on = bookmark is not None and bookmark.mark is not None
+        goes_on = bookmark is not None and (bookmark.mark is not None or bookmark.is_last)
         if entry is not None and entry.written and self._appends and not goes_on:
             is_done = entry.outcome in ("success", "partial")
             if not (is_done and feed.is_incremental and bookmark is not None):
@@ -355,6 +355,6 @@ class BookmarkAdmission:
         if not stamp.describes_same_file(entry.stamp):
             return None
         bookmark = msgspec.json.decode(entry.bookmark, type=Bookmark)
-        if bookmark.mark is not None:
+        if bookmark.mark is not None or (bookmark.is_last and entry.outcome == "begun"):
             return bookmark
-        return structs.replace(bookmark, newest=None)
+        return structs.replace(bookmark, newest=None, is_last=False)

@@ -129,7 +129,10 @@ class Journal:
                 reached = total.position if place in part.errors else None
                 bookmark = total.bookmark if place in part.errors else None
             if (arrival := _chunk_of(batch_part)) and bookmark is None:
-                newest = None if place in part.errors else part.largest_cursor
+                newest = part.largest_cursor
+                if newest is None:  # no page was read, as the killed run had read all
+                    newest = arrival.bookmark.newest
+                newest = None if place in part.errors else newest
                 since = arrival.bookmark.since if newest is None else newest
                 kind = part.cursor_kind or arrival.bookmark.kind
                 end = Bookmark(since=since, kind=kind, shape=arrival.bookmark.shape)
@@ -159,7 +162,14 @@ class Journal:
         if arrival := _chunk_of(batch_part):
             before = arrival.bookmark
             total.bookmark = _json(
-                Bookmark(before.mark, part.largest_cursor, before.since, before.kind, before.shape)
+                Bookmark(
+                    before.mark,
+                    part.largest_cursor,
+                    before.since,
+                    before.kind,
+                    before.shape,
+                    is_last=before.is_last,
+                )
             )
         counts = _add_counts(total.unfinished_entry, (totals.read, totals.dropped, totals.rejected))
         return [

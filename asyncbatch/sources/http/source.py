@@ -349,6 +349,8 @@ class UrlFeed:
 
     async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
         before = bookmark or Bookmark()
+        if before.is_last:
+            return
         start = None if before.mark is None else msgspec.json.decode(before.mark, type=PageMark)
         try:
             since = self._since(before)
@@ -391,7 +393,9 @@ class UrlFeed:
     def _chunk(self, page: Page, before: Bookmark) -> Chunk:
         mark = None if page.mark is None else encode(page.mark).decode()
         shape = page.shape or before.shape
-        bookmark = Bookmark(mark, before.newest, before.since, before.kind, shape)
+        bookmark = Bookmark(
+            mark, before.newest, before.since, before.kind, shape, is_last=page.is_last
+        )
         if self._source.settings.conditional:
             found = self._source.validators(self._url)
             bookmark = structs.replace(bookmark, etag=found.etag, modified=found.modified)

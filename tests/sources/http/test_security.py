@@ -384,7 +384,7 @@ async def test_no_form_of_a_secret_is_told(api, secret, place):
     auths = {
         "query": QueryAuth("code", Secret(secret)), "header": HeaderAuth("X-Key", Secret(secret)),
     }  # fmt: skip
-    told = []
+    told: list[str] = []
 
     async def repeat(request):
         sent = request.headers.get("X-Key", request.path_qs)
