@@ -312,6 +312,8 @@ class Run:
         finishing = asyncio.create_task(
             self._delivery.finish(succeeded=succeeded, ended=ended and not stopped)
         )
+        # The pages of a table that is replaced are all read again.
+        can_resume = bool(self._job.ledger) and not self._job.has_feeds
         try:
             # After an early end, do not wait for a thread that hangs in a write to the target.
             await asyncio.wait_for(asyncio.shield(finishing), None if ended else _FINISH_SECONDS)
@@ -322,12 +324,12 @@ class Run:
         except SinkError as error:
             self._lose_target(error)
             if self._job.target and not self._job.target.keeps_loads:
-                report.discard(succeeded=False, can_resume=bool(self._job.ledger))
+                report.discard(succeeded=False, can_resume=can_resume)
         except TimeoutError:
             finishing.cancel()
         else:
             if not finishing.result():
-                report.discard(succeeded=succeeded, can_resume=bool(self._job.ledger))
+                report.discard(succeeded=succeeded, can_resume=can_resume)
             report.tally.written += self._delivery.written_at_end
         report.tally.deleted += self._delivery.deleted
         report.add_missing_names()

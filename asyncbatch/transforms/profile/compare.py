@@ -140,7 +140,7 @@ class _Comparison:
     def _compare_lifted(
         self, lifts: dict[str, tuple[str, ...]], old: dict[str, Any], new: dict[str, Any], path: str
     ) -> Iterator[SchemaChange]:
-        """Yield the keywords that `new` lacks, or has changed, and that lift others in `old`.
+        """Yield the keywords of `old` that `new` lacks, and that lift other keywords.
 
         For instance, `additionalProperties` is not about the fields of `patternProperties`.
         """
