@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.transforms.profile.schema_document import Equality, SchemaDocument
+from asyncbatch.transforms.profile.resolved_schema import Equality, ResolvedSchema
 from asyncbatch.transforms.profile.summary import child_path
 from asyncbatch.transforms.profile.widen import ANNOTATIONS
 
@@ -71,7 +71,7 @@ class _Comparison:
     """Compares the parts of two schemas."""
 
     def __init__(self, old: Json, new: Json, *, exact: bool) -> None:
-        self._old, self._new, self._exact = SchemaDocument(old), SchemaDocument(new), exact
+        self._old, self._new, self._exact = ResolvedSchema(old), ResolvedSchema(new), exact
         self._equality = Equality(self._old, self._new)
         self._open: set[tuple[int, int]] = set()  # the pairs that are compared, by their ids
 

@@ -25,7 +25,7 @@ _BY_NAME = frozenset(
 )
 
 
-class SchemaDocument:
+class ResolvedSchema:
     """A schema that contains others, which may refer to each other."""
 
     def __init__(self, root: Json) -> None:
@@ -76,7 +76,7 @@ class SchemaDocument:
 class Equality:
     """Whether keywords of two documents mean the same, with what they refer to."""
 
-    def __init__(self, old: SchemaDocument, new: SchemaDocument) -> None:
+    def __init__(self, old: ResolvedSchema, new: ResolvedSchema) -> None:
         self._old, self._new = old, new
         self._is_one = old.text == new.text
         self._open: set[tuple[int, int]] = set()  # the pairs that are compared, by their ids
