@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asyncbatch.core.records import STDIN
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import UsageError, valid_text
 from asyncbatch.formats.decoder import encode
 from asyncbatch.storage.opener import open_output
 
@@ -30,12 +31,20 @@ class DeadLetter(msgspec.Struct, frozen=True):
     """
 
     file: str
+    file_base64: str | msgspec.UnsetType = msgspec.UNSET  # the name of a failed file, if not UTF-8
     kind: str = ""
     record: int | None = None
     line: int | None = None
     pointer: str | None = None
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # JSON, or a string of other text
     data_base64: str | msgspec.UnsetType = msgspec.UNSET  # text that is not UTF-8
+
+    @property
+    def path(self) -> str:
+        """The path of the file. Raises ValueError."""
+        if isinstance(self.file_base64, str):
+            return os.fsdecode(base64.b64decode(self.file_base64, validate=True))
+        return self.file
 
     @property
     def is_record(self) -> bool:
@@ -74,9 +83,13 @@ def record_dead_letter(failure: Failure, text: bytes | msgspec.Raw, *, bad: bool
         return _dead_letter(failure, {"data_base64": base64.b64encode(bytes(text)).decode()})
 
 
-def file_dead_letter(failure: Failure) -> bytes:
-    """Return the line for a failed file."""
-    return _dead_letter(failure, {})
+def file_dead_letter(failure: Failure, path: str | None = None) -> bytes:
+    """Return the line for a failed file. `path` is kept if it is not UTF-8."""
+    kept: dict[str, str] = {}
+    if path is not None and valid_text(path) != path:
+        with suppress(UnicodeEncodeError):  # no file has this name
+            kept["file_base64"] = base64.b64encode(os.fsencode(path)).decode()
+    return _dead_letter(failure, kept)
 
 
 def _dead_letter(failure: Failure, data: dict[str, Any]) -> bytes:
@@ -104,7 +117,7 @@ def failed_files(path: str) -> list[str]:
             ):  # an invalid line is reported when its records are read
                 dead_letter = read_dead_letter(line)
                 if not dead_letter.is_record:
-                    found[dead_letter.file] = None
+                    found[dead_letter.path] = None
     if STDIN in found:
         raise UsageError(
             f"{path} has a line for standard input, which failed as a whole and cannot be read "
@@ -134,7 +147,7 @@ class DeadLetterFile:
         places = (place for place, _ in part.rejections)
         lines = list(zip(places, part.dead_letters, strict=True))
         lines += [
-            (place, file_dead_letter(failure))
+            (place, file_dead_letter(failure, found.path(place)))
             for place, failure in part.errors.items()
             if failure.record is None
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import signal
 import subprocess
 import tempfile
@@ -165,6 +166,19 @@ def test_round_trip_until_nothing_is_left(run, files):
     assert last.code == 0
     assert (folder / "dl5.jsonl").read_text() == ""
     assert len(rows((folder / "4.jsonl").read_text())) == 2
+
+
+def test_a_file_whose_name_is_not_utf_8_is_run_again(run, files):
+    """Not the file that has the escaped name."""
+    folder = files({"in/x\\xff.json": '{"id": 99}'})
+    odd = os.fsencode(folder / "in") + b"/x\xff.json"
+    with open(odd, "wb") as file:
+        file.write(b'{"id": 1')
+    assert run(odd.decode("utf-8", "surrogateescape"), "--dead-letter", "d").code == 1
+    with open(odd, "wb") as file:
+        file.write(b'{"id": 1}')
+    assert run("--from-dead-letter", "d", "--to", "o.jsonl").code == 0
+    assert (folder / "o.jsonl").read_text() == '{"id":1}\n'
 
 
 def test_records_run_again_know_where_they_come_from(run, files):
