@@ -254,22 +254,21 @@ DRAFT_4, DRAFT_7 = (f"http://json-schema.org/draft-0{number}/schema#" for number
 DRAFT_2020 = "https://json-schema.org/draft/2020-12/schema"
 
 
-@pytest.mark.parametrize("value", ["s", [1, "s"], {"a": "s"}])
 @pytest.mark.parametrize(
-    "schema",
+    ("schema", "value"),
     [
-        {"allOf": [{"$ref": "#/$defs/x"}]},
-        {"oneOf": [{"$ref": "#/$defs/x"}]},
-        {"$ref": "#/$defs/x", "minLength": 1},
-        {"$ref": "#name"},
-        {"properties": {"a": {"not": {"not": {"$ref": "#name"}}}}},
-        {"contains": {"$ref": "#/$defs/x"}},
+        ({"allOf": [{"$ref": "#/$defs/x"}]}, "s"),
+        ({"oneOf": [{"$ref": "#/$defs/x"}]}, "s"),
+        ({"$ref": "#/$defs/x", "minLength": 1}, "s"),
+        ({"$ref": "#name"}, "s"),
+        ({"properties": {"a": {"not": {"not": {"$ref": "#name"}}}}}, {"a": "s"}),
+        ({"contains": {"$ref": "#/$defs/x"}}, ["s"]),
     ],
 )
 def test_references_are_followed_wherever_they_are(schema, value):
     old, new = (schema | {"$defs": {"x": {"$anchor": "name"} | one}} for one in (TEXT, NUMBER))
-    if is_valid(old, value):
-        assert is_valid(new, value) or restrictions(old, new)
+    assert is_valid(old, value) > is_valid(new, value)
+    assert restrictions(old, new)
     assert not restrictions(old, old)
 
 

@@ -38,11 +38,13 @@ class HttpSourceTable(RequestSettings, frozen=True, kw_only=True, tag_field="typ
             )
         seen: set[str] = set()
         for index, url in enumerate(given.get("urls") or ()):
-            sent = "" if url is None else urldefrag(url.reveal()).url  # a fragment is never sent
+            if url is None:
+                continue
+            sent = urldefrag(url.reveal()).url  # a fragment is never sent
             if sent in seen:
                 yield ("urls", index), "is listed twice: its records would be doubled"
-            seen |= {sent} - {""}
-            if url is not None and auth is not None and _user(url.reveal()):
+            seen.add(sent)
+            if auth is not None and _user(url.reveal()):
                 yield ("urls", index), "has a user, and auth has credentials: choose one"
 
 
