@@ -30,9 +30,8 @@ def ledger_settings(
     if sum((flags.resume, flags.retry_failed, flags.force)) > 1:
         raise UsageError("--resume, --retry-failed and --force exclude each other: choose one")
     is_asked = flags.resume or flags.retry_failed or flags.ledger is not None
-    if isinstance(work, RecordWorkSettings) and work.replay is not None:
-        if is_asked:
-            raise UsageError("--from-dead-letter runs the whole file: it cannot be resumed")
+    replay = work.replay if isinstance(work, RecordWorkSettings) else None
+    if replay is not None and not _is_ledger_kept(flags, target, is_asked=is_asked):
         return None
     if flags.allow_duplicates and (target is None or not target.is_database):
         raise UsageError(
@@ -62,7 +61,26 @@ def ledger_settings(
         flags.identity == "content",
         root,
         work.files.stores if isinstance(work, RecordWorkSettings) else work.stores,
+        replay,
     )
+
+
+def _is_ledger_kept(flags: LedgerFlags, target: Target | None, *, is_asked: bool) -> bool:
+    """Whether a run of a dead letter file keeps a ledger: it does where rows are added to a table.
+
+    Raises UsageError for options that have no meaning with a dead letter file.
+    """
+    if target is not None and target.mode == "mirror":
+        raise UsageError(
+            "--mode mirror makes the target equal to its inputs, and a dead letter file has only a "
+            "few of them: leave out --mode mirror, or run the folder again"
+        )
+    is_added = target is not None and target.is_database and target.mode in ("append", "upsert")
+    if flags.retry_failed or (is_asked and not is_added):
+        name = "--retry-failed" if flags.retry_failed else "--resume"
+        reason = "" if flags.retry_failed else ", as it adds no rows to a table"
+        raise UsageError(f"--from-dead-letter runs the whole file{reason}: leave out {name}")
+    return is_added
 
 
 def _flags_of_mirror(flags: LedgerFlags) -> LedgerFlags:

@@ -162,6 +162,7 @@ class LedgerSettings(Struct, frozen=True):
     by_content: bool = False  # compare files by their content
     root: str | None = None  # identities are relative to this folder
     stores: StoreSettings = StoreSettings()  # the connection to the object stores that hold inputs
+    replay: str | None = None  # the dead letter file that is an input; its content identifies it
 
     @property
     def is_resuming(self) -> bool:

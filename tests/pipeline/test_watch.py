@@ -180,7 +180,7 @@ def test_changed_file_does_not_double_rows_without_a_key(tmp_path, watch):
     put(tmp_path / "in" / "a.json", {"id": 1, "v": "newer"})
     process.wait_for("failed    in/a.json")
     code, summary = process.end()
-    assert "it has changed since its rows were added" in summary
+    assert "it has changed since rows of it were added" in summary
     assert (code, rows(tmp_path, ROWS)) == (143, [(1, "old")])
 
 

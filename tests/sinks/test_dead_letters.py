@@ -7,8 +7,10 @@ import gzip
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -38,10 +40,11 @@ def waits(r):
     return refuse_odd(r)
 def where(r, context): return {"at": [context.file, context.record, context.line], "was": r}
 """
+SCHEMA = {"s.json": '{"properties": {"n": {"type": "integer"}}}'}
 # Three records that fit, three that do not, two invalid lines, and two bad files.
 MIXED = {
     "fn.py": FUNCTIONS,
-    "s.json": '{"properties": {"n": {"type": "integer"}}}',
+    **SCHEMA,
     "in/a.json": '[{"n": 1},\n {"n": "x" ,  "é":"\\u00e9"}]',
     "in/b.jsonl": b'{"n": 2}\n\n{"n": 1.50}\nnope\n\xff\xfe"\n',
     "in/c.json": "[1,",
@@ -179,6 +182,79 @@ def test_a_file_whose_name_is_not_utf_8_is_run_again(run, files):
         file.write(b'{"id": 1}')
     assert run("--from-dead-letter", "d", "--to", "o.jsonl").code == 0
     assert (folder / "o.jsonl").read_text() == '{"id":1}\n'
+
+
+def count_of(folder: Path) -> int:
+    """Return the number of rows of the table t in x.db."""
+    with closing(sqlite3.connect(folder / "x.db")) as database:
+        (count,) = database.execute("SELECT count(*) FROM t").fetchone()
+        return int(count)
+
+
+TABLE = ("--to", "sqlite:///x.db", "--table", "t")
+
+
+def test_a_table_without_a_key_gets_dead_letters_once(run, files):
+    folder = files({"in/a.json": '[{"n": 1}, {"n": "x"}]', "in/b.json": '{"n": 2', **SCHEMA})
+    first = ("in", "--schema", "s.json", *TABLE, "--dead-letter", "dl.jsonl")
+    assert run(*first).code == 1
+    files({"in/b.json": '{"n": 2}', "in/c.json": '{"n": ""}'})
+    again = ("--from-dead-letter", "dl.jsonl", "--jq", ".n |= 0", *TABLE)
+    assert run(*again).code == 0
+    assert count_of(folder) == 3
+    twice = run(*again, "--dead-letter", "dl2.jsonl", "-o", "json")
+    assert twice.code == 1
+    assert {one["file"] for one in twice.json["failures"]} == {"in/b.json", "dl.jsonl"}
+    assert all("are in the table already" in one["message"] for one in twice.json["failures"])
+    resumed = run(*again, "--resume", "-o", "json")
+    assert (resumed.code, resumed.json["files"]["skipped"]) == (0, 2)
+    assert count_of(folder) == 3
+    # Another dead letter file may have the same name.
+    assert run("in/c.json", "--schema", "s.json", "--dead-letter", "dl.jsonl").code == 1
+    assert run(*again).code == 0
+    assert count_of(folder) == 4
+    assert run(*again, "--allow-duplicates").code == 0
+    assert count_of(folder) == 5
+
+
+def test_a_failed_file_that_was_run_again_is_done_for_the_job(run, files):
+    folder = files({"in/a.json": '{"n": 1}', "in/b.json": '{"n": 2'})
+    job = (*TABLE, "--dead-letter", "dl.jsonl")
+    assert run("in", *job).code == 1
+    files({"in/b.json": '{"n": 2}'})
+    assert run("--from-dead-letter", "dl.jsonl", *TABLE).code == 0
+    assert run("in", *job, "--resume").code == 0
+    assert count_of(folder) == 2
+
+
+def test_rows_of_a_file_that_failed_midway_are_not_added_again(run, files):
+    """A large file is committed in parts."""
+    elements = ",\n".join(json.dumps({"n": n, "pad": "x" * 2000}) for n in range(20_000))
+    folder = files({"in/a.json": f"[{elements}"})
+    assert run("in", *TABLE, "--dead-letter", "dl.jsonl").code == 1
+    before = count_of(folder)
+    assert before > 10_000
+    again = ("--from-dead-letter", "dl.jsonl", *TABLE)
+    refused = run(*again, "-o", "json")
+    assert refused.code == 1
+    assert "some of its rows are in the table" in refused.json["failures"][0]["message"]
+    assert count_of(folder) == before
+    assert run(*again, "--resume").code == 1
+    assert count_of(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--to", "o.jsonl", "--resume"), "adds no rows to a table: leave out --resume"),
+        ((*TABLE, "--retry-failed"), "leave out --retry-failed"),
+        ((*TABLE, "--mode", "mirror", "--key", "n"), "leave out --mode mirror"),
+    ],
+)
+def test_dead_letters_are_not_resumed_into(run, files, options, message):
+    files({"dl.jsonl": ""})
+    outcome = run("--from-dead-letter", "dl.jsonl", *options)
+    assert (outcome.code, message in outcome.stderr) == (2, True), outcome.stderr
 
 
 def test_records_run_again_know_where_they_come_from(run, files):

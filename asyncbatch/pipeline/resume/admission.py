@@ -39,8 +39,12 @@ _DUPLICATE_ADVICE = (
     "its rows are in the table already: --resume skips it, --allow-duplicates or --force adds them"
     " again"
 )
+_BEGUN_ADVICE = (
+    "some of its rows are in the table already: --resume adds the others, --allow-duplicates or "
+    "--force adds all of them again"
+)
 _CHANGED = (
-    "it has changed since its rows were added to the table, which has no key to replace them: "
+    "it has changed since rows of it were added to the table, which has no key to replace them: "
     "name a key with --key, or keep the old rows and add the new ones with --allow-duplicates"
 )
 
@@ -85,9 +89,8 @@ class Admission:
         Skipped and refused paths are in batches with a prepared part. Raises the errors of the
         database of the ledger; UsageError for a path without an identity.
         """
-        names = list(map(naming.name, paths))
-        by_content = self._settings.by_content
-        stamps = [stamp_of(path, by_content=by_content) for path in paths]
+        identified = [self._identify(path, naming) for path in paths]
+        names, stamps = [name for name, _ in identified], [stamp for _, stamp in identified]
         entries = self._ledger.lookup(names) if self._checks_ledger else {}
         gone = self._gone_inputs(names, stamps, entries, naming)
         verdicts: list[_Skip | Failure | None] = []
@@ -106,6 +109,17 @@ class Admission:
             part = None if is_open else _make_part(first + start, verdicts[start:stop])
             batches.append(Batch(first + start, tuple(paths[start:stop]), prepared_part=part))
         return batches
+
+    def _identify(self, path: str, naming: InputNaming) -> tuple[str, Stamp | None]:
+        """Return the identity and the stamp of an input.
+
+        A dead letter file is known by its content alone: the next one often has the same name.
+        """
+        if path != self._settings.replay:
+            return naming.name(path), stamp_of(path, by_content=self._settings.by_content)
+        stamp = stamp_of(path, by_content=True)
+        # No identity of a file contains two slashes.
+        return f"dead letters//{stamp.digest if stamp else display_path(path)}", stamp
 
     def resume_position(self, path: str) -> Position | None:
         """Return the position at which an admitted file resumes; None: its beginning."""
@@ -145,7 +159,8 @@ class Admission:
         if is_same and self._settings.is_resuming:
             return self._skip(path, entry, DONE) if entry.reached is None else None
         if self._appends and entry.written and not self._settings.allow_duplicates:
-            return _failure(path, _DUPLICATE_ADVICE if is_same else _CHANGED)
+            advice = _DUPLICATE_ADVICE if entry.reached is None else _BEGUN_ADVICE
+            return _failure(path, advice if is_same else _CHANGED)
         return self._skip(path, entry, NOT_FAILED) if self._settings.retry_failed else None
 
     def _skip(self, path: str, entry: Entry, reason: str) -> _Skip | None:
