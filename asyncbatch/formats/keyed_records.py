@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +14,8 @@ from asyncbatch.formats.positions import text_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from asyncbatch.formats.positions import Buffer
 
 VALUE = "value"  # the field of a value that is no object
 
@@ -32,10 +36,15 @@ def keyed_records(
     """Yield the values of the object at `pointer` as texts of objects, with their key in `field`.
 
     A value that is no object becomes one with the field `VALUE`. An object that has another value
-    in `field` is an invalid record.
+    in `field` is an invalid record, and so is the value of a key that stands twice: the first
+    value is lost.
     """
+    repeated = _repeated_keys(text_at(body, pointer))
     for key, raw in (object_at(body, pointer) or {}).items():
         text = bytes(raw)
+        if key in repeated:
+            yield InvalidRecord(text, f"is one of several values of the key {key!r}")
+            continue
         if not text.startswith(b"{"):
             yield b"{%b:%b,%b:%b}" % (encode(field), encode(key), encode(VALUE), text)
             continue
@@ -46,6 +55,17 @@ def keyed_records(
             yield text
         else:
             yield InvalidRecord(text, f"has another value than its key {key!r} in {field!r}")
+
+
+def _repeated_keys(text: Buffer | None) -> set[str]:
+    """Return the keys that stand more than once in the object that a valid text is."""
+    if text is None or bytes(memoryview(text)[:1]) != b"{":
+        return set()
+    # The numbers stay texts: Python refuses to convert very long ones. The last pairs are those of
+    # the outermost object.
+    decode_pairs = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str).decode
+    counts = Counter(key for key, _ in decode_pairs(str(memoryview(text), "utf-8")))
+    return {key for key, count in counts.items() if count > 1}
 
 
 def with_fields(text: bytes, fields: dict[str, msgspec.Raw]) -> bytes | InvalidRecord:

@@ -115,12 +115,16 @@ def check_scalar(value: object) -> None:
         raise TypeError("is not a text, a number or a boolean")
 
 
+# From here on, ECMAScript writes a whole number with an exponent (Number::toString).
+_EXPONENT_FROM = 1e21
+
+
 def _exact(value: Json) -> Any:
     """Return a value to compare by: 1 and 1.0 are equal, but 1 and true are not."""
     kind = type(value)
     if kind is bool:
         return (value,)
-    if kind is float and value.is_integer():
+    if kind is float and value.is_integer() and abs(value) < _EXPONENT_FROM:
         return int(value)
     check_scalar(value)
     return value

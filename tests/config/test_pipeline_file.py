@@ -239,6 +239,8 @@ pool = { min = 5, max = 4 }
          "source[0].urls[1]: is listed twice: its records would be doubled"),
         (with_source(urls=["http://x", "http://x"]), ("source[0].urls[1]: is listed twice: its "
                                                      "records would be doubled")),
+        ({**SMALL, "source": [{**HTTP, "name": name} for name in "ab"]},
+         "source[1]: is listed twice: its records would be doubled"),
         (with_source(allow_origins=["https://x/y"]), ("source[0].allow_origins[0]: is more than "
          "an origin: write https://api.example.com, without a path")),
         (with_source(records="/a~2"), ('source[0].records: "/a~2" is not a JSON Pointer: write '
@@ -464,7 +466,12 @@ class TestSecrets:
 def test_only():
     document = {
         **SMALL,
-        "source": [HTTP, {**HTTP, "name": "http-2"}, HTTP, with_files()["source"][0]],
+        "source": [
+            HTTP,
+            {**HTTP, "name": "http-2", "timeout": 2},
+            {**HTTP, "timeout": 3},
+            with_files()["source"][0],
+        ],
     }
     pipeline = parsed(document)
     assert pipeline.source_names() == ["http", "http-2", "http-3", "files"]

@@ -411,3 +411,14 @@ def test_a_result_that_json_cannot_have_ends_the_run(run, files):
     outcome = run("in.jsonl", "--by", "k", "--agg", "sum:x", "-o", "json")
     assert outcome.code == 1
     assert "sum_x has more than 4,300 digits" in outcome.json["failures"][0]["message"]
+
+
+def test_large_floats_as_keys_stay_floats(run, files):
+    """Whole numbers are one key with integers; from 1e21 on, a float has no exact digits."""
+    texts = ["1e30", "1e30", "1.0", "1", "-2e21", "1e20", str(10**20), str(10**25)]
+    files({"a.jsonl": "\n".join(f'{{"k": {text}}}' for text in texts)})
+    out = run("a.jsonl", "--by", "k", "--agg", "count", "--to", "-")
+    found = {line.partition(',"count":')[0]: int(line[-2]) for line in out.stdout.splitlines()}
+    assert found == {
+        '{"k":-2e21': 1, '{"k":1': 2, f'{{"k":{10**20}': 2, f'{{"k":{10**25}': 1, '{"k":1e30': 2
+    }  # fmt: skip

@@ -254,6 +254,8 @@ BY_KEY = 'key_field = "id"\nrecords = "/users"'
 OTHER_FORMS: list[Any] = [
     (BY_KEY, "application/json", '{"users": {"a": {"id": 1}, "b": {}}}',
      ([{"id": "b"}], "has another value than its key 'a' in 'id'")),
+    (BY_KEY, "application/json", '{"users": {"a": {}, "b": {"a": [1, {}]}, "\\u0061": 1}}',
+     ([{"id": "b", "a": [1, {}]}], "is one of several values of the key 'a'")),
     (BY_KEY, "application/json", '{"users": []}', ([], None)),
     (BY_KEY, "application/json", '{"users": [1]}', (None, "expected an object of records")),
     (BY_KEY, "application/json", '{"error": "no"}', (None, "reports an error")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
-from msgspec import Meta, field
+from msgspec import Meta, field, structs
 
 from asyncbatch.config.options.streams import ARRIVAL
 from asyncbatch.config.pipeline_file.aggregate import AggregateTable
@@ -40,7 +40,7 @@ from asyncbatch.core.options import Name, Options
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.config.pipeline_file.sources import SourceTable
     from asyncbatch.core.options import Contradictions, Given
@@ -70,6 +70,7 @@ class PipelineFile(Options, frozen=True):
         for index, name in enumerate(names):
             if name is not None and name in names[:index]:
                 yield ("source", index, "name"), f"{name!r} is also the name of another source"
+        yield from _repeated_sources(given.get("source") or ())
         transforms = given.get("transform") or ()
         for index, table in enumerate(transforms):
             if isinstance(table, DedupeTable) and index < len(transforms) - 1:
@@ -120,6 +121,18 @@ class PipelineFile(Options, frozen=True):
                 )
         pairs = zip(names, self.sources, strict=True)
         return tuple(source for name, source in pairs if name in chosen)
+
+
+def _repeated_sources(sources: Sequence[SourceTable | None]) -> Iterator[tuple[Any, str]]:
+    """Yield the places of sources that request the same pages, or read the same files."""
+    seen: list[SourceTable] = []
+    for index, source in enumerate(sources):
+        if source is None:
+            continue
+        unnamed = structs.replace(source, name=None)
+        if unnamed in seen:
+            yield ("source", index), "is listed twice: its records would be doubled"
+        seen.append(unnamed)
 
 
 def _misplaced_keys(given: Given) -> Iterator[tuple[Any, str]]:

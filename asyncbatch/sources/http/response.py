@@ -180,6 +180,7 @@ async def body_chunks(response: ClientResponse) -> AsyncGenerator[bytes, None]:
 
 
 _SUCCESSFUL = range(200, 300)
+_PARTIAL = 206
 _LINK = re.compile(r"""<([^>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)""")
 _PARAMETER = re.compile(
     r""";\s*(rel|results)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s;,"']+))""", re.IGNORECASE
@@ -216,8 +217,12 @@ class HttpResponse(NamedTuple):
 
 
 async def check_status(response: ClientResponse, now: float) -> None:
-    """Raise StatusError for an error status. `now` is in seconds since 1970."""
-    if response.status in _SUCCESSFUL:
+    """Raise StatusError for an error status. `now` is in seconds since 1970.
+
+    A part of a body, for which the request had not asked, is an error: the rest would be lost.
+    """
+    is_part = response.status == _PARTIAL and "Range" not in response.request_info.headers
+    if response.status in _SUCCESSFUL and not is_part:
         return
     quoted = bytearray()
     # The body of an error may explain the error. A body that cannot be read is ignored.

@@ -15,6 +15,7 @@ import brotli
 import pytest
 from aiohttp import web
 
+from asyncbatch.core.secrets import Secret
 from asyncbatch.core.units import Rate, parse_rate
 from asyncbatch.sources.http.base import HttpError
 from asyncbatch.sources.http.rate_limiter import RateLimiter
@@ -363,6 +364,17 @@ async def test_lines_that_break_off_late_are_a_failure_behind_what_came(api):
     numbers, failed = await pages_and_failure(settings_for(api, "/lines", pagination=None))
     assert (failed.reason, failed.attempts, api.requests) == ("truncated", 1, 1)
     assert set(numbers) == {1}
+
+
+async def test_a_part_that_was_not_asked_for_is_a_failure(api):
+    api.misbehave(status(206, "[1, 2]"), times=2)
+    failed = await failure_of(settings_for(api))
+    assert (failed.status, api.requests) == (206, 1)
+    assert "HTTP 206 Partial Content" in failed.message
+    (page,) = await read(
+        settings_for(api, records="", pagination=None, headers={"Range": Secret("bytes=0-5")})
+    )
+    assert page.body == b"[1, 2]"
 
 
 async def test_the_status_counts_whatever_the_body_of_an_error_is(api):
