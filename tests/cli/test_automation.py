@@ -211,13 +211,18 @@ def test_the_cron_job_of_kubernetes(root):
 def test_rules_of_prometheus_name_metrics(root):
     run_command("run", "srv/exports", "--report", "r.prom", cwd=root)
     run_command("stream", EVENTS, "--report", "s.prom", cwd=root)
-    written = (root / "r.prom").read_text() + (root / "s.prom").read_text()
+    with CommandProcess(
+        ["run", "srv/exports", "--watch", "--report", "w.prom", "-q"], cwd=root
+    ) as watch:
+        wait_until((root / "w.prom").exists, running=watch)
+        watch.terminate()
+    written = "".join((root / f"{name}.prom").read_text() for name in "rsw")
     [text] = [block for block in blocks(PAGE, "yaml") if block.startswith("groups")]
     [group] = yaml.safe_load(text)["groups"]
     named = [
         name for rule in group["rules"] for name in re.findall(rf"(?:{METRICS})\w+", rule["expr"])
     ]
-    assert len(named) == 4
+    assert len(named) == 6
     for name in named:
         assert re.search(rf"^{name}{{name=", written, re.MULTILINE), name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -419,6 +420,31 @@ def test_without_the_library_it_says_what_to_install(tmp_path, run):
     assert "pip install 'asyncbatch[watch]'" in " ".join(refused.stderr.split())
 
 
+def last_success(folder):
+    """Return the time of the last success in the metrics, None without one."""
+    found = re.search(r'_last_success_timestamp_seconds{name="r"} (\S+)', text(folder / "r.prom"))
+    return None if found is None else float(found[1])
+
+
+def test_a_watch_that_goes_on_is_a_success_until_an_input_fails(tmp_path, watch):
+    process = watch("--report", "r.prom")
+    began = time.time()
+    wait_until(lambda: last_success(tmp_path) is not None, running=process)
+    first = last_success(tmp_path)
+    assert first >= began - 1
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    wait_until(lambda: last_success(tmp_path) > first, running=process)
+    (tmp_path / "in" / "b.json").write_text("no")
+    failed = 'asyncbatch_run_files{name="r",result="failed"} 1.0'
+    wait_until(lambda: failed in text(tmp_path / "r.prom"), running=process)
+    kept = last_success(tmp_path)
+    put(tmp_path / "in" / "c.json", {"id": 2, "v": "a"})
+    counted = 'asyncbatch_run_files{name="r",result="succeeded"} 2.0'
+    wait_until(lambda: counted in text(tmp_path / "r.prom"), running=process)
+    assert last_success(tmp_path) == kept
+    process.end()
+
+
 def test_reports_are_rewritten(tmp_path, watch):
     names = ("r.prom", "r.json", "r.html", "r.md")
     process = watch(*(word for name in names for word in ("--report", name)))
@@ -433,6 +459,7 @@ def test_reports_are_rewritten(tmp_path, watch):
     assert process.end()[0] == 143
     metrics = text(tmp_path / "r.prom")
     assert 'asyncbatch_run_running{name="r"} 0.0' in metrics
+    assert last_success(tmp_path) is not None
     assert 'asyncbatch_run_exit_code{name="r"} 143.0' in metrics
     for name in names:
         assert "the run goes on" not in text(tmp_path / name)

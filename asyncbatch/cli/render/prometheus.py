@@ -81,13 +81,6 @@ def read_last_success(path: str) -> float | None:
         return None
 
 
-def set_last_success(gauges: Gauges, exit_code: int | None, before: float | None) -> None:
-    """Set the time of the last success: now, or that of an earlier run."""
-    value = time.time() if exit_code == 0 else before
-    if value is not None:
-        gauges.set(_LAST_SUCCESS, "Time at which a run last ended with exit status 0.", value)
-
-
 class Metrics:
     """A renderer of the metrics of a run or stream. Raises UsageError if the library is missing.
 
@@ -129,7 +122,7 @@ class Metrics:
             ended = started + report.elapsed_s
             gauge("exit_code", "Exit status of the run.", exit_code)
             gauge("ended_timestamp_seconds", "Time at which the run ended.", ended)
-        set_last_success(gauges, exit_code, self._last_success)
+        self._add_last_success(gauges, report, exit_code)
         gauge("duration_seconds", "Duration of the run.", report.elapsed_s)
         gauges.set_each("files", "Inputs, by result.", {
             "succeeded": tally.succeeded, "partial": tally.partial, "failed": tally.failed,
@@ -152,7 +145,7 @@ class Metrics:
         if exit_code is not None:
             gauge("exit_code", "Exit status of the stream.", exit_code)
         gauge("started_timestamp_seconds", "Time at which this run of the stream began.", started)
-        set_last_success(gauges, exit_code, self._last_success)
+        self._add_last_success(gauges, report, exit_code)
         gauge("updated_timestamp_seconds", "Time at which these metrics were written.", time.time())
         gauges.set_each("events", "Events read, by result.", {
             "in_windows": tally.events, "late": tally.late, "rejected": tally.rejected,
@@ -169,6 +162,17 @@ class Metrics:
         gauge("memory_bytes", "Memory of all processes.", report.memory.current)
         gauge("peak_memory_bytes", "Peak memory of all processes.", report.memory.peak)
         return gauges.text()
+
+    def _add_last_success(self, gauges: Gauges, report: AnyReport, exit_code: int | None) -> None:
+        """Add the time of the last success: now, or that of an earlier moment or run.
+
+        A run that goes on succeeds as long as it has no failure: it may never end.
+        """
+        if not report.has_failed(None) if exit_code is None else exit_code == 0:
+            self._last_success = time.time()
+        if self._last_success is not None:
+            help_ = "Time at which a run last ended, or went on, without a failure."
+            gauges.set(_LAST_SUCCESS, help_, self._last_success)
 
 
 class MetricsServer(RunObserver):
