@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from asyncbatch.config.options.aggregates import DEFAULT_MAX_KEYS, AggregateFlags
 from asyncbatch.config.options.target import LedgerFlags
 from asyncbatch.errors import UsageError
@@ -22,7 +24,7 @@ def flag_groups(flags: AggregateFlags) -> GroupSettings | None:
     """Return the groups of a command line, None without any. Raises UsageError."""
     if flags == AggregateFlags():
         return None
-    if flags.max_keys != DEFAULT_MAX_KEYS and not flags.by:
+    if flags.max_keys is not None and not flags.by:
         raise UsageError("--max-keys needs --by: without it, there is one group")
     try:
         aggregates = parse_aggregates(flags.agg or ("count",))
@@ -40,9 +42,11 @@ def aggregate_target(target: Target | None, options: SinkOptions, groups: GroupS
         name = "--unordered" if options.unordered else "--load-batch"
         raise UsageError(f"{name} has no effect with --by and --agg: leave it out")
     has_mode = options.mode is not None or bool(options.key)
-    return grouped_target(
-        Target(SHOWN, "program", "") if target is None else target, groups, has_mode=has_mode
-    )
+    if target is None:
+        if groups.max_keys is None:  # the shown rows are in memory
+            groups = replace(groups, max_keys=DEFAULT_MAX_KEYS)
+        target = Target(SHOWN, "program", "")
+    return grouped_target(target, groups, has_mode=has_mode)
 
 
 def refuse_ledger(flags: LedgerFlags) -> None:

@@ -19,7 +19,6 @@ from asyncbatch.config.job import (
     RecordWorkSettings,
     checked_settings,
 )
-from asyncbatch.config.options.aggregates import DEFAULT_MAX_KEYS
 from asyncbatch.core.origin import added_columns
 from asyncbatch.core.report import Report, new_run_id
 from asyncbatch.errors import UsageError
@@ -137,7 +136,7 @@ class Pipeline:
         dedupe: str | Sequence[str] = (),
         by: str | Sequence[str] = (),
         aggregates: str | Sequence[str] | Mapping[str, str] = (),
-        max_keys: int = DEFAULT_MAX_KEYS,
+        max_keys: int | None = None,
         with_source: bool = False,
         add: str | Sequence[str] = (),
         dead_letter: str | os.PathLike[str] | None = None,
@@ -342,10 +341,12 @@ def _make_target(
 
 
 def _groups(
-    by: str | Sequence[str], aggregates: str | Sequence[str] | Mapping[str, str], max_keys: int
+    by: str | Sequence[str],
+    aggregates: str | Sequence[str] | Mapping[str, str],
+    max_keys: int | None,
 ) -> GroupSettings:
     """Return the settings of groups. Raises UsageError."""
-    if max_keys < 1:
+    if max_keys is not None and max_keys < 1:
         raise UsageError(f"max_keys is {max_keys}; it cannot be less than 1")
     try:
         return GroupSettings(_as_tuple(by), parse_aggregates(aggregates), max_keys)

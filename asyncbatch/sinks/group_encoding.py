@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.transforms.required_fields import FieldsCheck, number_field, scalar_field
 from asyncbatch.windows.aggregates import AggregateSet
 from asyncbatch.windows.events import KeyFields
-from asyncbatch.windows.groups import GroupColumns, GroupTotals, join_columns
+from asyncbatch.windows.groups import GroupColumns, join_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class GroupEncoder:
     def __init__(self, settings: GroupSettings, *, folds: bool) -> None:
         self._folds = folds
         self._fields = group_check(settings).fields
-        self._keys, self._totals = KeyFields(settings.by), GroupTotals(settings)
+        self._keys, self._recipe = KeyFields(settings.by), AggregateSet(settings.aggregates)
 
     def encode(self, rows: Sequence[Any]) -> tuple[bytes, int]:
         """Return encoded records, and their number.
@@ -66,9 +66,9 @@ class GroupEncoder:
         columns = join_columns(parts)
         payload: Any = columns
         if self._folds:
-            groups = list(columns.by_key())
-            if len(groups) * _MIN_RECORDS_PER_GROUP <= columns.count:
-                payload = self._totals.fold(groups)
+            groups = 1 if columns.keys is None else len(set(columns.keys))
+            if groups * _MIN_RECORDS_PER_GROUP <= columns.count:
+                payload = fold_groups(self._recipe, columns)
         return pickle.dumps(payload, pickle.HIGHEST_PROTOCOL), columns.count
 
     def without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
@@ -83,6 +83,15 @@ class GroupEncoder:
         columns = [one.column(records) for one in self._fields]
         by = len(self._keys.names)
         return GroupColumns(len(records), self._keys.column(columns[:by]), tuple(columns[by:]))
+
+
+def fold_groups(recipe: AggregateSet, columns: GroupColumns) -> dict[Key, Totals]:
+    """Return the totals of each group."""
+    folded = {}
+    for key, count, values in columns.by_key():
+        totals = folded[key] = recipe.empty()
+        totals.add(count, values)
+    return folded
 
 
 def decode_groups(payload: bytes | bytearray) -> GroupColumns | Mapping[Key, Totals]:

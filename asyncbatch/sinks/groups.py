@@ -118,10 +118,7 @@ class GroupSink:
             with paused_collection():
                 self._add(decode_groups(payload))
         except TooManyKeysError as error:
-            raise SinkError(
-                f"there are more than {error.most:,} groups: allow more with --max-keys, "
-                "or group by another field"
-            ) from None
+            raise SinkError(self._limit_message(error)) from None
         return ()
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
@@ -129,20 +126,26 @@ class GroupSink:
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
         """Write the rows if all input was read; return whether they count. Raises SinkError."""
-        if not ended:
-            self._sink.finish(succeeded=False, ended=False)
-            return False
+        count = 0
         try:
+            if not ended:
+                self._sink.finish(succeeded=False, ended=False)
+                return False
             with paused_collection():
                 rows = self._rows()
                 while chunk := list(islice(rows, _LOAD_ROWS)):
                     self._load_rows(chunk)
+                    count += len(chunk)
             self._sink.commit()
-        except SinkError:
+        except (SinkError, TooManyKeysError) as error:
             self._sink.finish(succeeded=False, ended=False)
+            if isinstance(error, TooManyKeysError):
+                raise SinkError(self._limit_message(error)) from None
             raise
+        finally:
+            self._totals.close()
         is_kept = self._sink.finish(succeeded=succeeded, ended=ended)
-        self.written = len(self._totals) if is_kept else 0
+        self.written = count if is_kept else 0
         return is_kept
 
     def give_up(self) -> None:
@@ -155,6 +158,13 @@ class GroupSink:
             self._totals.add(found)
         else:
             self._totals.merge(found)
+
+    @staticmethod
+    def _limit_message(error: TooManyKeysError) -> str:
+        return (
+            f"there are more than {error.most:,} groups: allow more with --max-keys, or group by "
+            "another field"
+        )
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for key, aggregates in self._totals.results():

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from msgspec import Struct, convert
 from msgspec.structs import replace
 
 from asyncbatch.errors import SinkError
-from asyncbatch.windows.statistics import Distinct, Extreme, Percentiles, Squares, Sum, nearest
+from asyncbatch.windows.statistics import (
+    Distinct,
+    Extreme,
+    Percentiles,
+    Squares,
+    Sum,
+    extreme_of,
+    nearest,
+    sum_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,6 +101,14 @@ _STATISTICS: dict[str, Callable[[], Statistic]] = {
 }
 
 
+# Aggregates that can be computed from a few values at once.
+_DIRECT: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "sum": sum_of,
+    "min": partial(extreme_of, min),
+    "max": partial(extreme_of, max),
+}
+
+
 class AggregateSet:
     """The aggregates of a stream.
 
@@ -111,6 +129,8 @@ class AggregateSet:
         )
         self._makers: list[tuple[int, Callable[[], Statistic]]] = []
         self._results: list[tuple[str, Callable[[Totals], Any]]] = []
+        # The results of a few events, without totals; none if an aggregate needs totals.
+        self._direct: list[tuple[str, Callable[[int, Sequence[Sequence[Any]]], Any]]] = []
         indexes: dict[tuple[str, str], int] = {}
         for one in aggregates:
             if one.kind == "count":
@@ -123,11 +143,19 @@ class AggregateSet:
                 maker = _STATISTICS.get(one.kind, Percentiles)
                 self._makers.append((self.fields.index(one.field), maker))
             self._results.append((one.name, _result(one.kind, index)))
+        if all(one.kind in _DIRECT or one.kind == "count" for one in aggregates):
+            self._direct = [(one.name, self._direct_result(one)) for one in aggregates]
 
     @property
     def number_fields(self) -> frozenset[str]:
         """The fields that must be numbers."""
         return frozenset(one.field for one in self.aggregates if one.takes_numbers)
+
+    def _direct_result(self, one: Aggregate) -> Callable[[int, Sequence[Sequence[Any]]], Any]:
+        if one.kind == "count":
+            return lambda count, _: count
+        compute, column = _DIRECT[one.kind], self.fields.index(one.field)
+        return lambda _, columns: compute(columns[column])
 
     def empty(self) -> Totals:
         """Return the totals of no events."""
@@ -149,7 +177,18 @@ class AggregateSet:
 
         Raises SinkError for an integer that JSON texts of this program cannot have.
         """
-        found = {name: result(totals) for name, result in self._results}
+        return self._checked({name: result(totals) for name, result in self._results})
+
+    def results_of(self, count: int, columns: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """Return the aggregates of `count` events, as `results` does."""
+        if self._direct:
+            return self._checked({name: result(count, columns) for name, result in self._direct})
+        totals = self.empty()
+        totals.add(count, columns)
+        return self.results(totals)
+
+    @staticmethod
+    def _checked(found: dict[str, Any]) -> dict[str, Any]:
         for name, value in found.items():
             if type(value) is int and value.bit_length() > _LONG_BITS:
                 _check_length(name, value)

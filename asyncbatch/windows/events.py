@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from asyncbatch.windows.times import ConstantTime
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 
     from asyncbatch.core.records import Json
     from asyncbatch.windows.aggregates import AggregateSet, Totals
@@ -92,8 +92,16 @@ class KeyFields:
         """Return a sort key: first booleans, then numbers, then texts by code point."""
         return [_rank(value) for value in self._values(key)]
 
+    def sorted(self, keys: Collection[Any]) -> list[Any]:
+        """Return keys in the order of `order`, which is that of Python for values of one kind."""
+        columns = zip(*keys, strict=True) if len(self.names) > 1 else (keys,)
+        is_plain = all(set(map(type, column)) in _PLAIN_KINDS for column in columns)
+        return sorted(keys) if is_plain else sorted(keys, key=self.order)
+
     def named(self, key: Key) -> dict[str, Any]:
         """Return the values of a key by field name."""
+        if type(key) is str:
+            return {self.names[0]: key}
         return dict(zip(self.names, self.plain(key), strict=True))
 
     def plain(self, key: Key) -> list[Any]:
@@ -128,6 +136,9 @@ def _exact(value: Json) -> Any:
         return int(value)
     check_scalar(value)
     return value
+
+
+_PLAIN_KINDS = ({str}, {int}, {float}, {int, float})
 
 
 def _rank(value: Json) -> tuple[int, Any]:

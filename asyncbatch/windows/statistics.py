@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from contextlib import suppress
 from fractions import Fraction
 from hashlib import blake2b
 from itertools import accumulate
@@ -316,6 +317,26 @@ class Sum:
             self._parts = parts
         except OverflowError:
             self._beyond += sum(map(Fraction, values))
+
+
+def sum_of(values: Sequence[float]) -> float:
+    """Return the sum of numbers, as `Sum` does."""
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        return sum(values)
+    if kinds == {float}:
+        with suppress(OverflowError):
+            return fsum(values) + 0.0  # no negative zero
+    total = Sum()
+    total.add(values)
+    return total.result()
+
+
+def extreme_of(pick: Callable[[Sequence[float]], float], values: Sequence[float]) -> float | None:
+    """Return the smallest or largest of some numbers, as `Extreme` does."""
+    extreme = Extreme(pick)
+    extreme.add(values)
+    return extreme.result()
 
 
 class Squares:

@@ -311,6 +311,19 @@ def test_more_groups_than_allowed_end_the_run(run, files):
     assert ran.code == 0
 
 
+def test_a_target_takes_any_number_of_groups(run, files):
+    """A result that is shown is in memory, and has a limit."""
+    count = 100_001
+    folder = files({"a.jsonl": lines({"k": f"{n:06}", "v": n} for n in range(count))})
+    shown = run("a.jsonl", "--by", "k")
+    assert (shown.code, "there are more than 100,000 groups" in shown.stdout) == (1, True)
+    assert run("a.jsonl", "--by", "k", "--agg", "sum:v", "--to", "out.csv").code == 0
+    with (folder / "out.csv").open() as file:
+        assert [(int(k), int(v)) for k, v in list(csv.reader(file))[1:]] == [
+            (n, n) for n in range(count)
+        ]
+
+
 def test_exact_sums_do_not_depend_on_the_order(run, files):
     """The float sum of these in any other way is another one."""
     values = [1e16, 1.0, -1e16, 0.1, 2**60, 1e-9] * 40

@@ -30,8 +30,13 @@ class AggregateOptions(Options, frozen=True, kw_only=True):
 
     by: GroupFields = ()
     max_keys: Annotated[
-        Count, option("Allow up to N groups. More groups end the run.", metavar="N")
-    ] = DEFAULT_MAX_KEYS
+        Count | None,
+        option(
+            "Allow up to N groups. More groups end the run.",
+            metavar="N",
+            default=f"{DEFAULT_MAX_KEYS} without --to, else no limit",
+        ),
+    ] = None
 
 
 class AggregateFlags(AggregateOptions, frozen=True, kw_only=True):
