@@ -15,8 +15,9 @@ from asyncbatch.formats.decoder import encode, encode_lines
 from asyncbatch.sinks.columns.block import ColumnBlock, make_block
 from asyncbatch.sinks.databases.sql import fold
 from asyncbatch.sinks.group_encoding import decode_groups, group_check
+from asyncbatch.sinks.group_totals import GroupTotals
 from asyncbatch.sinks.row_writer import cells_of
-from asyncbatch.windows.groups import GroupColumns, GroupTotals
+from asyncbatch.windows.groups import GroupColumns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError, TooManyKeysError
 from asyncbatch.sinks.group_encoding import fold_groups
+from asyncbatch.sinks.group_totals import GroupTotals
+from asyncbatch.storage.sorted_runs import SortedRuns
 from asyncbatch.windows.aggregates import AggregateSet, parse_aggregates
 from asyncbatch.windows.events import KeyFields
-from asyncbatch.windows.groups import GroupColumns, GroupSettings, GroupTotals
-from asyncbatch.windows.sorted_runs import SortedRuns
+from asyncbatch.windows.groups import GroupColumns, GroupSettings
 
 MANY = "count,sum:v,avg:v,min:v,max:v,stddev:v,distinct:v,p50:v,p90:v,sum:w,max:w"
 RECIPES = ["count", "sum:v", "count,min:v,max:v,sum:v", "avg:v", MANY]
