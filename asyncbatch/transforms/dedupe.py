@@ -39,6 +39,16 @@ class DigestSet:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __contains__(self, digest: bytes) -> bool:
+        """Whether a digest was added. Raises SinkError as `add` does."""
+        if digest in self._first or self._rest is None:
+            return digest in self._first
+        try:
+            query = "SELECT 1 FROM seen WHERE digest = ?"
+            return self._rest.execute(query, (digest,)).fetchone() is not None
+        except sqlite3.Error as error:
+            raise SinkError(f"dedupe cannot read its keys: {error}") from None
+
     def close(self) -> None:
         """Remove the temporary file, if there is one."""
         rest, self._rest = self._rest, None

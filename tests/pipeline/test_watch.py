@@ -411,6 +411,20 @@ def test_poll(tmp_path, watch):
     assert process.end()[0] == 143
 
 
+def test_file_that_fails_is_not_taken_again_by_the_next_scans(tmp_path, watch):
+    """It was written in its place, not renamed, so that each scan asks whether it is complete."""
+    process = watch("--poll", "0.1s", "--settle", "0.05s", "--dead-letter", "d.jsonl")
+    (tmp_path / "in" / "b.jsonl").write_text('{"id": 0, "v": "b"}\n{bad\n')
+    expected = [(0, "b")]
+    for number in range(1, 8):
+        process.wait_for_rows(expected)
+        put(tmp_path / "in" / f"{number}.json", {"id": number, "v": "a"})
+        expected.append((number, "a"))
+    process.wait_for_rows(expected)
+    assert process.end()[0] == 143
+    assert len((tmp_path / "d.jsonl").read_text().splitlines()) == 1
+
+
 def test_without_the_library_it_says_what_to_install(tmp_path, run):
     (tmp_path / "in").mkdir()
     (tmp_path / "watchfiles.py").write_text("raise ImportError\n")

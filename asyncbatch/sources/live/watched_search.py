@@ -207,36 +207,37 @@ class WatchedSearch:
         if file is None:
             return False
         with self._lock:
+            is_known = self._is_known(file)
             flying = self._in_flight.get(path)
             if flying is not None:
                 if (flying.key, flying.size) != (file.key, file.size):
                     self._changed_in_flight.add(path)
                 return False
+            # It need not be complete: it was when it was given out.
+            if is_known and os.path.abspath(path) not in self._gone:
+                return False
             if not self._completion.is_complete(file, path):
                 if self._settings.marker is None:  # else the marker is a change of its own
                     self._due[path] = time.monotonic() + self._settings.settle
                 return False
-            if not self._is_new(file) and not self._was_gone(path):
-                return False
+            self._gone.discard(os.path.abspath(path))
+            self._remember(file)
             self._in_flight[path] = file
         return True
 
-    def _is_new(self, file: FoundFile) -> bool:
-        """Whether this version of a file was not given out before. The scan remembers it."""
-        name = f"{file.size} {file.key[0]} {file.name}".encode("utf-8", "surrogateescape")
-        digest = blake2b(name, digest_size=DIGEST_BYTES).digest()
+    def _is_known(self, file: FoundFile) -> bool:
+        """Whether this version of a file was given out before. The scan remembers it then."""
+        is_known = _digest(file) in self._seen
+        if is_known:
+            self._remember(file)
+        return is_known
+
+    def _remember(self, file: FoundFile) -> None:
+        """Note that this version of a file was given out."""
+        digest = _digest(file)
         if self._seen_next is not None:
             self._next_count += self._seen_next.add_one(digest)
-        is_new = self._seen.add_one(digest)
-        self._seen_count += is_new
-        return is_new
-
-    def _was_gone(self, path: str) -> bool:
-        """Whether a file was gone, and is back for the first time."""
-        if not self._gone or (path := os.path.abspath(path)) not in self._gone:
-            return False
-        self._gone.discard(path)
-        return True
+        self._seen_count += self._seen.add_one(digest)
 
     def _is_left_out(self, path: str) -> bool:
         if path.endswith(UNFINISHED_SUFFIXES) or is_archive_name(path):
@@ -401,6 +402,12 @@ def _stat_file(path: str) -> FoundFile | None:
         return None
     key = (status.st_mtime_ns, path)
     return FoundFile(key, status.st_ino, status.st_size, status.st_ctime_ns)
+
+
+def _digest(file: FoundFile) -> bytes:
+    """Return the digest of a version of a file."""
+    version = f"{file.size} {file.key[0]} {file.name}".encode("utf-8", "surrogateescape")
+    return blake2b(version, digest_size=DIGEST_BYTES).digest()
 
 
 def _folder_id(path: str) -> tuple[int, int] | None:
