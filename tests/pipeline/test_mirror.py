@@ -20,6 +20,7 @@ import pytest
 from asyncbatch import Pipeline
 from asyncbatch.errors import UsageError
 from tests.commands import CommandProcess, environment
+from tests.processes import wait_until
 
 QUICK = ("--workers", "0", "--no-progress")
 MIRROR = ("--to", "sqlite:///t.db", "--table", "t", "--mode", "mirror", *QUICK)
@@ -359,6 +360,58 @@ def test_record_with_a_field_of_the_mirror(run, files):
         "read": 2, "passed": 1, "dropped": 0, "rejected": 1, "written": 1,
     }  # fmt: skip
     assert "a field '_file', which --mode mirror sets" in outcome.json["failures"][0]["message"]
+
+
+def test_columns_of_the_mirror_in_another_case(tmp_path, run, files):
+    with closing(sqlite3.connect(tmp_path / "t.db")) as database:
+        database.execute("CREATE TABLE t (id INT, _File TEXT)")
+    files({"in/a.json": '[{"id": 1}, {"id": 2, "_Deleted_At": "x"}]'})
+    for mode in ("mark", "mark"):
+        outcome = run("in", *MIRROR, "--on-delete", mode, "--force", "-o", "json")
+        assert outcome.code == 1
+        [failure] = outcome.json["failures"]
+        assert "--mode mirror sets the column _deleted_at itself" in failure["message"]
+    query = "SELECT id, _file, _deleted_at FROM t"
+    assert sqlite_rows(tmp_path, query) == [(1, "in/a.json", None)]
+
+
+WAITS = """
+import os, time
+def wait(record):
+    open("begun", "w").close()
+    while not os.path.exists("go"): time.sleep(0.01)
+    return record
+"""
+
+
+@pytest.mark.parametrize("table", ["sqlite", "duckdb", "postgres"], indirect=True)
+def test_two_mirrors_at_once(tmp_path, run, files, table):
+    """The second one would add the rows of the first one again."""
+    found = {f"in/{n}.json": f'{{"id": {n}, "v": "a", "x": 0}}' for n in range(3)}
+    files(found | {"wait.py": WAITS})
+    to, rows = table
+    mirror = (*to, "--table", "t", "--mode", "mirror", *QUICK)
+    refusals = []
+
+    def is_refused():
+        """Whether a second run is refused. One that comes before the first one is not."""
+        outcome = run("in", *mirror)
+        refusals.append(outcome.stderr)
+        return outcome.code == 2
+
+    command = ["run", "in", *mirror, "--call", "wait.py:wait"]
+    with CommandProcess(command, cwd=tmp_path, env=environment()) as first:
+        try:
+            wait_until((tmp_path / "begun").exists, running=first)
+            wait_until(is_refused, running=first)
+        finally:
+            (tmp_path / "go").touch()
+    assert first.returncode == 0
+    is_file_locked = to[1].startswith("duckdb")  # by DuckDB
+    reason = "lock" if is_file_locked else "another --mode mirror writes table t"
+    assert reason in refusals[-1]
+    assert run("in", *mirror).code == 0
+    assert rows() == [(f"in/{n}.json", n, "a", 0) for n in range(3)]
 
 
 def test_table_with_other_rows_is_refused(run, files):

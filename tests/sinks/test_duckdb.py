@@ -540,3 +540,16 @@ def test_true_is_one_in_an_own_column_of_numbers(run, tmp_path, records):
     run("in.jsonl", "--to", "duckdb:///x.db", "--table", "t")
     found = read(tmp_path / "x.db", "SELECT v FROM t")
     assert found == [(int(one["v"]),) for one in records]
+
+
+def test_no_other_process_writes_the_file_meanwhile(path):
+    """Locks of a file end as soon as the process closes any descriptor of it."""
+    sink = DuckdbSink(path, table="t", mode="append", key=())
+    sink.open()
+    sink.ledger().close()
+    sink.load(make_block([{"id": 1}]))
+    sink.commit()
+    other = python(f"import duckdb; duckdb.connect({path!r})")
+    assert "Conflicting lock" in other.stderr
+    sink.finish(succeeded=True, ended=True)
+    assert read(path) == [(1,)]

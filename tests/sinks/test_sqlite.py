@@ -218,6 +218,8 @@ def test_columns_that_a_sink_added_widen_in_a_table_with_more_to_it(path):
     ],
 )
 def test_a_type_in_a_definition_with_more_to_it_is_not_changed(path, definition, word):
+    execute(path, "CREATE TABLE other AS SELECT value AS id FROM json_each('[5, 6, 7, 8]')")
+    execute(path, "CREATE UNIQUE INDEX i ON other (id)")
     execute(path, f"CREATE TABLE t ({definition})", "INSERT INTO t (v) VALUES (5)")
     write(path, [{"v": 6}])
     [refusal] = write(path, [{"v": 7}], [{"v": "x"}, {"v": 8}])
@@ -296,6 +298,65 @@ def test_rows_that_a_constraint_forbids_are_refused_alone(path):
     assert len(read(path)) == 100 - len(bad)
 
 
+def test_a_policy_of_a_constraint_loses_no_row(path):
+    """ON CONFLICT IGNORE would drop a row, and REPLACE another one."""
+    execute(
+        path,
+        "CREATE TABLE t (id INTEGER PRIMARY KEY ON CONFLICT IGNORE,"
+        " v UNIQUE ON CONFLICT REPLACE NOT NULL ON CONFLICT IGNORE)",
+        "INSERT INTO t VALUES (1, 'old')",
+    )
+    rows = [{"id": 1, "v": "a"}, {"id": 2, "v": "old"}, {"id": 3}, {"id": 4, "v": "b"}]
+    assert [refusal.row for refusal in write(path, rows)] == [0, 1, 2]
+    assert read(path) == [(1, "old"), (4, "b")]
+    rows = [{"id": 1, "v": "new"}, {"id": 4, "v": "new"}]
+    assert [refusal.row for refusal in write(path, rows, mode="upsert", key=("id",))] == [1]
+    assert read(path) == [(1, "new"), (4, "b")]
+
+
+@pytest.mark.parametrize("mode", ["append", "upsert", "mirror"])
+def test_foreign_keys_are_checked(path, mode):
+    execute(
+        path,
+        "CREATE TABLE p (id INTEGER PRIMARY KEY)",
+        "INSERT INTO p VALUES (1)",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, p INT REFERENCES p (id), _file TEXT)",
+    )
+    rows = [{"id": n, "p": p, "_file": "a"} for n, p in ((1, 1), (2, 7), (3, None))]
+    refusals = write(path, rows, mode=mode, key=("id",))
+    assert [(one.row, one.message) for one in refusals] == [(1, "FOREIGN KEY constraint failed")]
+    assert read(path, "SELECT id, p FROM t") == [(1, 1), (3, None)]
+
+
+def test_a_table_that_others_refer_to_may_change(path):
+    execute(
+        path,
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER)",
+        "INSERT INTO t VALUES (1, 1)",
+        "CREATE TABLE child (t REFERENCES t (id) ON DELETE CASCADE)",
+        "INSERT INTO child VALUES (1)",
+    )
+    assert write(path, [{"id": 2, "v": "x"}]) == []
+    assert read(path) == [(1, "1"), (2, "x")]
+    assert read(path, "SELECT * FROM child") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("definition", "bad", "message"),
+    [
+        ("v CHECK (json_extract(v, '$.x') > 0)", "no", "malformed JSON"),
+        ("v, g AS (abs(v))", -(2**63), "integer overflow"),
+        ("v); CREATE INDEX i ON t (json_extract(v, '$.x')", "no", "malformed JSON"),
+    ],
+)
+def test_a_row_for_which_the_table_cannot_compute_is_refused_alone(path, definition, bad, message):
+    execute(path, *f"CREATE TABLE t (id INT, {definition})".split("; "))
+    good = '{"x": 1}' if type(bad) is str else -5
+    refusals = write(path, [{"id": 1, "v": good}, {"id": 2, "v": bad}, {"id": 3, "v": good}])
+    assert [(one.row, one.message) for one in refusals] == [(1, message)]
+    assert read(path, "SELECT id FROM t") == [(1,), (3,)]
+
+
 def test_rows_of_one_record_are_refused_together(path):
     rows = [{"id": 1}, {"id": 2}, {"id": 2}, {"id": 1}, {"id": 3}, {"id": 3}, {"id": 4}, {"id": 5}]
     refusals = write(path, rows, key=("id",), groups=[0, 0, 1, 1, 2, 2, 3, 4])
@@ -331,9 +392,10 @@ def test_refusals_are_those_of_one_row_after_the_other(tmp_path_factory, ids, cu
 
 
 def test_a_constraint_that_undoes_everything_ends_the_run(path):
-    execute(path, "CREATE TABLE t (v UNIQUE ON CONFLICT ROLLBACK)")
-    with pytest.raises(SinkError, match="UNIQUE constraint failed"):
-        write(path, [{"v": 1}], [{"v": 2}, {"v": 1}])
+    undoes = "SELECT RAISE(ROLLBACK, 'no') WHERE NEW.v = 3"
+    execute(path, "CREATE TABLE t (v)", f"CREATE TRIGGER u BEFORE INSERT ON t BEGIN {undoes}; END")
+    with pytest.raises(SinkError, match="no"):
+        write(path, [{"v": 1}], [{"v": 2}, {"v": 3}])
     assert read(path) == [(1,)]
 
 
@@ -519,6 +581,34 @@ def test_a_table_that_another_process_changes_meanwhile(path):
     load(sink, [{"a": EXACT + 1, "b": "y"}])
     sink.finish(succeeded=True, ended=True)
     assert read(path) == [("1", None), ("x", "1"), (str(EXACT + 1), "y")]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("ALTER TABLE t RENAME COLUMN v TO w", [(1, "a", None), (2, None, "b")]),
+        ("ALTER TABLE t DROP COLUMN v", [(1, None), (2, "b")]),
+    ],
+)
+def test_a_column_that_another_process_takes_away_comes_again(path, change, expected):
+    sink = SqliteSink(path, table="t", mode="append", key=())
+    sink.open()
+    load(sink, [{"id": 1, "v": "a"}])
+    execute(path, change)
+    load(sink, [{"id": 2, "v": "b"}])
+    sink.finish(succeeded=True, ended=True)
+    assert read(path) == expected
+    assert read(path, "SELECT id, v FROM t")[-1] == (2, "b")
+
+
+def test_a_table_that_another_process_drops_ends_the_run(path):
+    sink = SqliteSink(path, table="t", mode="append", key=())
+    sink.open()
+    load(sink, [{"id": 1}])
+    execute(path, "DROP TABLE t")
+    with pytest.raises(SinkError, match="another program has dropped table t"):
+        load(sink, [{"id": 2}])
+    sink.finish(succeeded=True, ended=True)
 
 
 def test_loads_may_come_from_any_thread(path):

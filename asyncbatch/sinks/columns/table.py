@@ -22,7 +22,7 @@ from asyncbatch.sinks.columns.block import (
 from asyncbatch.sinks.columns.schema_contract import SchemaContractCheck, fit_fixed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from asyncbatch.sinks.columns.schema_contract import Alters
@@ -171,6 +171,13 @@ class Columns:
                 del self.kinds[name]
         self.kinds.update(kinds)
         self._columns.update({self._fold(name): name for name in kinds})
+
+    def forget(self, present: Collection[str]) -> None:
+        """Forget the columns that the table has no longer. Those without values have none yet."""
+        gone = [name for name, kind in self.kinds.items() if kind != "null" and name not in present]
+        for name in gone:
+            del self.kinds[name]
+            self._columns.pop(self._fold(name), None)
 
     def fix(self, reasons: Mapping[str, str]) -> None:
         """Set the columns whose types the database cannot change, each with the reason.

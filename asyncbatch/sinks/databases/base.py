@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from asyncbatch.core.origin import DELETED_COLUMN, FILE_COLUMN
+from asyncbatch.core.origin import DELETED_COLUMN, FILE_COLUMN, OWN_COLUMNS
 from asyncbatch.core.retry import Retrier, Retries, attempts_note
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.sinks.columns.schema_contract import SchemaContractCheck
@@ -78,6 +78,7 @@ class DatabaseSink(ABC):
         self._sorts_columns, self._is_new = sorts_columns, False  # whether this run made the table
         self._connection: Any
         self._is_lost = self._in_transaction = False
+        self._has_committed = False  # whether rows of this run are in the table
         # Whether the ledger is known to exist; whether the unique index of the key may be missing.
         self._has_ledger = self._lacks_index = False
 
@@ -130,6 +131,7 @@ class DatabaseSink(ABC):
         if entries or self._in_transaction:
             self._commit(partial(self._record, entries), entries)
             self._has_ledger = self._has_ledger or bool(entries)
+            self._has_committed = self._has_committed or bool(self._present)
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
         """End the run; put a replacement in place if the run succeeded. Raises SinkError."""
@@ -239,6 +241,14 @@ class DatabaseSink(ABC):
     def _present(self) -> Collection[str]:
         """The columns of the table that take values; none if there is no table."""
 
+    def _check_table_is_there(self) -> None:
+        """Raise SinkError if the table is gone, and with it the rows of this run."""
+        if self._has_committed and not self._present:
+            raise SinkError(
+                f"cannot write {self.name}: another program has dropped table {self.table}, and"
+                " the rows of this run with it: run again to load all inputs"
+            )
+
     @abstractmethod
     def _check_names(self) -> None:
         """Raise UsageError if the table cannot have this name."""
@@ -260,6 +270,11 @@ class DatabaseSink(ABC):
     def _prepare(self) -> None:
         """Check the table, and read its columns."""
         self._check_tables()
+        if self.mode == "mirror" and (holder := self._mirror_holder()) is not None:
+            raise TargetBusyError(
+                f"cannot use {self.name}: another --mode mirror writes table {self.table}"
+                f"{holder}: run again when it has ended"
+            )
         if self._keeps_ledger:
             self._ledger.upgrade()
         if self.mode == "replace" and not self._continues_replacement():
@@ -272,6 +287,14 @@ class DatabaseSink(ABC):
             self._check_key()
         if self.mode == "mirror" and self._present:
             self._check_files()
+
+    def _mirror_holder(self) -> str | None:
+        """Keep other mirrors from the table until the end of the run.
+
+        Two at once would add the same rows, and each delete those of the other. Returns words about
+        the process that keeps this one from it, or None.
+        """
+        return None
 
     def _continues_replacement(self) -> bool:
         """Whether a replacement table of an earlier run exists and can be continued."""
@@ -335,7 +358,7 @@ class DatabaseSink(ABC):
 
     def _check_files(self) -> None:
         """Check that each row has a file. Raises UsageError."""
-        where = f" WHERE {quote(FILE_COLUMN)} IS NULL" if FILE_COLUMN in self._present else ""
+        where = f" WHERE {quote(FILE_COLUMN)} IS NULL" if self._has_files else ""
         if self._rows(f"SELECT 1 FROM {self._name.sql}{where} LIMIT 1"):  # noqa: S608 - quoted
             raise UsageError(
                 f"cannot use {self.name}: table {self.table} has rows without a file in"
@@ -353,7 +376,7 @@ class DatabaseSink(ABC):
             self._ledger.forget_other_jobs(self._job.fingerprint, target)
             if gone.entries:
                 self._ledger.forget_files(target, list(map(unescape_path, gone.entries)))
-        if FILE_COLUMN not in self._present:
+        if not self._has_files:
             return 0
         if self._on_delete == "mark":
             self._add_deletion_time()
@@ -367,7 +390,7 @@ class DatabaseSink(ABC):
 
     def _files(self) -> Iterable[str]:
         """Return the files that have rows which are not marked as deleted."""
-        if FILE_COLUMN not in self._present:
+        if not self._has_files:
             return ()
         where = f" WHERE {quote(DELETED_COLUMN)} IS NULL" if self._has_deletion_time else ""
         query = f"SELECT DISTINCT {quote(FILE_COLUMN)} FROM {self._target.sql}{where}"  # noqa: S608 - quoted
@@ -382,8 +405,21 @@ class DatabaseSink(ABC):
         return (LedgerLine(*line[:3], line[3] == job) for line in lines)
 
     @property
+    def _has_files(self) -> bool:
+        return self._has_column(FILE_COLUMN)
+
+    @property
     def _has_deletion_time(self) -> bool:
-        return DELETED_COLUMN in self._present
+        return self._has_column(DELETED_COLUMN)
+
+    def _has_column(self, name: str) -> bool:
+        return self._fold(name) in map(self._fold, self._present)
+
+    def _own_flaw(self, name: str) -> str | None:
+        """Return the reason against a field that the database takes for a column of the mirror."""
+        if self.mode != "mirror" or name in OWN_COLUMNS or self._fold(name) not in OWN_COLUMNS:
+            return None
+        return f"--mode mirror sets the column {self._fold(name)} itself"
 
     def _add_deletion_time(self) -> None:
         """Add the column for the time of deletion, if the table has none."""
@@ -399,7 +435,7 @@ class DatabaseSink(ABC):
 
     def _remove_files(self, files: Sequence[str]) -> int:
         """Delete the rows of these files; return their number."""
-        if FILE_COLUMN not in self._present:
+        if not self._has_files:
             return 0
         statement = f"DELETE FROM {self._target.sql} WHERE {self._is_of_files}"  # noqa: S608 - quoted
         return self._change(statement, self._file_list(files))
@@ -417,7 +453,7 @@ class DatabaseSink(ABC):
 
         Returns the reasons against the rows whose keys other files have.
         """
-        if self.is_stale is None or not self.key or FILE_COLUMN not in self._present:
+        if self.is_stale is None or not self.key or not self._has_files:
             return {}
         keys = self._keys_of(block)
         owners = self._owners(keys)
@@ -524,7 +560,7 @@ class SavepointSink(DatabaseSink):
         return Written(reasons, is_undone)
 
     def _index_files(self) -> None:
-        if FILE_COLUMN in self._present:
+        if self._has_files:
             name, columns = quote(self._sibling("file").table), self._indexed_file
             self._run(f"CREATE INDEX IF NOT EXISTS {name} ON {self._name.sql} ({columns})")
 

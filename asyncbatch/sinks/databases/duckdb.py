@@ -76,6 +76,12 @@ class DuckdbSink(FileDatabaseSink):
         if not self.table:
             raise UsageError("DuckDB does not allow an empty table name: use --table NAME")
 
+    def _connect(self) -> None:
+        # Not while there is a connection: a file that is closed loses all locks of the process.
+        if _is_sqlite(self.name):
+            raise UsageError(f"cannot use {self.name}: it is an SQLite database (sqlite:///)")
+        super()._connect()
+
     def _new_connection(self, path: str) -> Any:
         try:
             import duckdb
@@ -84,8 +90,6 @@ class DuckdbSink(FileDatabaseSink):
                 f"writing DuckDB needs one more package: {install_command('duckdb')}"
             ) from None
         self._errors = (duckdb.Error, UnicodeError)
-        if _is_sqlite(path):
-            raise UsageError(f"cannot use {self.name}: it is an SQLite database (sqlite:///)")
         f"{path}{self.table}".encode()  # DuckDB has no error for invalid UTF-8
         return duckdb.connect(path, config=_NO_DOWNLOADS)
 
@@ -166,7 +170,7 @@ class DuckdbSink(FileDatabaseSink):
         """Return the error of a field's name, or the reason why its column takes no values."""
         if not name:
             return "DuckDB does not allow an empty name"
-        return GENERATED_FLAW if fold(name) in self._constraints.generated else None
+        return GENERATED_FLAW if fold(name) in self._constraints.generated else self._own_flaw(name)
 
     def _write_admitted(self, admitted: Admitted) -> Written:
         """Change the table for admitted rows, and insert them, if it rejects none of them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from contextlib import suppress
@@ -9,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.origin import DELETED_COLUMN, FILE_COLUMN
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import LockHeldError, UsageError
 from asyncbatch.formats.decoder import encode
 from asyncbatch.sinks.columns.block import ColumnBlock, json_values, without_negative_zero
 from asyncbatch.sinks.columns.table import NO_FIELDS, Columns, group_edges, load_salvaging
@@ -21,11 +22,13 @@ from asyncbatch.sinks.databases.sqlite_schema import (
     NotRetypableError,
     columns_of,
     fixed_columns,
+    has_policies,
     insertion,
     relation_kind,
     retype,
 )
 from asyncbatch.state.ledger.sqlite import SqliteLedgerTable, connect
+from asyncbatch.state.lock import default_lock, job_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,10 +37,19 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.columns.block import ColumnKind
     from asyncbatch.sinks.columns.table import ColumnsState
     from asyncbatch.sinks.databases.sql import TableName
+    from asyncbatch.state.lock import Lock
 
 _INT64 = 2**63
 # Texts that SQLite converts to a number in a column with numeric affinity.
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+_FOREIGN_KEYS = "SELECT 1 FROM pragma_foreign_key_list(?) LIMIT 1"
+# SQLITE_ERROR is that of an expression, as "malformed JSON" of json_extract.
+_ROW_CODES = (
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
+)
 # Advice by the beginning of the name of an SQLite error.
 _ADVICE = {
     "SQLITE_BUSY": "another process has locked it; run again when that process has finished",
@@ -71,6 +83,9 @@ class SqliteSink(FileDatabaseSink, SavepointSink):
         self._numeric: set[str] = set()
         # Columns created without a type, because a table needs at least one column.
         self._untyped: set[str] = set()
+        # Whether a constraint says what happens to rows that break it (ON CONFLICT).
+        self._has_policies = False
+        self._mirror_lock: Lock | None = None
         self._schema_version = -1
 
     def sync(self) -> None:
@@ -99,11 +114,35 @@ class SqliteSink(FileDatabaseSink, SavepointSink):
         self._run("PRAGMA journal_mode = WAL")
         self._run("PRAGMA synchronous = NORMAL")
         self._run("PRAGMA legacy_alter_table = ON")  # views and triggers keep naming the old table
+        # Not for other tables: a change of their columns drops them, which would delete the rows
+        # that refer to them. A table with foreign keys is never changed so.
+        if self.mode != "replace" and self._rows(_FOREIGN_KEYS, self._target.table):
+            self._run("PRAGMA foreign_keys = ON")
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._release_mirror()
 
     def _close(self) -> None:
         with suppress(sqlite3.Error):  # committed rows are safe without it
             self._run("PRAGMA wal_checkpoint(TRUNCATE)")
         super()._close()
+        self._release_mirror()
+
+    def _mirror_holder(self) -> str | None:
+        place = f"sqlite:///{os.path.realpath(self.name)}"
+        try:
+            self._mirror_lock = default_lock(job_key((), place, {"mirror": fold(self.table)}))
+            self._mirror_lock.acquire()
+        except LockHeldError as error:
+            return f" ({error})"
+        except UsageError:  # there is no folder for locks
+            self._mirror_lock = None
+        return None
+
+    def _release_mirror(self) -> None:
+        if self._mirror_lock is not None:
+            self._mirror_lock.release()
 
     def _is_transient(self, error: BaseException) -> bool:
         code = getattr(error, "sqlite_errorname", "")
@@ -138,6 +177,7 @@ class SqliteSink(FileDatabaseSink, SavepointSink):
 
     def _begin(self) -> None:
         self._read_columns()
+        self._check_table_is_there()
 
     def _read_columns(self) -> None:
         """Read the table's schema, if it has changed."""
@@ -150,15 +190,17 @@ class SqliteSink(FileDatabaseSink, SavepointSink):
         self._generated = {fold(column.name) for column in columns if column.is_generated}
         self._defaulted = {column.name for column in columns if column.has_default}
         self._numeric = {column.name for column in columns if column.affinity == "numeric"}
+        self._has_policies = has_policies(self._connection, self._target.table)
         self._columns.fix(fixed_columns(self._connection, self._target.table, columns))
         kinds = {column.name: column.kind for column in columns}
+        self._columns.forget(kinds)
         self._columns.refresh(kinds | dict.fromkeys(self._untyped & kinds.keys(), "null"))
 
     def _flaw(self, name: str) -> str | None:
         """Return the error of a field's name, or the reason why its column takes no values."""
         if "\0" in name:
             return "SQLite does not allow a NUL character in a name"
-        return GENERATED_FLAW if fold(name) in self._generated else None
+        return GENERATED_FLAW if fold(name) in self._generated else self._own_flaw(name)
 
     def _guard_texts(self, block: ColumnBlock) -> None:
         """Let a column widen to text if it would change a value."""
@@ -251,7 +293,9 @@ class SqliteSink(FileDatabaseSink, SavepointSink):
             names = [name for name in columns if name not in defaulted or defaulted[name][start]]
             parts = [columns[name][start:stop] for name in names]
             rows = zip(*parts, strict=True) if parts else [()] * (stop - start)
-            connection.executemany(insertion(self._target.sql, names, key, replaced), rows)
+            connection.executemany(
+                insertion(self._target.sql, names, key, replaced, aborts=self._has_policies), rows
+            )
 
         def attempt(start: int, stop: int) -> str | None:
             connection.execute("SAVEPOINT attempt")
@@ -259,8 +303,9 @@ class SqliteSink(FileDatabaseSink, SavepointSink):
             try:
                 for first, end in pairwise((start, *edges(start, stop), stop)):
                     insert_rows(first, end)
-            except sqlite3.IntegrityError as error:
-                if not connection.in_transaction:  # a constraint or trigger may roll it back
+            except sqlite3.Error as error:
+                # A constraint or trigger may roll back the transaction.
+                if not _is_of_row(error) or not connection.in_transaction:
                     raise
                 reason = str(error).replace(f"{self._target.table}.", f"{self.table}.")
                 connection.execute("ROLLBACK TO attempt")
@@ -271,7 +316,7 @@ class SqliteSink(FileDatabaseSink, SavepointSink):
 
     def _files(self) -> Iterator[str]:
         """Yield the files that have rows, by one step in the index for each of them."""
-        if FILE_COLUMN not in self._present:
+        if not self._has_files:
             return
         column, where = quote(FILE_COLUMN), ""
         if self._has_deletion_time:
@@ -303,6 +348,12 @@ class SqliteSink(FileDatabaseSink, SavepointSink):
         block = self._columns.admit(keys, None).block
         rows = zip(*self._cells(block), strict=True)
         self._connection.executemany(removal(self._target.sql, block.names), rows)
+
+
+def _is_of_row(error: sqlite3.Error) -> bool:
+    """Whether a row causes an error: it breaks a constraint, or an expression of the table."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_INTERNAL)
+    return code & 0xFF in _ROW_CODES
 
 
 def _native(values: list[Json]) -> list[Any]:

@@ -82,15 +82,22 @@ def columns_of(connection: sqlite3.Connection, table: str) -> list[SqliteColumn]
 
 
 def insertion(
-    table: str, names: Sequence[str], key: Sequence[str] = (), replaced: Iterable[str] = ()
+    table: str,
+    names: Sequence[str],
+    key: Sequence[str] = (),
+    replaced: Iterable[str] = (),
+    *,
+    aborts: bool = False,
 ) -> str:
     """Return the statement that inserts a row with these columns into a table (quoted).
 
-    With a key, an existing row gets the new values of the columns `replaced`.
+    With a key, an existing row gets the new values of the columns `replaced`. If it `aborts`, a row
+    that breaks a constraint is an error, whatever the constraint says.
     """
     places = ", ".join("?" * len(names))
     values = f"({quoted(names)}) VALUES ({places})" if names else "DEFAULT VALUES"
-    return f"INSERT INTO {table} {values}{replacement(key, replaced) if key else ''}"
+    verb = "INSERT OR ABORT" if aborts else "INSERT"
+    return f"{verb} INTO {table} {values}{replacement(key, replaced) if key else ''}"
 
 
 # Quoted names, strings and comments in SQL.
@@ -111,12 +118,21 @@ _UNCOPIED = re.compile(
 _ROWID_NAMES = ("rowid", "oid", "_rowid_")
 
 
+_DEFINITION = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND lower(name) = lower(?)"
+
+
+def has_policies(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether a constraint of a table says what happens to rows that break it (ON CONFLICT)."""
+    found = connection.execute(_DEFINITION, (table,)).fetchone()
+    bare = "" if found is None else _QUOTED.sub(" ", found[0])
+    return re.search(r"\bCONFLICT\b", bare, re.IGNORECASE) is not None
+
+
 def fixed_columns(
     connection: sqlite3.Connection, table: str, columns: Iterable[SqliteColumn]
 ) -> dict[str, str]:
     """Return the columns of a table whose types `retype` cannot change, with the reasons."""
-    query = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND lower(name) = lower(?)"
-    found = connection.execute(query, (table,)).fetchone()
+    found = connection.execute(_DEFINITION, (table,)).fetchone()
     feature = found and _special_feature(found[0])
     if not feature:
         return {}

@@ -906,3 +906,20 @@ def _lose(sink, server, url):
 def test_a_server_that_cannot_be_reached_is_a_usage_error():
     with pytest.raises(UsageError, match=r"cannot use postgresql://u@127\.0\.0\.1:1/d"):
         PostgresSink("postgresql://u:p@127.0.0.1:1/d", table="t", mode="append", key=()).open()
+
+
+def test_a_table_that_another_program_drops_ends_the_run(url, sql):
+    sink = PostgresSink(url, table="t", mode="append", key=())
+    sink.open()
+    sink.load(make_block([{"id": 1}]))
+    sink.commit()
+    sql("DROP TABLE t")
+    with pytest.raises(SinkError, match="another program has dropped table t"):
+        sink.load(make_block([{"id": 2}]))
+    sink.finish(succeeded=True, ended=True)
+
+
+def test_a_deferrable_key_is_refused(url, sql):
+    sql("CREATE TABLE t (id INT PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v INT)")
+    with pytest.raises(UsageError, match="t_pkey of table t is DEFERRABLE"):
+        write(url, [{"id": 1, "v": 1}], mode="upsert", key=("id",))

@@ -19,6 +19,7 @@ from asyncbatch.sinks.databases.postgres.table import (
     FixedTableError,
     TableShape,
     column_flaw,
+    deferrable_keys,
     dependents,
     find_table,
     has_unique_key,
@@ -228,8 +229,12 @@ class PostgresSink(SavepointSink):
 
     def _repeat(self, connection: PostgresConnection) -> None:
         """Read the columns of the table, and load the rows of a lost connection again."""
+        if connection is not self._connection and self.mode == "mirror":
+            self._connection = connection
+            self._mirror_holder()  # the lock ended with the lost connection
         self._connection = connection
         self._shape.read(connection)
+        self._check_table_is_there()
         for block in self._loads:
             if isinstance(block, tuple):
                 self._remove_files(block)
@@ -287,10 +292,28 @@ class PostgresSink(SavepointSink):
                     f" be the key: {reason}"
                 )
         super()._check_key()
+        number = self._shape.number
+        if self.mode == "upsert" and number is not None:
+            for name in deferrable_keys(self._connection, number, self.key):
+                raise UsageError(
+                    f"cannot use {self.name}: {name} of table {self.table} is DEFERRABLE, and"
+                    " PostgreSQL cannot replace rows by such a key: make it NOT DEFERRABLE, or name"
+                    " another key"
+                )
 
     def _has_unique_key(self) -> bool:
         number = self._shape.number
         return number is not None and has_unique_key(self._connection, number, self.key)
+
+    def _mirror_holder(self) -> str | None:
+        if self._server.is_pooled:  # the lock is that of a session
+            return None
+        query = (
+            "SELECT pg_try_advisory_lock(hashtextextended('asyncbatch mirror ' ||"
+            " coalesce($1::text, current_schema()) || '.' || $2::text, 0))"
+        )
+        is_free = self._rows(query, self._name.schema, self._name.table)[0][0]
+        return None if is_free else " (it has the advisory lock)"
 
     def _choose_ledger(self, job: LedgerJob) -> None:
         """Keep the ledger in a file if the role may not keep it in the database.

@@ -198,15 +198,24 @@ def columns_of(
     return rows[0][0] if rows else None, there, len(rows) - len(there)
 
 
+_KEY_INDEX = (
+    "FROM pg_index i WHERE indrelid = $1::bigint::oid AND indisunique AND indisvalid"
+    " AND indpred IS NULL AND indexprs IS NULL AND (SELECT"
+    ' array_agg(attname::text ORDER BY attname::text COLLATE "C") FROM pg_attribute'
+    " WHERE attrelid = i.indrelid AND attnum = ANY((indkey::int2[])[0:indnkeyatts - 1])) = $2"
+)
+
+
 def has_unique_key(connection: PostgresConnection, table: int, key: Sequence[str]) -> bool:
     """Whether an index keeps the values of these columns unique at any time."""
-    query = (
-        "SELECT 1 FROM pg_index i WHERE indrelid = $1::bigint::oid AND indisunique AND indisvalid"
-        " AND indimmediate AND indpred IS NULL AND indexprs IS NULL AND (SELECT"
-        ' array_agg(attname::text ORDER BY attname::text COLLATE "C") FROM pg_attribute'
-        " WHERE attrelid = i.indrelid AND attnum = ANY((indkey::int2[])[0:indnkeyatts - 1])) = $2"
-    )
+    query = f"SELECT 1 {_KEY_INDEX} AND indimmediate"
     return bool(connection.fetch(query, table, sorted(key, key=str.encode)))
+
+
+def deferrable_keys(connection: PostgresConnection, table: int, key: Sequence[str]) -> list[str]:
+    """Return the names of the deferrable constraints that keep these columns unique."""
+    query = f"SELECT indexrelid::regclass::text {_KEY_INDEX} AND NOT indimmediate"
+    return [row[0] for row in connection.fetch(query, table, sorted(key, key=str.encode))]
 
 
 def dependents(connection: PostgresConnection, table: int) -> list[str]:
