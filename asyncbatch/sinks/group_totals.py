@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from itertools import groupby
 from math import inf
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncbatch.errors import TooManyKeysError
 from asyncbatch.storage.sorted_runs import SortedRuns
@@ -14,7 +14,7 @@ from asyncbatch.windows.aggregates import AggregateSet
 from asyncbatch.windows.events import Key, KeyFields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from asyncbatch.windows.aggregates import Totals
     from asyncbatch.windows.groups import GroupColumns, GroupSettings
@@ -27,12 +27,9 @@ _FEW_VALUES = 16  # the totals of a group take as much memory as this number of 
 _Value: TypeAlias = Any
 
 
-class PartialGroup(NamedTuple):
-    """Some records of one group: the totals of many, and the values of a few others."""
-
-    key: Key
-    totals: Totals | None
-    values: list[_Value] | int  # their number, if the aggregates have no fields
+# Some records of one group: its key, the totals of many, and the values of a few others (or their
+# number, if the aggregates have no fields). A plain tuple, as pickling millions takes long.
+_PartialGroup: TypeAlias = "tuple[Any, Totals | None, list[_Value] | int]"
 
 
 class GroupTotals:
@@ -57,7 +54,8 @@ class GroupTotals:
         self._counts: Counter[Key] = Counter()  # if the aggregates have no fields
         self._values = defaultdict[Any, list[_Value]](list)
         self._value_count = 0
-        self._runs = SortedRuns[PartialGroup]()
+        self._runs = SortedRuns[_PartialGroup]()
+        self._kinds: set[tuple[str, ...] | None] = set()  # of the keys of each run
 
     def close(self) -> None:
         """Remove the temporary files."""
@@ -92,18 +90,20 @@ class GroupTotals:
         """
         if not self._totals and not self._keys.names:
             yield {}, {one.name: _EMPTY.get(one.kind) for one in self._recipe.aggregates}
-        groups: Iterable[tuple[Key, Iterable[PartialGroup]]] = (
-            (one.key, (one,)) for one in self._sorted()
-        )
+        last = self._sorted()
+        groups: Iterable[tuple[Key, Iterable[_PartialGroup]]] = ((one[0], (one,)) for one in last)
         if self._runs:
-            groups = groupby(self._runs.merged(self._sorted(), self._order_of), itemgetter(0))
+            groups = groupby(self._runs.merged(last, self._order), itemgetter(0))
         for number, (key, parts) in enumerate(groups):
             if number >= self._max_keys:
                 raise TooManyKeysError(int(self._max_keys))
             yield self._keys.named(key), self._aggregates(list(parts))
 
-    def _order_of(self, group: PartialGroup) -> Any:
-        return self._keys.order(group.key)
+    @property
+    def _order(self) -> Callable[[_PartialGroup], Any]:
+        """The order of the groups of all runs: that of their keys, if all are of one kind."""
+        is_plain = len(self._kinds) == 1 and None not in self._kinds
+        return itemgetter(0) if is_plain else lambda group: self._keys.order(group[0])
 
     def _bound(self) -> None:
         """Make room if there is too much in memory. Raises TooManyKeysError, SinkError."""
@@ -111,11 +111,12 @@ class GroupTotals:
         if self._value_count > self._most_values:
             self._fold()
             is_full = self._value_count > self._most_values // 2
-        groups = len(self._totals) + len(self._counts) + len(self._values)
-        if groups > self._max_keys and len(self._known_keys()) > self._max_keys:
+        count = len(self._totals) + len(self._counts) + len(self._values)
+        if count > self._max_keys and len(self._known_keys()) > self._max_keys:
             raise TooManyKeysError(int(self._max_keys))
-        if is_full or groups > self._most:
-            self._runs.add(self._sorted(), self._order_of)
+        if is_full or count > self._most:
+            groups = self._sorted()
+            self._runs.add(groups, self._order)
             self._forget()
 
     def _fold(self) -> None:
@@ -135,24 +136,34 @@ class GroupTotals:
     def _known_keys(self) -> set[Key]:
         return self._totals.keys() | self._counts.keys() | self._values.keys()
 
-    def _sorted(self) -> Iterator[PartialGroup]:
-        """Yield the groups in memory, in the order of their keys."""
-        for key in self._keys.sorted(self._known_keys()):
-            values = self._values.get(key) or self._counts.get(key, 0)
-            yield PartialGroup(key, self._totals.get(key), values)
+    def _sorted(self) -> Iterator[_PartialGroup]:
+        """Return the groups in memory, in the order of their keys."""
+        keys = self._known_keys()
+        if keys:
+            self._kinds.add(self._keys.kinds(keys))
+        totals, values, counts = self._totals, self._values, self._counts
+        return (
+            (key, totals.get(key), values.get(key) or counts.get(key, 0))
+            for key in self._keys.sorted(keys)
+        )
 
-    def _aggregates(self, parts: Sequence[PartialGroup]) -> dict[str, Any]:
+    def _aggregates(self, parts: Sequence[_PartialGroup]) -> dict[str, Any]:
         """Return the aggregates of all parts of one group."""
-        (_, totals, values), *more = parts
-        if totals is None and not more:
-            return self._recipe.results_of(*_columns(values, self._recipe))
-        whole = self._recipe.empty() if totals is None else totals
-        for _, totals, _ in more:
-            if totals is not None:
+        found: Any = [values for _, _, values in parts if values]
+        if self._recipe.fields:
+            found = found[0] if len(found) == 1 else [one for values in found for one in values]
+        else:
+            found = sum(found)
+        whole: Totals | None = None
+        for _, totals, _ in parts:
+            if totals is not None and whole is not None:
                 whole.merge(totals)
-        for _, _, values in parts:
-            if values:
-                whole.add(*_columns(values, self._recipe))
+            elif totals is not None:
+                whole = totals
+        if whole is None:
+            return self._recipe.results_of(*_columns(found, self._recipe))
+        if found:
+            whole.add(*_columns(found, self._recipe))
         return self._recipe.results(whole)
 
 

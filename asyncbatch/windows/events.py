@@ -92,11 +92,20 @@ class KeyFields:
         """Return a sort key: first booleans, then numbers, then texts by code point."""
         return [_rank(value) for value in self._values(key)]
 
-    def sorted(self, keys: Collection[Any]) -> list[Any]:
-        """Return keys in the order of `order`, which is that of Python for values of one kind."""
+    def kinds(self, keys: Collection[Any]) -> tuple[str, ...] | None:
+        """Return "text" or "number" for each field, None if a field has values of several kinds.
+
+        Of keys of the same kinds, `order` is the order of Python.
+        """
         columns = zip(*keys, strict=True) if len(self.names) > 1 else (keys,)
-        is_plain = all(set(map(type, column)) in _PLAIN_KINDS for column in columns)
-        return sorted(keys) if is_plain else sorted(keys, key=self.order)
+        found = [set(map(type, column)) for column in columns]
+        if any(kinds != {str} and not kinds <= {int, float} for kinds in found):
+            return None
+        return tuple("text" if kinds == {str} else "number" for kinds in found)
+
+    def sorted(self, keys: Collection[Any]) -> list[Any]:
+        """Return keys in the order of `order`."""
+        return sorted(keys, key=None if self.kinds(keys) else self.order)
 
     def named(self, key: Key) -> dict[str, Any]:
         """Return the values of a key by field name."""
@@ -136,9 +145,6 @@ def _exact(value: Json) -> Any:
         return int(value)
     check_scalar(value)
     return value
-
-
-_PLAIN_KINDS = ({str}, {int}, {float}, {int, float})
 
 
 def _rank(value: Json) -> tuple[int, Any]:

@@ -61,7 +61,7 @@ def grow(setting: Setting) -> None:
         Growth("columns", size(25, 10), inputs.columns),
         Growth("keys of --dedupe", size(125_000, 5_000), inputs.dedupe),
         Growth("keys of --by", size(25_000, 2_000), inputs.groups),
-        Growth("keys of --agg", size(25_000, 2_000), inputs.aggregates),
+        Growth("keys of --agg", size(125_000, 2_000), inputs.aggregates),
         Growth("JSON Lines", size(150, 2) * mb, inputs.lines, " B"),
         Growth("one array", size(150, 2) * mb, inputs.array, " B"),
         Growth("one record", size(2 * mb, 100_000), inputs.record, " B", is_value=True),
@@ -194,7 +194,7 @@ class _Inputs:
 
     def aggregates(self, number: int) -> Step:
         """Return the same events, as the records of a run."""
-        words = ["--by", "user", "--agg", "count", "--max-keys", str(number)]
+        words = ["--by", "user", "--agg", "count"]
         words += ["--to", self._setting.output("records.jsonl")]
         return self._run(self._users(number), words, "written", number)
 
