@@ -355,7 +355,8 @@ def take_lock(
             "" if file == AUTO_LOCK else f" (--lock took {file!r} as its file: is that the input?)"
         )
         raise UsageError(f"no input: name a folder, a file, a glob, '-' or --files-from{hint}")
-    if any(os.path.realpath(file) == os.path.realpath(path) for path in (*outputs, *inputs)):
+    files = (path.partition(":///")[2] or path for path in outputs)  # also those of databases
+    if any(os.path.realpath(file) == os.path.realpath(path) for path in (*files, *inputs)):
         raise UsageError(f"--lock {file} is an input or an output: name another file")
     lock = default_lock(job_key(inputs, target, options)) if file == AUTO_LOCK else Lock(file)
     try:
@@ -371,6 +372,13 @@ def take_lock(
         waited = f" (waited {wait_seconds:g} s)" if wait_seconds else ""
         to_stderr(f"Not run: {printable(str(error))}{waited}")
         raise typer.Exit(exit_codes.LOCKED) from None
+
+
+def config_files(context: typer.Context) -> tuple[str, ...]:
+    """Return the path of the configuration file that the command has read, if any."""
+    defaults = context.default_map
+    path = defaults.path if isinstance(defaults, FileDefaults) else None
+    return () if path is None else (path,)
 
 
 def open_reports(

@@ -46,7 +46,7 @@ class StreamWork:
 
     `output` takes the parts, and is made by `open`, which starts or resumes the outputs.
     `lists_failures`: parts have the failures; `reports_settings`: the report has the settings.
-    Raises UsageError.
+    `reads` are files that the command has read, none of which may be an output. Raises UsageError.
     """
 
     output: StreamOutput
@@ -63,6 +63,8 @@ class StreamWork:
         failures: StreamFailureFlags,
         output: StreamOutputFlags,
         call_concurrency: int,
+        log_file: str | None = None,
+        reads: tuple[str, ...] = (),
         lists_failures: bool,
         reports_settings: bool = False,
     ) -> None:
@@ -99,7 +101,12 @@ class StreamWork:
         )
         self.has_checkpoint: bool = delivery.checkpoint is not None
         files = {"--late": late_file, "--dead-letter": dead_file}
-        self._delivery = StreamDelivery(delivery, self._stream, sources, files, self.stop)
+        others = {f"--report {path}": path for path in output.report}
+        if log_file is not None:
+            others["--log-file"] = log_file
+        self._delivery = StreamDelivery(
+            delivery, self._stream, sources, files, self.stop, others=others, reads=reads
+        )
         self._run = StreamRun(
             self._stream,
             MergedSources(sources),

@@ -15,7 +15,7 @@ from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.identity import InputNaming
 from asyncbatch.transforms.chain import RowCheck, is_async, make_stages, reads_text
-from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpec
+from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpec, files_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +119,11 @@ class RecordWorkSettings(Struct, frozen=True):
                 )
 
     @property
+    def only_counts(self) -> bool:
+        """Whether records are only counted, so that those of a failed file do not count."""
+        return self.target is None and self.profile is None and not self.transforms
+
+    @property
     def changes_records(self) -> bool:
         """Whether the outputs of a record may differ from it in structure."""
         changing = JqSpec | CallSpec | FunctionSpec | FieldsSpec
@@ -200,6 +205,7 @@ class Job(Struct, frozen=True):
     dead_letter: str | None = None  # the file for rejected records and failed files
     reports: tuple[str, ...] = ()  # other output files, none of which may be the same
     log_file: str | None = None  # the file that the caller logs to
+    reads: tuple[str, ...] = ()  # files that the caller has read, none of which may be an output
     ledger: LedgerSettings | None = None  # None: nothing is remembered
     timeout: float | None = None  # seconds for a file; needs a worker process, which can be killed
     most_workers: int | None = None  # the limit of worker processes by memory
@@ -267,7 +273,19 @@ class Job(Struct, frozen=True):
             files["--to"] = target.path
         if self.log_file is not None:
             files["--log-file"] = self.log_file
+        if self.ledger is not None and not (target is not None and target.is_database):
+            files["--ledger"] = self.ledger.path
         return files | {f"--report {path}": path for path in self.reports}
+
+    def other_inputs(self) -> list[str]:
+        """Return the files that the run reads besides its inputs: programs, schemas, lists."""
+        work = self.record_work
+        lists = (source.inputs.files_from for _, source in self.file_sources)
+        return [
+            *self.reads,
+            *(path for path in lists if path is not None and path != STDIN),
+            *(files_read(work.transforms) if work is not None else ()),
+        ]
 
     def check(self) -> None:
         """Raise UsageError for a contradiction."""

@@ -58,13 +58,24 @@ class Launch:
         job.check()
         files = job.output_files()
         if files or (job.target is not None and job.target.layout is not None):
-            from asyncbatch.pipeline.output_guard import OutputGuard, check_live_outputs
+            from asyncbatch.pipeline.output_guard import (
+                OutputGuard,
+                check_live_outputs,
+                check_outputs,
+            )
 
+            reads, is_live = job.other_inputs(), job.watch is not None
+            check_outputs(files, reads, None if job.target is None else job.target.layout)
             for number, source in job.file_sources:
-                if job.watch is not None:
-                    check_live_outputs(source.inputs.paths, files)
+                if is_live:
+                    followed = {name: path for name, path in files.items() if name != "--ledger"}
+                    check_live_outputs(
+                        source.inputs.paths, followed, selection=source.inputs.selection
+                    )
                 ledger = job.ledger.path if job.ledger else None
-                guard = OutputGuard(files, job.target, source.inputs, ledger)
+                guard = OutputGuard(
+                    files, job.target, source.inputs, ledger, reads=reads, is_live=is_live
+                )
                 self.guards[number] = guard
                 self.searches[number].leaves_out = guard.is_own_output
         for search in searches:

@@ -1,19 +1,23 @@
-"""Checks that outputs do not overwrite inputs, or each other."""
+"""Checks that outputs do not overwrite inputs, other files that are read, or each other."""
 
 from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.paths import is_object_url, is_store_url
+from asyncbatch.core.paths import ArchiveMember, is_object_url, is_store_url
 from asyncbatch.core.records import STDIN, display_path
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.dead_letters import is_dead_letter, read_dead_letter
 from asyncbatch.sinks.folder import output_path
 from asyncbatch.sinks.partitions.layout import may_write
+from asyncbatch.sources.aliases import file_id, find_aliases
+from asyncbatch.sources.archives import archive_of
 from asyncbatch.sources.identity import identity
-from asyncbatch.sources.selection import Filter, has_magic, static_root
+from asyncbatch.sources.inputs import Inputs
+from asyncbatch.sources.selection import Filter, Selection, has_magic, static_root
 from asyncbatch.state.ledger.file import has_read, has_written
 
 if TYPE_CHECKING:
@@ -21,15 +25,17 @@ if TYPE_CHECKING:
 
     from asyncbatch.sinks.partitions.layout import PartitionLayout
     from asyncbatch.sinks.target import Target
-    from asyncbatch.sources.inputs import Inputs
+
+_ALL_FILES = Selection(("*",), hidden=True)
 
 
 class OutputGuard:
-    """Refuses outputs that would overwrite each other or an input.
+    """Refuses outputs that would overwrite an input, also by another name of it: a link.
 
-    `files` maps the name of an option to the path of its output file. Outputs of an earlier run
-    that lie in an input folder are no inputs: see `is_own_output`. `ledger` is the path of the
-    ledger file of a target that is a file.
+    `files` maps the name of an option to the path of its output file; `check_outputs` has checked
+    them. Outputs of an earlier run that lie in an input folder are no inputs: see `is_own_output`.
+    `ledger` is the path of the ledger file of a target that is a file. `reads` are other files that
+    the run reads. `is_live`: files may come while the run goes on.
     """
 
     def __init__(
@@ -38,37 +44,98 @@ class OutputGuard:
         target: Target | None,
         inputs: Inputs,
         ledger: str | None = None,
+        *,
+        reads: Iterable[str] = (),
+        is_live: bool = False,
     ) -> None:
-        """Raise UsageError if two outputs are the same file, or one is an input."""
-        _check_outputs(files)
+        """Raise UsageError if an output is an input. Reads the folders of the inputs for this."""
         self._ledger = ledger
         self._options = {path: option for option, path in files.items()}
-        self._own: dict[str, bool] = {}  # by the path of an input that is an output
+        self._own: dict[str, bool] = {}  # by the path of an output
         self.left_out: list[str] = []  # own outputs that were found
-        self._files = {
-            os.path.basename(name): path
+        self._names = {
+            os.path.basename(name)
             for path in files.values()
             for name in (path, os.path.realpath(path))
         }
-        self._folder: Target | None = None
+        self._ids = {
+            found: path
+            for path in files.values()
+            if os.path.isfile(path) and (found := file_id(path)) is not None
+        }
+        self._aliases: dict[str, str] = {}  # the output by the path of an input that leads to it
         self._layout = None if target is None else target.layout
+        self._mirror: _MirrorGuard | None = None
         if target is not None and target.layout is not None:
-            _check_partitions(target, target.layout, files, inputs)
+            _check_partitions(target, target.layout, inputs)
         if target is not None and target.form == "folder":
             for argument in inputs.paths:
                 _check_location(target, argument, inputs)
             _check_stores(target, inputs)
+            renamed: set[int] | None = None
             if (target.format, target.compression) != ("keep", "keep"):
-                _check_names(target, inputs)
-            self._folder = target if inputs.files_from is not None else None
-        self._others = [path for path in inputs.paths if not self._is_output(path)]
+                renamed = _check_names(target, inputs)
+            if not target.is_remote:
+                self._mirror = _MirrorGuard(target, inputs, renamed)
+        # Whether each input is looked at when it is found, because no search before the run finds
+        # it: the list can be read only once, or the file comes later.
+        is_once = inputs.files_from is not None and not os.path.isfile(inputs.files_from)
+        self._looks_at_each = is_live or is_once or inputs.limit is not None
+        for path in inputs.paths if self._ids else ():
+            self._note_alias(path)
+        self._others = [path for path in inputs.paths if self._output_at(path) is None]
         self._root = inputs.root
         # Files in folders are checked when they are found.
         self.check(path for path in inputs.paths if not self._was_swept_in(path))
+        folder = self._output_folder()
+        if self._ids or (folder is not None and os.path.isdir(folder or os.curdir)):
+            named = set(inputs.paths)
+            for path in find_aliases(inputs, self._ids, self._is_shared):
+                if path not in named:
+                    self._check_alias(path)
+                self._check_place(path)
+        for path in reads:
+            if self._mirror is not None and self._mirror.replacing(path) is not None:
+                raise _read_error(path)
 
-    def _is_output(self, path: str) -> bool:
-        output = self._files.get(os.path.basename(path))
-        return output is not None and _is_same(path, output)
+    def _output_folder(self) -> str | None:
+        """Return the local folder below which outputs have names of their own, or None."""
+        if self._mirror is not None:
+            return self._mirror.folder
+        root = None if self._layout is None else self._layout.root
+        return None if root is None or is_store_url(root) else root
+
+    def _is_shared(self, folder: str) -> bool:
+        """Whether outputs may be files of an input folder."""
+        return self._mirror is not None and self._mirror.replacing(folder) is not None
+
+    def _note_alias(self, path: str) -> str | None:
+        """Remember and return the output that an input is by another name, or None."""
+        if path == STDIN or is_object_url(path):
+            return None
+        file = archive_of(path) or path
+        found = file_id(file)
+        output = None if found is None else self._ids.get(found)
+        if output is not None:
+            self._aliases[file] = self._aliases[path] = output
+        return output
+
+    def _check_alias(self, path: str) -> None:
+        """Raise UsageError if an input is an output. Own outputs are no inputs, by any name."""
+        output = self._note_alias(path)
+        if output is not None and not self._is_own(output):
+            raise _input_error(path, output)
+
+    def _output_at(self, path: str) -> str | None:
+        """Return the output that an input is, or None."""
+        file = path.info.archive if isinstance(path, ArchiveMember) else path
+        if file in self._aliases:
+            return self._aliases[file]
+        if self._looks_at_each and (output := self._note_alias(file)) is not None:
+            return output
+        if os.path.basename(file) not in self._names:
+            return None
+        return next((output for output in self._options if _is_same(file, output)), None)
 
     def _was_swept_in(self, path: str) -> bool:
         """Whether an argument is an own output that a glob of the shell has found.
@@ -76,9 +143,10 @@ class OutputGuard:
         Then the inputs of the run that wrote it are arguments, too. It is never left out without
         them: the user wants to add to it, and would lose its records.
         """
-        if not self._others or not self.is_own_output(path):
+        output = self._output_at(path)
+        if not self._others or output is None or not self.is_own_output(path):
             return False
-        option = self._options[self._files[os.path.basename(path)]]
+        option = self._options[output]
         if option == "--to":
             names = [identity(other, self._root) for other in self._others]
             return self._ledger is not None and has_read(self._ledger, names)
@@ -91,45 +159,136 @@ class OutputGuard:
     def check(self, paths: Iterable[str]) -> None:
         """Raise UsageError if an output would overwrite one of these inputs."""
         for path in paths:
-            if self._is_output(path):
-                raise UsageError(
-                    f"{display_path(path)} is an input: it cannot be written to (name another"
-                    " output, or leave the file out with --exclude)"
-                )
-            if self._layout is not None and may_write(self._layout, path):
-                raise UsageError(
-                    f"{display_path(path)} is an input, and may be overwritten by a partition: "
-                    "name another folder with --to, or leave the file out with --exclude"
-                )
-            if self._folder is not None:
-                _check_distinct(self._folder, path)
+            if (output := self._output_at(path)) is not None:
+                raise _input_error(path, output)
+            if self._looks_at_each:
+                self._check_place(path)
+            elif self._layout is not None and may_write(self._layout, path):
+                raise _partition_error(path)
+
+    def _check_place(self, path: str) -> None:
+        """Raise UsageError if a partition, or the output of an input, may overwrite an input."""
+        if path == STDIN or is_object_url(path):
+            return
+        file = archive_of(path) or path
+        if self._layout is not None and may_write(self._layout, os.path.realpath(file)):
+            raise _partition_error(file)
+        if self._mirror is not None:
+            self._mirror.check(file)
 
     def is_own_output(self, path: str) -> bool:
         """Whether an input that was found is an output of an earlier run of the same command.
 
-        It must have the name of an output, and show that a run wrote it: a target by its ledger, a
-        report, a log or a dead letter file by its content. Any other file there is the user's own.
+        It must be an output, and show that a run wrote it: a target by its ledger, a report, a log,
+        a ledger or a dead letter file by its content. Any other file there is the user's own.
         """
-        if not self._is_output(path):
+        output = self._output_at(path)
+        if output is None or not self._is_own(output):
             return False
-        if path not in self._own:
-            output = self._files[os.path.basename(path)]
-            self._own[path] = self._was_written(output)
-            if self._own[path]:
-                self.left_out.append(path)
-        return self._own[path]
+        if path not in self.left_out:
+            self.left_out.append(path)
+        return True
+
+    def _is_own(self, output: str) -> bool:
+        if output not in self._own:
+            self._own[output] = self._was_written(output)
+        return self._own[output]
 
     def _was_written(self, output: str) -> bool:
-        if self._options[output] == "--to":
+        option = self._options[output]
+        if option == "--to":
             return self._ledger is not None and has_written(self._ledger, output)
         try:
             with open(output, "rb") as file:
                 start = file.readline(_LINE_BYTES)
         except OSError:
             return False
-        if self._options[output] == "--dead-letter":
+        if option == "--dead-letter":
             return not start or is_dead_letter(start)
+        if option == "--ledger":
+            return start.startswith(_SQLITE_START)
         return _REPORT_START.match(start) is not None or is_log(start)
+
+
+def _input_error(path: str, output: str) -> UsageError:
+    file = archive_of(path) or path
+    has_its_name = os.path.basename(file) == os.path.basename(output)
+    same = "" if has_its_name else f"{display_path(output)} is the same file; "
+    return UsageError(
+        f"{display_path(file)} is an input: it cannot be written to ({same}name another output, or "
+        "leave the file out with --exclude)"
+    )
+
+
+def _partition_error(path: str) -> UsageError:
+    return UsageError(
+        f"{display_path(path)} is an input, and may be overwritten by a partition: "
+        "name another folder with --to, or leave the file out with --exclude"
+    )
+
+
+def _read_error(path: str) -> UsageError:
+    return UsageError(
+        f"{display_path(path)} is read by this run: it cannot be written to (name another output)"
+    )
+
+
+class _MirrorGuard:
+    """Refuses inputs that lead into a target folder, to a file that an output would replace.
+
+    Hard links do no harm: an output takes the place of a name, and leaves the file as it is.
+    `renamed` has the hashes of the paths of all outputs, if their names are not those of inputs.
+    """
+
+    folder: str
+
+    def __init__(self, target: Target, inputs: Inputs, renamed: set[int] | None) -> None:
+        self.folder = target.path
+        self._root, self._inputs, self._renamed = target.root, inputs, renamed
+        self._place = os.path.join(os.path.realpath(target.path), "")
+        self._real_folder = lru_cache(maxsize=64)(os.path.realpath)
+
+    def check(self, path: str) -> None:
+        """Raise UsageError if an output would overwrite an input."""
+        source = self.replacing(path)
+        if source is None:
+            return
+        if source and os.path.abspath(source) == os.path.abspath(path):
+            raise _own_output_error(path)
+        by = f"the output of {display_path(source)}" if source else "an output"
+        raise UsageError(
+            f"{display_path(path)} is an input, and would be overwritten by {by}: name a folder "
+            "elsewhere with --to, or leave the file out with --exclude"
+        )
+
+    def replacing(self, path: str) -> str | None:
+        """Return the input whose output replaces the file or folder that a path leads to.
+
+        None if there is none. The name is empty if names change.
+        """
+        folder, last = os.path.split(path)
+        if os.path.islink(path) or last in ("", ".", ".."):
+            real = os.path.realpath(path)
+        else:
+            real = os.path.join(self._real_folder(folder), last)
+        name = f"{real}/".removeprefix(self._place).rstrip("/")
+        if len(name) == len(real):  # elsewhere
+            return None
+        if self._renamed is not None and not os.path.isdir(path):
+            return "" if hash(os.path.join(self.folder, name)) in self._renamed else None
+        root = self._root
+        sources = (name, f"/{name}") if root is None else (os.path.join(root, name),)
+        return next(filter(self._may_be_input, sources), None)
+
+    def _may_be_input(self, path: str) -> bool:
+        """Whether a path exists, and is an argument or below one, as far as it can be told."""
+        if not os.path.lexists(path):
+            return False
+        if self._inputs.files_from is not None or any(map(has_magic, self._inputs.paths)):
+            return True
+        place = os.path.join(os.path.abspath(path), "")
+        arguments = (os.path.join(os.path.abspath(one), "") for one in self._inputs.paths)
+        return any(place.startswith(one) or one.startswith(place) for one in arguments)
 
 
 def is_log(start: bytes) -> bool:
@@ -139,6 +298,7 @@ def is_log(start: bytes) -> bool:
 
 _LINE_BYTES = 16 * 1024 * 1024  # far more than a dead letter has
 _REPORT_START = re.compile(rb'\{"schema_version":\d+,"command":|\{"event":"')
+_SQLITE_START = b"SQLite format 3\0"
 _LOG_START = re.compile(rb'(\{"time": ")?[-0-9]{10}T[0-9:.]{12}Z["\ ]')  # as JSON or as text
 
 
@@ -154,10 +314,14 @@ def _is_same(path: str, output: str) -> bool:
 def _check_distinct(target: Target, path: str) -> None:
     """Raise UsageError if the output for `path` is that input itself."""
     if os.path.realpath(output_path(target, path)) == os.path.realpath(path):
-        raise UsageError(
-            f"{display_path(path)} would be overwritten by its own output: name a folder "
-            "elsewhere with --to"
-        )
+        raise _own_output_error(path)
+
+
+def _own_output_error(path: str) -> UsageError:
+    return UsageError(
+        f"{display_path(path)} would be overwritten by its own output: name a folder elsewhere "
+        "with --to"
+    )
 
 
 def _check_location(target: Target, argument: str, inputs: Inputs) -> None:
@@ -169,13 +333,8 @@ def _check_location(target: Target, argument: str, inputs: Inputs) -> None:
     _check_outside(target.name, target.path, path, argument, inputs)
 
 
-def _check_partitions(
-    target: Target, layout: PartitionLayout, files: Mapping[str, str], inputs: Inputs
-) -> None:
-    """Raise UsageError if partitions would be inputs, or would overwrite another output."""
-    for option, path in files.items():
-        if may_write(layout, path):
-            raise UsageError(f"{option} {path} may be overwritten by a partition of --to")
+def _check_partitions(target: Target, layout: PartitionLayout, inputs: Inputs) -> None:
+    """Raise UsageError if partitions would be inputs."""
     for argument in inputs.paths:
         if argument == STDIN or (is_object_url(argument) and not is_store_url(argument)):
             continue
@@ -221,8 +380,11 @@ def _check_stores(target: Target, inputs: Inputs) -> None:
         seen.append((store, place, argument))
 
 
-def _check_names(target: Target, inputs: Inputs) -> None:
-    """Raise UsageError if two inputs would have the same output, because names change."""
+def _check_names(target: Target, inputs: Inputs) -> set[int]:
+    """Return the hashes of the paths of all outputs, whose names are not those of inputs.
+
+    Raises UsageError if two inputs would have the same output.
+    """
     if inputs.files_from == STDIN:
         raise UsageError(
             "--to-format and --to-compression change file names, and a list on standard input "
@@ -239,32 +401,61 @@ def _check_names(target: Target, inputs: Inputs) -> None:
                     f"{display_path(output)}"
                 )
         seen.add(hash(output))
+    return seen
 
 
-def check_live_outputs(sources: Sequence[str], outputs: Mapping[str, str | None]) -> None:
-    """Raise UsageError if two output options name one file, or one names an input."""
-    named = {option: path for option, path in outputs.items() if path is not None}
-    places = _check_outputs(named)
+def check_live_outputs(
+    sources: Sequence[str],
+    outputs: Mapping[str, str | None],
+    reads: Iterable[str] = (),
+    selection: Selection = _ALL_FILES,
+) -> None:
+    """Raise UsageError if two outputs are one file, or one is read.
+
+    `sources` are the files and folders that the run follows, `reads` other files.
+    """
+    nameless = (None, "", STDIN)  # "" is a server
+    named = {option: path for option, path in outputs.items() if path not in nameless}
+    places = check_outputs(named, reads)
+    present = list(filter(os.path.exists, sources))
     for place, option in places.items():
-        for source in filter(os.path.exists, sources):
+        for source in present:
             read = os.path.realpath(source)
-            if place == read or (os.path.isdir(read) and place.startswith(os.path.join(read, ""))):
-                raise UsageError(
-                    f"{option} {named[option]} would be read as input: it is in {source}"
-                )
+            is_below = os.path.isdir(read) and place.startswith(os.path.join(read, ""))
+            if place == read or is_below or _is_same(source, place):
+                raise _live_error(option, named[option], source)
+    ids = {file_id(place): option for place, option in places.items() if os.path.isfile(place)}
+    known = {one for one in ids if one is not None}
+    inputs = Inputs(tuple(present), selection=selection)
+    for path in find_aliases(inputs, known, lambda _: False) if known else ():
+        if option := ids.get(file_id(path), ""):
+            raise _live_error(option, named[option], path)
 
 
-def _check_outputs(files: Mapping[str, str]) -> dict[str, str]:
+def _live_error(option: str, path: str, source: str) -> UsageError:
+    return UsageError(f"{option} {path} would be read as input: it is in {source}")
+
+
+def check_outputs(
+    files: Mapping[str, str], reads: Iterable[str] = (), layout: PartitionLayout | None = None
+) -> dict[str, str]:
     """Return the option of each output file by its real path.
 
-    Pipes and devices may repeat, and are left out. Raises UsageError if two options name one file.
+    Pipes and devices may repeat, and are left out. Raises UsageError if two options name one file,
+    a partition may be one of them, or an output is one of the files that the run `reads`.
     """
     seen: dict[str, str] = {}
     for option, path in files.items():
+        if layout is not None and may_write(layout, path):
+            raise UsageError(f"{option} {path} may be overwritten by a partition of --to")
         if os.path.exists(path) and not os.path.isfile(path):
             continue
         full = os.path.realpath(path)
         if full in seen:
             raise UsageError(f"{option} and {seen[full]} name the same file: {path}")
         seen[full] = option
+    for path in filter(os.path.isfile, reads):
+        is_partition = layout is not None and may_write(layout, os.path.realpath(path))
+        if is_partition or any(_is_same(path, place) for place in seen):
+            raise _read_error(path)
     return seen

@@ -63,7 +63,8 @@ def find_members(
         total = 0
         with io.FileIO(path) as file, names:
             for raw_name, info in _members(file, archive, max_unpacked, max_window):
-                name = _safe_name(raw_name)
+                # Only zips come from Windows, where some programs write its own separators.
+                name = _safe_name(raw_name.replace("\\", "/") if info.form == "zip" else raw_name)
                 if not _takes(wanted, name):
                     continue
                 total += info.size
@@ -87,13 +88,23 @@ def find_members(
 
 def find_named_member(path: str) -> str:
     """Return the member at a path as reports show it, or the path if it leads to no member."""
-    parts = path.split("/")
-    for count in range(1, len(parts)):
-        above = "/".join(parts[:count])
-        if is_archive_name(above) and os.path.isfile(above):
-            name = "/".join(parts[count:])
-            return _index(above, os.stat(above).st_mtime_ns).get(name, path)
-    return path
+    archive = archive_of(path)
+    if archive is None:
+        return path
+    name = path[len(archive) + 1 :]
+    return _index(archive, os.stat(archive).st_mtime_ns).get(name, path)
+
+
+def archive_of(path: str) -> str | None:
+    """Return the archive that a path as reports show it leads into, or None."""
+    if isinstance(path, ArchiveMember):
+        return path.info.archive
+    at = path.find("/")
+    while at >= 0:
+        if is_archive_name(path[:at]) and os.path.isfile(path[:at]):
+            return path[:at]
+        at = path.find("/", at + 1)
+    return None
 
 
 @lru_cache(maxsize=1)

@@ -222,12 +222,12 @@ class Inputs(Struct, frozen=True):
         def named(path: str) -> Iterator[str]:
             if objects is not None and is_object_url(path):
                 return objects.find(path, is_only_argument=alone)
-            return _expand_argument(path, wanted)
+            return resolve_argument(path, wanted)
 
         found: Iterator[str] = chain.from_iterable(map(named, self.paths))
         contested = _overlapping(self.paths)
         if self.files_from is not None:
-            listed = _read_list(self.files_from, null=self.null)
+            listed = read_list(self.files_from, null=self.null)
             found = chain(
                 found,
                 chain.from_iterable(
@@ -274,7 +274,8 @@ def _may_name_archive(path: str) -> bool:
     return has_magic(path) or any(map(is_archive_name, path.split("/")))
 
 
-def _expand_argument(argument: str, wanted: Filter) -> Iterator[str]:
+def resolve_argument(argument: str, wanted: Filter) -> Iterator[str]:
+    """Yield the files of a folder, of a glob, or the path itself."""
     if has_magic(argument) and not os.path.lexists(argument):
         root = static_root(argument)
         for path in expand(argument, hidden=wanted.hidden):
@@ -384,7 +385,7 @@ def _without_any_repeats(paths: Iterable[str]) -> Iterator[str]:
                 yield path
 
 
-def _read_list(source: str, *, null: bool) -> Iterator[str]:
+def read_list(source: str, *, null: bool) -> Iterator[str]:
     """Yield the paths of a list lazily. Raises UsageError if NUL bytes separate its lines.
 
     Lists of other systems may begin with a byte order mark, and end lines by CR and LF.

@@ -39,13 +39,25 @@ def load_function(spec: str) -> Callable[..., Any]:
     return function
 
 
+def module_file(spec: str) -> str | None:
+    """Return the file of the function at `spec`; None for a module that is not loaded."""
+    target = spec.rpartition(":")[0]
+    if _is_file(target):
+        return target
+    found: str | None = getattr(sys.modules.get(target), "__file__", None)
+    return found
+
+
 def load_module(target: str) -> ModuleType:
     """Return the module with this name, or of the Python file at this path.
 
     Changes `sys.path` like `load_function`. Raises UsageError.
     """
-    is_file = target.endswith(".py") or os.sep in target
-    return _load_file(target) if is_file else _load_named(target)
+    return _load_file(target) if _is_file(target) else _load_named(target)
+
+
+def _is_file(target: str) -> bool:
+    return target.endswith(".py") or os.sep in target
 
 
 def _load_named(name: str) -> ModuleType:

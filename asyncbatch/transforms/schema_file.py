@@ -239,6 +239,7 @@ class SchemaSource(Struct, frozen=True):
     documents: tuple[tuple[str, bytes], ...]
     check_formats: bool
     check_content: bool = False
+    files: tuple[str, ...] = ()  # the file of each document
 
     def root_types(self) -> set[str] | None:
         """Return the types that the schema allows at its root, None if it does not name them."""
@@ -320,6 +321,7 @@ class _SchemaLoader:
                 tuple((uri, self._text(document)) for uri, document in self._documents.items()),
                 check_formats,
                 check_content,
+                tuple(document.path for document in self._documents.values()),
             )
             source.validator()
         except jsonschema_rs.ValidationError as error:

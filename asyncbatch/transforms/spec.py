@@ -147,3 +147,15 @@ def step_specs(steps: Iterable[Step]) -> Iterator[TransformSpec]:
             yield step
         else:
             raise UsageError(f"{step!r} is not a transform; use a function, jq(…), fields(…), …")
+
+
+def files_read(specs: Iterable[TransformSpec]) -> Iterator[str]:
+    """Yield the files of transforms: modules with functions, schemas and all that they refer to."""
+    for spec in specs:
+        if isinstance(spec, CallSpec):
+            from asyncbatch.transforms.load import module_file
+
+            if path := module_file(spec.function):
+                yield path
+        elif not isinstance(spec, (*_SPECS, FunctionSpec)):
+            yield from spec.files

@@ -205,6 +205,25 @@ def test_a_run_that_fails_early_keeps_the_old_schema(files, command):
     assert sorted(path.name for path in folder.iterdir()) == ["1.json", "2.json", "s.json"]
 
 
+def test_a_schema_that_is_read_is_replaced_only_by_its_update(files, command):
+    folder = files({"a.json": "{}", "old.json": "{}", "link.json": ""})
+    (folder / "link.json").unlink()
+    (folder / "link.json").symlink_to("a.json")
+    for arguments, why in (
+        (
+            ("schema", "infer", "a.json", "--update", "old.json", "--report", "old.json"),
+            "is read by",
+        ),
+        (("schema", "infer", "link.json", "--to", "a.json"), "link.json is an input"),
+        (("profile", "link.json", "--report", "a.json"), "link.json is an input"),
+    ):
+        outcome = command(*arguments)
+        assert (outcome.code, why in outcome.stderr) == (2, True), outcome.stderr
+    assert (folder / "a.json").read_text() == (folder / "old.json").read_text() == "{}"
+    update = ("schema", "infer", "a.json", "--update", "old.json", "--to", "old.json")
+    assert command(*update).code == 0
+
+
 def test_wrong_usage(files, command):
     files({"a.json": "{}", "s.json": '{"type": 1}', "r.json": '{"$ref": "#/properties/a"}'})
     for arguments in (

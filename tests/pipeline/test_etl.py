@@ -7,6 +7,8 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
+import pytest
+
 PIPELINE = """
 name = "people"
 [[source]]
@@ -55,6 +57,34 @@ def test_files_go_through_transforms_into_a_table(etl, files):
     assert rows(folder) == [(1, "Ada Lovelace", "ada@example.org"), (3, "", "x@example.org")]
     letter = json.loads((folder / "bad.jsonl").read_text())
     assert (letter["kind"], letter["record"], letter["data"]) == ("missing_field", 2, PEOPLE[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--set", 'dead_letter.to="p.toml"'), "p.toml is read by this run"),
+        (("--set", 'dead_letter.to="s.json"'), "s.json is read by this run"),
+        (("--report", "s.json"), "s.json is read by this run"),
+        (
+            ("--to", "o.jsonl", "--report", "o.jsonl"),
+            "--report o.jsonl and --to name the same file",
+        ),
+        (("--set", 'dead_letter.to="c.toml"', "--config", "c.toml"), "c.toml is read by this run"),
+    ],
+)
+@pytest.mark.parametrize("source", ['type = "files"\npaths = ["a.json"]',
+                                    'type = "http"\nurls = ["http://127.0.0.1:9/"]'])  # fmt: skip
+def test_no_file_that_is_read_is_written_over(etl, files, arguments, why, source):
+    pipeline = (
+        f'name = "p"\n[[source]]\n{source}\n[[transform]]\ntype = "schema"\nfile = "s.json"\n'
+        '[sink]\nto = "out.jsonl"\n'
+    )
+    texts = {"p.toml": pipeline, "s.json": "{}", "a.json": "{}", "c.toml": "[etl]\nquiet = false\n"}
+    folder = files(texts)
+    outcome = etl("p.toml", *arguments)
+    assert outcome.returncode == 2
+    assert why in outcome.stderr
+    assert {name: (folder / name).read_text() for name in texts} == texts
 
 
 def test_what_is_done_is_skipped_the_next_time(etl, files):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import zipfile
 
 import pytest
 
@@ -133,3 +135,98 @@ def test_an_output_is_not_left_out_without_the_inputs_that_made_it(run, nightly,
     assert outcome.code == 2
     assert "out.jsonl is an input: it cannot be written to" in outcome.stderr
     assert (nightly / "out.jsonl").read_bytes() == before
+
+
+def link(path, target, kind):
+    """Make a link of a kind to a file beside it, or below another folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "hard":
+        os.link(target, path)
+    else:
+        path.symlink_to(os.path.relpath(target, path.parent))
+
+
+# Each is an input that is the file real.jsonl by another name.
+LINKED = {
+    "a file": (["in/link.jsonl"], None),
+    "a folder": (["in"], None),
+    "a glob": (["in/*.jsonl"], None),
+    "a list": (["--files-from", "list"], None),
+    "a list that is read once": (["--files-from", "-"], b"in/link.jsonl"),
+    "a limit": (["in", "--limit", "5"], None),
+}
+
+
+@pytest.mark.parametrize("kind", ["symbolic", "hard"])
+@pytest.mark.parametrize("case", LINKED)
+def test_a_link_is_the_file_that_it_leads_to(run, files, kind, case):
+    folder = files({"real.jsonl": '{"n": 1}\n', "list": "in/link.jsonl"})
+    link(folder / "in/link.jsonl", folder / "real.jsonl", kind)
+    arguments, stdin = LINKED[case]
+    for option in ("--to", "--dead-letter", "--report"):
+        outcome = run(*arguments, "--jq", "empty", option, "real.jsonl", stdin=stdin)
+        assert outcome.code == 2, (option, outcome.stderr)
+        assert "in/link.jsonl is an input: it cannot be written to" in outcome.stderr
+        assert "real.jsonl is the same file" in outcome.stderr
+        assert (folder / "real.jsonl").read_text() == '{"n": 1}\n'
+
+
+def test_a_link_to_an_output_of_an_earlier_run_is_no_input(run, nightly):
+    link(nightly / "link.jsonl", nightly / "all.jsonl", "symbolic")
+    for night in range(2):
+        outcome = run(".", "--to", "all.jsonl", "--ledger", "ledger.json", "-o", "json")
+        assert outcome.json["files"]["failed"] == 1 - night  # at first, the link leads nowhere
+        assert (nightly / "all.jsonl").read_text() == '{"n":1}\n{"n":2}\n'
+
+
+def test_two_outputs_may_have_one_name_in_two_folders(run, files):
+    folder = files({"a/x.jsonl": "{}", "b/y.jsonl": "{}"})
+    outcome = run("a", "--to", "a/x.jsonl", "--dead-letter", "b/x.jsonl")
+    assert outcome.code == 2
+    assert "a/x.jsonl is an input" in outcome.stderr
+    assert (folder / "a/x.jsonl").read_text() == "{}"
+
+
+MIRRORED = ({"src/a.json": "dst/src/a.json"}, {"src/c.json": "dst/src/b.json"})
+
+
+@pytest.mark.parametrize("links", MIRRORED)
+@pytest.mark.parametrize("inputs", [["src"], ["src/*"], ["--files-from", "list"]])
+def test_an_input_that_leads_into_the_target_folder_is_kept(run, files, links, inputs):
+    (name, target), *_ = links.items()
+    folder = files({"src/b.json": '{"n": 2}', target: '{"n": 1}', "list": f"src/b.json\n{name}"})
+    link(folder / name, folder / target, "symbolic")
+    outcome = run(*inputs, "--to", "dst/", "--jq", ".n=99")
+    assert outcome.code == 2
+    by = "its own output" if name == "src/a.json" else "the output of src/b.json"
+    assert f"would be overwritten by {by}" in outcome.stderr
+    assert (folder / target).read_text() == '{"n": 1}'
+
+
+def test_an_input_in_the_target_folder_is_kept(run, files):
+    folder = files({"src/a.json": '{"n": 2}', "dst/src/a.json": '{"n": 1}'})
+    outcome = run("src", "dst/src", "--to", "dst/")
+    assert outcome.code == 2
+    assert "would be overwritten by the output of src/a.json" in outcome.stderr
+    assert (folder / "dst/src/a.json").read_text() == '{"n": 1}'
+    # Here no output has the name of an input.
+    assert run("src", "--root", "src", "--to", ".").code == 0
+    assert (folder / "a.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["x.zip/a.json"], ["x.zip"], ["in", "-p", "*.zip"], ["in/*.zip"], ["y.zip/a.json"]],
+)
+def test_an_archive_is_an_input_if_its_members_are(run, tmp_path, arguments):
+    path = tmp_path / "in" / "x.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.json", "{}")
+    before = path.read_bytes()
+    for name in ("x.zip", "y.zip"):
+        link(tmp_path / name, path, "symbolic")
+    outcome = run(*arguments, "--dead-letter", "in/x.zip")
+    assert outcome.code == 2
+    assert "x.zip is an input" in outcome.stderr.replace("y.zip", "x.zip")
+    assert path.read_bytes() == before

@@ -129,6 +129,54 @@ def test_outputs_are_kept_apart_from_inputs_and_each_other(run, folder):
     assert before.items() <= {p.name: p.read_bytes() for p in (folder / "in").iterdir()}.items()
 
 
+READ = {
+    ("--call", "fn.py:say", "--dead-letter", "fn.py"): "fn.py",
+    ("--call", "fn:say", "--dead-letter", "fn.py"): "fn.py",
+    ("--schema", "s.json", "--ref", "urn:t=t.json", "--report", "s.json"): "s.json",
+    ("--schema", "s.json", "--ref", "urn:t=t.json", "--dead-letter", "link"): "t.json",
+    ("--files-from", "list.jsonl", "--to", "list.jsonl"): "list.jsonl",
+    ("--files-from", "list.jsonl", "--to", "{id}.jsonl"): "list.jsonl",
+    ("--dead-letter", "asyncbatch.toml"): "asyncbatch.toml",
+}
+
+
+@pytest.mark.parametrize("arguments", READ)
+def test_other_files_that_are_read_are_kept(run, folder, arguments):
+    texts = {
+        "fn.py": FUNCTIONS, "s.json": '{"$ref": "urn:t"}', "t.json": "{}",
+        "list.jsonl": "in/c.json\n", "asyncbatch.toml": "[run]\nworkers = 0\n",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    (folder / "link").symlink_to("t.json")
+    outcome = run("in", *arguments)
+    assert outcome.code == 2
+    assert f"{READ[arguments]} is read by this run: it cannot be written to" in outcome.stderr
+    assert {name: (folder / name).read_text() for name in texts} == texts
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--to", "z.jsonl", "--ledger", "z.jsonl"),
+        ("--report", "z.json", "--ledger", "./z.json"),
+        ("--dead-letter", "z.db", "--ledger", "z.db"),
+        ("--log-file", "z.log", "--ledger", "z.log"),
+    ],
+)
+def test_a_ledger_is_kept_apart_from_outputs(run, folder, arguments):
+    outcome = run("in", *arguments)
+    assert outcome.code == 2
+    assert "name the same file" in outcome.stderr
+
+
+def test_a_ledger_in_an_input_folder_is_no_input(run, folder):
+    for _ in range(2):
+        outcome = run("in", "--ledger", "in/ledger.json", "-o", "json")
+        assert outcome.json["files"]["total"] - outcome.json["files"]["skipped"] in (4, 1)
+    assert any("earlier runs" in note for note in outcome.json["notes"])
+
+
 def test_tables(run, folder):
     arguments = ("in", "--to", "sqlite:///t.db", "--table", "t", "-o", "json")
     assert run(*arguments, "--key", "id").json["records"]["written"] == 7

@@ -325,6 +325,8 @@ def test_the_lock_from_the_environment(run, files):
     (("data", "--lock=nowhere/job.lock"), "--lock nowhere/job.lock: there is no folder nowhere"),
     (("data", "--lock=x.jsonl", "--to", "x.jsonl"), "is an input or an output"),
     (("data", "--lock=r.json", "--report", "./r.json"), "is an input or an output"),
+    (("data", "--lock=l.db", "--ledger", "l.db"), "is an input or an output"),
+    (("data", "--lock=t.db", "--to", "sqlite:///t.db", "--table", "t"), "is an input or an output"),
     (("data", "--lock="), "--lock= names no file"),
     (("data", "--lock-wait", "1"), "--lock-wait needs --lock"),
     (("--lock", "notes.txt"), "--lock took 'notes.txt' as its file"),

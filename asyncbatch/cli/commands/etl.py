@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec.structs import asdict
 
-from asyncbatch.cli.command import open_reports, open_servers, print_note, refuse_results
+from asyncbatch.cli.command import (
+    config_files,
+    open_reports,
+    open_servers,
+    print_note,
+    refuse_results,
+)
 from asyncbatch.cli.options.usage import NotBegunError
 from asyncbatch.cli.options.values import (
     command_policy,
@@ -71,6 +77,7 @@ mistake in the file, 75 another run has the lock, 130/143 interrupted.
 
 
 def run_etl(
+    context: typer.Context,
     file: File = None,
     *,
     overrides: OverrideFlags,
@@ -120,7 +127,8 @@ def run_etl(
             overrides=overrides,
             replaced=replaced,
             sources=sources,
-            output=output,
+            outputs=[*output.report, *([monitor.log_file] if monitor.log_file else ())],
+            quiet=output.quiet,
         )
 
     from asyncbatch.cli.observers.start import RunIdentity, make_observers, target_name
@@ -145,6 +153,7 @@ def run_etl(
             processes,
             reports=output.report,
             log_file=monitor.log_file,
+            reads=(file, *config_files(context)),
             tracebacks=output.verbose,
             timeout=failures.timeout,
             budget=budget,
@@ -226,7 +235,8 @@ def _take_lock(
     overrides: OverrideFlags,
     replaced: ReplaceFlags,
     sources: EtlFlags,
-    output: RunOutputFlags,
+    outputs: "Sequence[str]",
+    quiet: bool,
 ) -> None:
     """Take the lock of a pipeline, or exit with the status for a held lock."""
     from asyncbatch.cli.command import take_lock
@@ -242,9 +252,9 @@ def _take_lock(
             lock.lock_wait or 0.0,
             inputs=[file],
             target=redact_address(destination),
-            outputs=[destination, *dead_letters, *output.report],
+            outputs=[pipeline.sink.to.reveal(), *dead_letters, *outputs],
             options={"set": [*overrides.set, *table] or None, "only": list(sources.only) or None},
-            quiet=output.quiet,
+            quiet=quiet,
         )
     except (UsageError, OSError) as error:
         raise typer.BadParameter(error_reason(error)) from None

@@ -74,10 +74,12 @@ def run_profile(
     output: "OutputFlags",
     settings: "ProfileSettings",
     to: str | None = None,
+    reads: tuple[str, ...] = (),
 ) -> int:
     """Profile the records of files, and return the exit status.
 
-    `to` is a file that the output writes, which is no input.
+    `to` is a file that the output writes, which is no input. `reads` are other files that the
+    command has read.
     """
     # Imported late so that --help stays fast. Modules that the launch does not need come later.
     from asyncbatch.cli.options.job import record_settings
@@ -110,6 +112,7 @@ def run_profile(
             workers=processes.workers,
             budget=failure_budget(failures.max_failures, fail_fast=failures.fail_fast),
             reports=output.report if to is None else (*output.report, to),
+            reads=reads,
             timeout=failures.timeout,
             most_workers=plan.workers if plan else None,
             dask=dask,

@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 import typer
 from msgspec.structs import replace
 
-from asyncbatch.cli.command import open_reports, open_servers, refuse_results, take_lock
+from asyncbatch.cli.command import (
+    config_files,
+    open_reports,
+    open_servers,
+    refuse_results,
+    take_lock,
+)
 from asyncbatch.cli.options.parameters import Paths
 from asyncbatch.cli.options.values import dask_settings, failure_budget, has_library, memory_plan
 from asyncbatch.config.options.aggregates import AggregateFlags
@@ -57,6 +63,7 @@ an environment variable: ASYNCBATCH_RUN_BATCH_SIZE sets --batch-size.
 
 
 def run_files(
+    context: typer.Context,
     paths: Paths = None,
     *,
     inputs: InputOptions,
@@ -132,7 +139,14 @@ def run_files(
                 lock.lock_wait or 0.0,
                 inputs=[*(paths or ()), *lists],
                 target=None if target.to is None else redact_address(target.to),
-                outputs=[path for path in (target.to, retries.dead_letter, *output.report) if path],
+                outputs=[
+                    path
+                    for path in (
+                        target.to, retries.dead_letter, *output.report, ledger.ledger,
+                        monitor.log_file,
+                    )
+                    if path
+                ],
                 options={
                     "pattern": _listed(inputs.pattern), "exclude": _listed(inputs.exclude),
                     "shard": inputs.shard, "records": inputs.records, "unit": inputs.unit,
@@ -187,6 +201,7 @@ def run_files(
             dead_letter=None if dry_run else retries.dead_letter,
             reports=output.report,
             log_file=monitor.log_file,
+            reads=config_files(context),
             ledger=None if dry_run else _ledger_settings(settings, ledger, inputs.root),
             timeout=None if dry_run else failures.timeout,
             most_workers=plan.workers if plan else None,

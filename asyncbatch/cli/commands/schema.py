@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,6 +90,8 @@ def infer(
 
     detail: Detail = "full" if old is not None else "formats" if infer.strict else "types"
     settings = ProfileSettings(infer.max_fields, detail)
+    # A schema may be updated in place.
+    reads = () if infer.update is None or _is_same(infer.update, infer.to) else (infer.update,)
     with _open_target(infer.to) as file:
 
         def make_output() -> MergingOutput:
@@ -99,7 +102,7 @@ def infer(
         code = run_profile(
             "schema infer", paths or (), make_output, inputs=inputs, processes=processes,
             cluster=cluster, stop=stop, failures=failures, output=output,
-            settings=settings, to=infer.to,
+            settings=settings, to=infer.to, reads=reads,
         )  # fmt: skip
     raise typer.Exit(code)
 
@@ -130,6 +133,10 @@ def diff(
     else:
         _print_changes(breaking, others)
     raise typer.Exit(exit_codes.FAILURES if breaking else exit_codes.SUCCESS)
+
+
+def _is_same(path: str, other: str | None) -> bool:
+    return other is not None and os.path.realpath(path) == os.path.realpath(other)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncbatch.cli.command import open_reports, open_servers, take_lock
+from asyncbatch.cli.command import config_files, open_reports, open_servers, take_lock
 from asyncbatch.cli.options.values import command_policy
 from asyncbatch.cli.terminal import find_log, to_stderr
 from asyncbatch.config.options.control import ConfigFlags, LockFlags, MonitorFlags, StopFlags
@@ -118,7 +118,6 @@ def stream_events(
     from asyncbatch.cli.stream_work import StreamWork
     from asyncbatch.config.settings import stream_settings
     from asyncbatch.errors import LockHeldError, UsageError, error_reason
-    from asyncbatch.pipeline.output_guard import check_live_outputs
     from asyncbatch.windows.spec import parse_window
 
     is_file = any(one.endswith(".toml") for one in source)
@@ -126,7 +125,10 @@ def stream_events(
         raise typer.BadParameter("--set and --check need a pipeline file: FILE.toml")
     try:
         if lock.lock is not None and not check.check:
-            outputs = (target.to, failures.late, failures.dead_letter, control.checkpoint)
+            outputs = (
+                *(target.to, failures.late, failures.dead_letter),
+                *(control.checkpoint, monitor.log_file),
+            )
             take_lock(
                 lock.lock,
                 lock.lock_wait or 0.0,
@@ -143,6 +145,8 @@ def stream_events(
             "failures": failures,
             "output": output,
             "call_concurrency": call.call_concurrency,
+            "log_file": monitor.log_file,
+            "reads": (*(source if is_file else ()), *config_files(context)),
             "lists_failures": is_live
             or output.output == "jsonl"
             or any(file.lists_events for file in report_files),
@@ -165,7 +169,6 @@ def stream_events(
                 tracebacks=output.verbose,
             )
             _check_sources(source, simulator)
-            check_live_outputs(source, {"--log-file": monitor.log_file})
             live = _live_options(source, reading)
             work = StreamWork(
                 settings,

@@ -2,7 +2,7 @@
 
 import typer
 
-from asyncbatch.cli.command import open_reports, open_servers
+from asyncbatch.cli.command import config_files, open_reports, open_servers
 from asyncbatch.cli.options.parameters import Paths
 from asyncbatch.cli.options.values import failure_budget, memory_plan
 from asyncbatch.config.options.control import (
@@ -31,6 +31,7 @@ nothing matched, 130/143 interrupted.
 
 
 def validate_files(
+    context: typer.Context,
     paths: Paths = None,
     *,
     check: ValidateFlags,
@@ -88,6 +89,7 @@ def validate_files(
             dead_letter=retries.dead_letter,
             reports=output.report,
             log_file=monitor.log_file,
+            reads=config_files(context),
             timeout=failures.timeout,
             most_workers=plan.workers if plan else None,
         )

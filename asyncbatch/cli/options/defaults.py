@@ -36,6 +36,7 @@ class FileDefaults(dict[str, Any]):
         super().__init__()
         self._context = context
         self._arguments: dict[str, Any] | None = None
+        self.path: str | None = None  # the configuration file, if it was read
         self.notes: list[str] = []
         words = {word.partition("=")[0] for word in takewhile("--".__ne__, line)}
         for flag in context.command.callback.flags.values():
@@ -60,6 +61,7 @@ class FileDefaults(dict[str, Any]):
         file, profile = open_config(**options, notes=self.notes)
         if file is None:
             return {}
+        self.path = file.path
         flags = command.callback.flags
         found = command_settings(file, command.name, flags, profile, self._command_policy(flags))
         return {key: _argument(flags[key], setting.value) for key, setting in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -10,14 +11,18 @@ from asyncbatch.pipeline.output_guard import check_live_outputs
 from asyncbatch.pipeline.stream.window_writer import WindowWriter
 from asyncbatch.sinks.target import parse_location
 from asyncbatch.sinks.windows import make_target
+from asyncbatch.transforms.spec import files_read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from asyncbatch.pipeline.stream.checkpointer import Checkpointer
     from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.sources.base import LiveSource
     from asyncbatch.storage.append import AppendFile
+
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class DeliverySettings(Struct, frozen=True):
@@ -34,8 +39,8 @@ class StreamDelivery:
     """All outputs of a stream: its target, side files and checkpoint.
 
     Call `open` first, and `finish` at the end, or `abandon` if the start fails. `files` maps the
-    name of an option to its side file. `on_failure` is called when the target is lost. Raises
-    UsageError.
+    name of an option to its side file. `others` are outputs that the caller writes, and `reads`
+    files that it has read. `on_failure` is called when the target is lost. Raises UsageError.
     """
 
     def __init__(
@@ -45,6 +50,9 @@ class StreamDelivery:
         sources: Sequence[LiveSource],
         files: Mapping[str, AppendFile | None],
         on_failure: Callable[[], None],
+        *,
+        others: Mapping[str, str] = _NONE,
+        reads: Iterable[str] = (),
     ) -> None:
         to = delivery.to
         written = {name: None if file is None else file.path for name, file in files.items()}
@@ -52,7 +60,8 @@ class StreamDelivery:
             "--checkpoint": delivery.checkpoint,
             "--to": None if to is None else parse_location(to)[1],
         }
-        check_live_outputs([source.name for source in sources], written)
+        read = [*reads, *files_read(stream.settings.transforms)]
+        check_live_outputs([source.name for source in sources], {**written, **others}, read)
         target = (
             None
             if to is None

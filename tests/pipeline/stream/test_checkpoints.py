@@ -382,11 +382,22 @@ def test_wrong_usage(stream, tmp_path, arguments, why):
             "--checkpoint and --dead-letter name the same file: w.jsonl",
         ),
         (("e.jsonl", "--to", "sqlite:///e.jsonl", "--table", "w"), "would be read as input"),
+        (("e.jsonl", "--late", "hard.jsonl"), "would be read as input"),
+        (("links", "--late", "e.jsonl"), "--late e.jsonl would be read as input"),
+        (("e.jsonl", "--checkpoint", "w.json", "--report", "w.json"), "name the same file: w.json"),
+        (("e.jsonl", "--late", "w.log", "--log-file", "w.log"), "name the same file: w.log"),
+        (("e.jsonl", "--schema", "s.json", "--late", "s.json"), "s.json is read by this run"),
+        (("e.jsonl", "--late", "asyncbatch.toml"), "asyncbatch.toml is read by this run"),
     ],
 )
 def test_no_file_is_written_over(stream, tmp_path, arguments, why):
     (tmp_path / "e.jsonl").write_text(EVENTS)
     (tmp_path / "link.jsonl").symlink_to("e.jsonl")
+    (tmp_path / "hard.jsonl").hardlink_to(tmp_path / "e.jsonl")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "one.jsonl").symlink_to("../e.jsonl")
+    (tmp_path / "s.json").write_text("{}")
+    (tmp_path / "asyncbatch.toml").write_text("[stream]\nworkers = 0\n")
     code, _, errors = stream(*arguments, *BY_KIND)
     assert code == 2
     assert why in " ".join(errors.split())
