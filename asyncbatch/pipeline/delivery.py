@@ -69,7 +69,7 @@ class Delivery:
         # retries while another process holds the target
         self.retrier: Retrier = Retrier(job.files.retries)
         self._split_order = SplitOrder()
-        self._sums = SplitSums()
+        self._sums = SplitSums(job)
         self._whole_files = WholeFiles()
         self._notes: list[str] = []
         self._sink: BatchSink[bytes | bytearray] | None = None

@@ -15,6 +15,7 @@ from asyncbatch.formats.failures import FeedError, with_record_count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncbatch.config.job import Job
     from asyncbatch.core.batches import Chunk
     from asyncbatch.core.records import CursorKind, CursorValues, Failure, Scalar
 
@@ -121,10 +122,16 @@ class _SplitSum:
 class SplitSums:
     """Sums the parts of splits, in order. The last part of a file has the counts of the whole file.
 
-    A file ends with the first split that fails: the parts of later splits are dropped.
+    A file ends with the first split that fails: the parts of later splits are dropped. If records
+    are only counted, those of such a file do not count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
+        self._counted = {
+            number
+            for number, source in job.file_sources
+            if source.record_work is not None and source.record_work.only_counts
+        }
         self._files: dict[int, _SplitSum] = {}
         self._notes: list[str] = []
 
@@ -146,7 +153,9 @@ class SplitSums:
             return
         file = self._files.setdefault(batch.start, _SplitSum())
         if split.is_end_marker:
-            yield BatchPart(batch, _whole_part(result.part, file))
+            yield BatchPart(
+                batch, _whole_part(result.part, file, only_counts=batch.source in self._counted)
+            )
         elif file.error is None:
             if split.is_relative:
                 _shift_positions(result.part, file)
@@ -227,13 +236,15 @@ def _shift_positions(part: Part, file: _SplitSum) -> None:
     ]
 
 
-def _whole_part(part: Part, file: _SplitSum) -> Part:
+def _whole_part(part: Part, file: _SplitSum, *, only_counts: bool) -> Part:
     """Return the part that ends a file, from the part of its last split."""
     counts = file.counts
     counts.bytes += part.bytes[0]
     error = file.error or part.errors.get(0)
     if error is not None and file.reports_early:
         error = with_record_count(error, counts.read)
+        if only_counts:
+            counts = Counts(bytes=counts.bytes)
     elif error is not None:
         counts = Counts(bytes=counts.bytes)
     elif counts.rejected and counts.rejected == counts.read:

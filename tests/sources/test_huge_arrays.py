@@ -308,6 +308,20 @@ def test_a_huge_array_through_the_command(run, huge_array):
     assert (huge_array.parent / "out.jsonl").read_text() == "7\n" * 181
 
 
+@pytest.mark.parametrize(
+    ("more", "read"),
+    [((), 0), (("--dead-letter", "bad.jsonl"), 0), (("-w", "2"), 0), (("--jq", "."), 36_000)],
+)
+@pytest.mark.parametrize("name", ["big.json", "big.json.gz"])
+def test_records_that_are_only_counted_do_not_count_in_a_failed_file(run, files, name, more, read):
+    text = b'{"items": [%b]} x' % b",".join([b'{"text": "%b"}' % (b"x" * 1000)] * 36_000)
+    files({name: gzip.compress(text, 1) if name.endswith(".gz") else text})
+    outcome = run(name, "--records", "/items", *more, "-o", "json")
+    assert outcome.json["files"]["failed"] == 1
+    assert outcome.json["records"]["read"] == outcome.json["records"]["passed"] == read
+    assert outcome.json["failures"][0]["message"].endswith("(after 36,000 records)")
+
+
 def test_a_broken_huge_array_says_where_and_how_far_it_got(run, huge_array):
     lines = huge_array.read_bytes().split(b"\n")
     lines[300_001] = lines[300_001].replace(b'"text"', b"'text'")

@@ -117,10 +117,14 @@ class FilePart:
 
 
 class PartBuilder:
-    """Builds a part, and the contents of the unfinished file after it."""
+    """Builds a part, and the contents of the unfinished file after it.
 
-    def __init__(self, start: int, pack: Pack, max_bytes: int) -> None:
+    `only_counts`: no record of a file that fails counts, also if it was reported.
+    """
+
+    def __init__(self, start: int, pack: Pack, max_bytes: int, *, only_counts: bool) -> None:
         self._part, self._pack, self._max_bytes = Part(start), pack, max_bytes
+        self._only_counts = only_counts
         self._contents = PartContents()
         # the pending uploads of finished files, with their names, by index
         self._uploads: dict[int, tuple[str, Pending]] = {}
@@ -174,7 +178,7 @@ class PartBuilder:
     ) -> None:
         """Finish the file, of which `size` bytes were read.
 
-        With an `error` its records do not count, unless it is a large file.
+        With an `error` its records do not count, unless it is a large file whose records are used.
         """
         part, file, place = self._part, self.file, len(self._part)
         self.file = FilePart()
@@ -183,6 +187,8 @@ class PartBuilder:
             part.counts.add(file.reported)
             if error is not None:
                 error = with_record_count(error, file.read)
+                if self._only_counts:
+                    file = FilePart()
         elif error is not None:
             file = FilePart()
         if error is None and file.is_all_rejected:

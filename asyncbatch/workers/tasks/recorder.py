@@ -147,14 +147,19 @@ class Recorder:
             from asyncbatch.sources.cursor import LargestCursor
 
             self._cursor = LargestCursor(settings.newest)
-        self._builder = PartBuilder(0, self._row_writer.encode, self._max_bytes)
+        self._only_counts = settings.only_counts
+        self._builder = self._new_builder(0)
         self._file = ""
         self._patience = settings.patience
         self._reported_at = time.monotonic()
 
     def begin_batch(self, start: int) -> None:
         """Begin a batch; its first file is number `start` of the run."""
-        self._builder = PartBuilder(start, self._row_writer.encode, self._max_bytes)
+        self._builder = self._new_builder(start)
+
+    def _new_builder(self, start: int) -> PartBuilder:
+        pack, only_counts = self._row_writer.encode, self._only_counts
+        return PartBuilder(start, pack, self._max_bytes, only_counts=only_counts)
 
     def flush(self) -> Iterator[Part]:
         """Yield the part about finished files."""
