@@ -256,6 +256,16 @@ def test_no_name_leaves_the_folder_of_a_mirrored_output(run, files, tmp_path):
     assert "\x1b" not in shown.stdout + shown.stderr
 
 
+def test_a_zip_may_have_the_separators_of_windows(run, files):
+    names = ("..\\c.json", "in\\d.json", "in/..\\e.json", "in\\.git\\f.json", "in\\")
+    folder = files({"w.zip": zipped(dict.fromkeys(names, "1"))})
+    outcome = run("w.zip", "--to", "out/", "-o", "json")
+    assert outcome.json["files"]["succeeded"] == 3
+    found = {str(path.relative_to(folder / "out")) for path in folder.rglob("out/**/*.json")}
+    assert found == {"w.zip/c.json", "w.zip/in/d.json", "w.zip/in/e.json"}
+    assert run("w.zip/in/d.json").code == 0
+
+
 def test_patterns_apply_to_members(run, files, monkeypatch, tmp_path):
     contents = {"a.json": "1", "t/b.json": "1", "t/c.txt": "1", ".h/d.json": "1", "x/e.json": "1"}
     files({"in/a.zip": zipped(contents), "in/f.json": "1", "in/g.txt": "1", "list": "in/a.zip\nin"})
