@@ -21,6 +21,7 @@ from asyncbatch.core.records import (
     Scalar,
     display_path,
 )
+from asyncbatch.errors import valid_text
 
 if TYPE_CHECKING:
     import builtins
@@ -281,6 +282,14 @@ class BatchPart(Struct, frozen=True, gc=False):
         if split is not None and split.chunk is not None:
             return split.chunk.file
         return display_path(self.path(index))
+
+    def unshown_paths(self) -> Iterator[tuple[str, str]]:
+        """Yield the display name and the path of failing files whose paths are not UTF-8."""
+        failing = {place for place, _ in self.part.rejections}.union(self.part.errors)
+        for place in failing:
+            path = self.path(place)
+            if not path.isascii() and valid_text(path) != path:
+                yield display_path(path), path
 
     def outcomes(self) -> Iterator[Failure | FileResult]:
         """Yield, in input order, the rejected records of each file, then its result."""

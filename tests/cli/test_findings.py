@@ -240,11 +240,14 @@ def test_names_of_files_become_uris(run, files, tmp_path):
     names = ["a b.json", "ü#?.json", "100%.json", "[x](y).json", os.fsdecode(b"\xff.json")]
     files(dict.fromkeys(names, "x"))
     results = sarif_run(run(".", str(tmp_path / "a b.json"), "-o", "sarif").stdout)["results"]
-    shown = {"./" + name for name in names[:-1]} | {"./\\xff.json"}
     uris = [one["locations"][0]["physicalLocation"]["artifactLocation"] for one in results]
     assert all(re.fullmatch(r"[\w/.%~-]+(://)?[\w/.%~-]*", one["uri"]) for one in uris)
-    relative = {unquote(one["uri"]) for one in uris if "uriBaseId" in one}
-    assert relative == {name.removeprefix("./") for name in shown}
+    relative = {unquote(one["uri"], errors="surrogateescape") for one in uris if "uriBaseId" in one}
+    assert relative == set(names)
+    run(os.fsdecode(b"\xff.json"), "--jq", "error", "--report", "r.sarif")
+    [result] = sarif_run((tmp_path / "r.sarif").read_bytes())["results"]
+    location = result["locations"][0]["physicalLocation"]["artifactLocation"]
+    assert location == {"uri": "%FF.json", "uriBaseId": "%SRCROOT%"}
     files({"b.json": "x"})
     [result] = sarif_run(run(str(tmp_path / "b.json"), "-o", "sarif").stdout)["results"]
     assert file_of(result) == f"file://{tmp_path}/b.json"

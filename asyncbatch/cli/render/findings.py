@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from asyncbatch._version import __version__
 from asyncbatch.cli.render.kinds import KINDS
+from asyncbatch.core.batches import BatchPart
 from asyncbatch.core.report import MAX_LISTED_FAILURES
 from asyncbatch.core.units import format_count, printable
 from asyncbatch.formats.decoder import encode
@@ -113,7 +114,15 @@ def _items(found: Sequence[T], make: Callable[[T], dict[str, Any]]) -> Iterator[
 
 
 class Sarif(_Findings):
-    """A renderer of SARIF 2.1.0."""
+    """A renderer of SARIF 2.1.0. The URI of a file has the bytes of its name, also if not UTF-8."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, str] = {}  # by their display names, of paths that are not UTF-8
+
+    def part(self, found: Outcomes) -> bytes:
+        if isinstance(found, BatchPart) and len(self._paths) < MAX_FINDINGS:
+            self._paths.update(found.unshown_paths())
+        return b""
 
     def finish(self, report: AnyReport, command: str, exit_code: int) -> Iterator[bytes]:
         """Yield the document."""
@@ -148,7 +157,10 @@ class Sarif(_Findings):
         }
         head = encode(run)[:-1]
         yield SARIF_BEGINNING + b',"runs":[' + head + b',"results":['
-        yield from _items(findings, lambda one: _result(one, places[one.rule]))
+        yield from _items(
+            findings,
+            lambda one: _result(one, places[one.rule], self._paths.get(one.file, one.file)),
+        )
         yield b"]}]}\n"
 
 
@@ -163,13 +175,13 @@ def _rule(rule: str, kind: FailureKind) -> dict[str, Any]:
     }
 
 
-def _result(finding: Finding, rule: int) -> dict[str, Any]:
+def _result(finding: Finding, rule: int, file: str) -> dict[str, Any]:
     # A finding without a line is about the whole file, and is shown at its beginning.
     region: dict[str, Any] = {"startLine": finding.line or 1}
     if finding.line is not None and finding.column is not None:
         region["startColumn"] = finding.column
     location: dict[str, Any] = {
-        "physicalLocation": {"artifactLocation": _artifact(finding.file), "region": region}
+        "physicalLocation": {"artifactLocation": _artifact(file), "region": region}
     }
     if finding.pointer is not None:
         location["logicalLocations"] = [{"fullyQualifiedName": finding.pointer, "kind": "value"}]
@@ -187,7 +199,11 @@ def _artifact(file: str) -> dict[str, str]:
     """Return the location of a file: a relative one below the root of the repository."""
     if "://" in file:
         return {"uri": quote(file, safe="/:?&=%@#+,;[]~!$'()*")}
-    path = quote(file.removeprefix("./").encode("utf-8", "surrogatepass"))
+    try:
+        data = file.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair, which no name of a file has
+        data = file.encode("utf-8", "surrogatepass")
+    path = quote(data.removeprefix(b"./"))
     return {"uri": f"file://{path}"} if path[:1] == "/" else {"uri": path, "uriBaseId": "%SRCROOT%"}
 
 
