@@ -20,6 +20,7 @@ from asyncbatch.cli.terminal import (
     set_color,
     stderr_is_log,
     stdout,
+    stdout_error,
     wants_style,
     write_stderr,
 )
@@ -295,9 +296,14 @@ async def events_to_stdout(data: bytes) -> None:
 async def to_stdout(data: bytes) -> None:
     """Write to standard output in a thread.
 
-    A slow or stopped reader must not block the event loop.
+    A slow or stopped reader must not block the event loop. Raises OSError, which names the stream.
     """
     if data:
         stream = wrap(stdout().buffer)
-        await stream.write(data)
-        await stream.flush()
+        try:
+            await stream.write(data)
+            await stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise stdout_error(error) from None

@@ -234,7 +234,7 @@ class Session:
     async def _report_failure(self, error: Exception) -> None:
         """Write the reports of work that could not begin, or not go on."""
         report = self._work.report
-        report.error = str(error)
+        report.error = error_reason(error)
         code = exit_codes.USAGE if isinstance(error, UsageError) else exit_codes.FAILURES
         self._work.snapshot()
         self._has_snapshot = True

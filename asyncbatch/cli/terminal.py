@@ -44,6 +44,11 @@ def stdout() -> TextIO:
     return sys.__stdout__ or sys.stdout
 
 
+def stdout_error(error: OSError) -> OSError:
+    """Return an error of standard output with a message that names it."""
+    return OSError(error.errno, f"standard output cannot be written: {error.strerror or error}")
+
+
 def flush_or_drop() -> OSError | None:
     """Flush standard output; return the error if it takes no more.
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncbatch.formats.validator import Validator
 
 _BLANK = b" \t\r\n"
+INNER_BOM = "a byte order mark inside the file"
 _BLANK_LINE = Fault("empty", 0, "a blank line")
 _BLANK_START = b" \t\r\n"
 _BLANK_CANDIDATE = re.compile(rb"\n[ \t\r\n]")
@@ -140,7 +141,7 @@ def _add_bom_faults(
     texts: Sequence[bytes], faults: dict[int, Fault], *, first: bool
 ) -> dict[int, Fault]:
     """Return the faults, with one for each byte order mark after the first line."""
-    inside = Fault("invalid_json", 0, "a byte order mark inside the file")
+    inside = Fault("invalid_json", 0, INNER_BOM)
     marks = {
         index: inside
         for index, line in enumerate(texts)

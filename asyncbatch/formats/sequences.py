@@ -9,7 +9,7 @@ from asyncbatch.core.records import Position
 from asyncbatch.formats.arrays import position_after, text_position_after
 from asyncbatch.formats.failures import InvalidTextError
 from asyncbatch.formats.grammar import Fault, examine
-from asyncbatch.formats.lines import InvalidLine
+from asyncbatch.formats.lines import INNER_BOM, InvalidLine
 from asyncbatch.formats.positions import BOM, Locator
 from asyncbatch.storage.local import TooLargeError
 
@@ -197,6 +197,9 @@ def _next_value(
 
 
 def _fault_of(text: bytes, validator: Validator) -> Fault | None:
+    """Return the error of a value, which does not begin the file."""
+    if text.startswith(BOM):
+        return Fault("invalid_json", 0, INNER_BOM)
     verdict = validator(text)
     return verdict if isinstance(verdict, Fault) else None
 

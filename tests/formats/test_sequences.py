@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from asyncbatch.core.records import Position
 from asyncbatch.formats.failures import InvalidTextError
 from asyncbatch.formats.lines import InvalidLine
+from asyncbatch.formats.positions import BOM
 from asyncbatch.formats.sequences import read_concatenated, read_sequence
 from asyncbatch.formats.validator import make_validator
 
@@ -177,6 +178,19 @@ def test_a_bad_value_is_rejected_and_the_others_are_read(run, files):
     assert places == [(2, 1, 13, 12), (3, 2, 7, 23)]
     assert (folder / "out.jsonl").read_text() == '{"a":1}\n{"a":4}\n'
     assert outcome.json["records"]["rejected"] == 2
+
+
+@pytest.mark.parametrize("value", [b'{"a":2}', b"2", b'"2"'])
+@pytest.mark.parametrize("form", ["concat", "seq"])
+def test_a_byte_order_mark_inside_the_file_is_told(run, files, form, value):
+    start = b"\x1e" if form == "seq" else b""
+    files({"f": BOM + start + b'{"a":1}\n' + start + BOM + value + b"\n"})
+    for options in ((), ("--jq", ".")):
+        report = run("f", "--input-format", form, *options, "-o", "json").json
+        [failure] = report["failures"]
+        assert failure["message"] == "a byte order mark inside the file"
+        assert (failure["kind"], failure["record"], failure["line"]) == ("invalid_json", 2, 2)
+        assert report["records"]["passed"] >= 1
 
 
 @pytest.mark.parametrize(

@@ -347,6 +347,36 @@ def test_a_device_that_is_full(run, files):
     assert "No space left" in finished.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "a.json"),
+        ("run", "a.json", "-o", "json", "--report", "r.json"),
+        ("run", "a.json", "-o", "jsonl", "--report", "r.json"),
+        ("run", "a.json", "--agg", "count"),
+        ("run", "a.json", "--dry-run"),
+        ("profile", "a.json"),
+        ("schema", "infer", "a.json"),
+        ("stream", "a.json", "--time", "arrival"),
+        ("generate", "events"),
+    ],
+)
+def test_a_full_disk_of_standard_output_is_named(files, command):
+    folder = files({"a.json": '{"a": 1}\n'})
+    with (
+        open("/dev/full", "wb") as full,
+        CommandProcess(
+            command, stdout=full, stderr=subprocess.PIPE, cwd=folder, env=environment()
+        ) as process,
+    ):
+        errors = process.communicate(timeout=PATIENCE)[1].decode()
+    assert process.returncode == 1
+    message = "standard output cannot be written: No space left on device"
+    assert f"Error: cannot continue: {message}" in errors
+    if "jsonl" in command:
+        assert json.loads((folder / "r.json").read_text())["error"] == message
+
+
 def test_a_named_pipe_is_written_to(run, files):
     folder = files({"a.json": '[1, "é"]'})
     os.mkfifo(folder / "pipe.jsonl")

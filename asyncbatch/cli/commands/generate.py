@@ -82,7 +82,7 @@ def events(*, control: EventFlags, simulator: SimulatorOptions) -> None:
 
 
 def _write(simulator: "Simulator", count: int, to: str) -> None:
-    from asyncbatch.cli.terminal import stdout, to_stderr
+    from asyncbatch.cli.terminal import stdout, stdout_error, to_stderr
     from asyncbatch.errors import (
         SinkError,
         UsageError,
@@ -92,8 +92,13 @@ def _write(simulator: "Simulator", count: int, to: str) -> None:
 
     try:
         if to == "-":
-            _write_events(simulator, count, stdout().buffer)
-            stdout().buffer.flush()
+            try:
+                _write_events(simulator, count, stdout().buffer)
+                stdout().buffer.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise stdout_error(error) from None
             return
         file = AtomicFile(to)
         file.open()
