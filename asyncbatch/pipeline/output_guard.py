@@ -66,12 +66,14 @@ class OutputGuard:
         self._aliases: dict[str, str] = {}  # the output by the path of an input that leads to it
         self._layout = None if target is None else target.layout
         self._mirror: _MirrorGuard | None = None
+        self._listed_target: Target | None = None  # the folder for files that a list names
         if target is not None and target.layout is not None:
             _check_partitions(target, target.layout, inputs)
         if target is not None and target.form == "folder":
             for argument in inputs.paths:
                 _check_location(target, argument, inputs)
             _check_stores(target, inputs)
+            self._listed_target = None if inputs.files_from is None else target
             renamed: set[int] | None = None
             if (target.format, target.compression) != ("keep", "keep"):
                 renamed = _check_names(target, inputs)
@@ -161,6 +163,8 @@ class OutputGuard:
         for path in paths:
             if (output := self._output_at(path)) is not None:
                 raise _input_error(path, output)
+            if self._listed_target is not None:
+                output_path(self._listed_target, path)  # raises UsageError outside of the target
             if self._looks_at_each:
                 self._check_place(path)
             elif self._layout is not None and may_write(self._layout, path):
