@@ -52,6 +52,9 @@ class OutputGuard:
         self._ledger = ledger
         self._options = {path: option for option, path in files.items()}
         self._own: dict[str, bool] = {}  # by the path of an output
+        # Now, not while the ledger is open: a file that is closed loses all locks of the process.
+        if (own_ledger := files.get("--ledger")) is not None:
+            self._own[own_ledger] = self._was_written(own_ledger)
         self.left_out: list[str] = []  # own outputs that were found
         self._names = {
             os.path.basename(name)
@@ -202,6 +205,8 @@ class OutputGuard:
         option = self._options[output]
         if option == "--to":
             return self._ledger is not None and has_written(self._ledger, output)
+        if option == "--ledger" and not os.path.exists(output):  # the run is about to make it
+            return True
         try:
             with open(output, "rb") as file:
                 start = file.readline(_LINE_BYTES)
