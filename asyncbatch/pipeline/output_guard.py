@@ -92,16 +92,21 @@ class OutputGuard:
         self._root = inputs.root
         # Files in folders are checked when they are found.
         self.check(path for path in inputs.paths if not self._was_swept_in(path))
-        folder = self._output_folder()
-        if self._ids or (folder is not None and os.path.isdir(folder or os.curdir)):
-            named = set(inputs.paths)
-            for path in find_aliases(inputs, self._ids, self._is_shared):
-                if path not in named:
-                    self._check_alias(path)
-                self._check_place(path)
+        self._check_found(inputs)
         for path in reads:
             if self._mirror is not None and self._mirror.replacing(path) is not None:
                 raise _read_error(path)
+
+    def _check_found(self, inputs: Inputs) -> None:
+        """Raise UsageError if an input of a folder, a glob or a list would be overwritten."""
+        folder = self._output_folder()
+        if not self._ids and (folder is None or not os.path.isdir(folder or os.curdir)):
+            return
+        named = set(inputs.paths)
+        for path in find_aliases(inputs, self._ids, self._is_shared):
+            if path not in named:
+                self._check_alias(path)
+            self._check_place(path)
 
     def _output_folder(self) -> str | None:
         """Return the local folder below which outputs have names of their own, or None."""
