@@ -102,8 +102,10 @@ def is_changed_by_float32(text: str) -> bool:
         single = _single(float(wanted)) if wanted.is_finite() else None
     except (ArithmeticError, ValueError):  # not a number: the database rejects it
         return False
-    if single is None or isinf(single) or Decimal(single) == wanted:
-        return False  # the database rejects a number that is too large
+    if single is None or Decimal(single) == wanted:
+        return False
+    if isinf(single):  # DuckDB makes a number that is too large infinite
+        return True
     if single == float(wanted) and not text.lstrip("-").isdecimal():  # JSON's are doubles
         return False
     for digits in range(1, 10):  # nine digits tell all single precision numbers apart
