@@ -507,7 +507,13 @@ def test_widened_floats_read_back(tmp_path_factory, numbers):
         (
             "FLOAT",
             {0.1: "0.1", 16777216: "16777216.0", 1e30: "1e+30"},
-            {16777217: "round", 0.123456789: "round", 1e300: "round", -1e39: "round", 10**50: "round"},
+            {
+                16777217: "round",
+                0.123456789: "round",
+                1e300: "round",
+                -1e39: "round",
+                10**50: "round",
+            },
         ),
         ("INTEGER", {1.0: "1", 7: "7"}, {1.5: "cannot hold", 2**40: "cannot hold"}),
         ("DECIMAL(5,2)", {1.25: "1.25"}, {1.005: "cannot hold"}),
@@ -553,3 +559,5 @@ def test_no_other_process_writes_the_file_meanwhile(path):
     assert "Conflicting lock" in other.stderr
     sink.finish(succeeded=True, ended=True)
     assert read(path) == [(1,)]
+
+

@@ -174,19 +174,17 @@ def _boolean(value: Json) -> bool | None:
 def _integer(value: Json) -> int | None:
     if type(value) is float and value.is_integer():
         value = int(value)
-    is_whole = type(value) in (bool, int)
-    return int(value) if is_whole and -_INT64 <= value < _INT64 else None
+    # Not a boolean, although Python has 1 for true: these are two values.
+    return value if type(value) is int and -_INT64 <= value < _INT64 else None
 
 
 def _real(value: Json) -> float | None:
-    is_exact = type(value) is float or (type(value) in (bool, int) and abs(value) <= EXACT)
+    is_exact = type(value) is float or (type(value) is int and abs(value) <= EXACT)
     return float(value) if is_exact else None
 
 
 def _numeric(value: Json) -> str | None:
-    if type(value) not in (bool, int, float):
-        return None
-    return encode(int(value) if type(value) is bool else value).decode()
+    return encode(value).decode() if type(value) in (int, float) else None
 
 
 # Functions that convert a value to the kind of its column, or return None if it does not fit.

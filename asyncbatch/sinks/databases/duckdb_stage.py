@@ -16,7 +16,7 @@ from asyncbatch.sinks.databases.sql import fold, quote, quoted
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from asyncbatch.sinks.columns.block import ColumnBlock, ColumnKind, Kind
+    from asyncbatch.sinks.columns.block import ColumnBlock, ColumnKind
 
 TYPES: dict[ColumnKind, str] = {
     "null": "VARCHAR",
@@ -110,8 +110,6 @@ class DuckdbStage:
             column, declared = self._names[fold(name)], self._types[name]
             wanted = known.get(declared, "text")
             lists.append(f"unnest(?::JSON::{TYPES[wanted]}[]) AS {column}")
-            if _ROUNDING.fullmatch(declared):  # true is 1 for all numbers
-                values, kind = _without_booleans(values, kind)  # noqa: PLW2901
             parameters.append(encode(cells(values, kind, wanted)).decode())
             made.append(column if declared in known else f"TRY_CAST({column} AS {declared})")
             if name in self._defaults and name in block.present:
@@ -312,16 +310,6 @@ class DuckdbStage:
             f"{self._changed.get(fold(name), f't.{quote(name)}')} = s.{column}"
             for name, column in pairs
         )
-
-
-def _without_booleans(values: list[Any], kind: Kind) -> tuple[list[Any], Kind]:
-    """Return the values of a field with 1 and 0 in place of true and false."""
-    if kind == "boolean":
-        return [None if value is None else int(value) for value in values], "integer"
-    if kind == "mixed":
-        numbers = {"true": "1", "false": "0"}
-        return [numbers.get(text, text) for text in values], kind
-    return values, kind
 
 
 def as_text(column: str, declared: str) -> str:

@@ -143,10 +143,7 @@ def _text(json: str, base: str) -> str:
     if json[0] == '"':
         text: str = decode(json.encode())
         return text
-    is_whole = base in _WHOLE
-    if json in ("true", "false") and (is_whole or base.startswith(("real", "numeric"))):
-        return "1" if json == "true" else "0"
-    if is_whole and not json.isdecimal() and json[0] in "-0123456789":
+    if base in _WHOLE and not json.isdecimal() and json[0] in "-0123456789":
         number = Decimal(json)
         # 1.0 and 1e2 are whole numbers. No column holds one of more than 19 digits.
         if number.adjusted() < 20 and number == number.to_integral_value():
