@@ -1,4 +1,4 @@
-"""Checks whether the type of a column would change a value: times, decimals, floats, blanks."""
+"""Checks whether the type of a column would change a value: times, numbers, nested values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import re
 import struct
 from decimal import Decimal
 from math import inf, isinf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.json import Decoder, Encoder
+
+from asyncbatch.formats.decoder import encode
+
+if TYPE_CHECKING:
+    from asyncbatch.core.records import Json
+
+# The words of messages about a loss, before the value.
+ROUNDS, CHANGES = "would round", "would change"
 
 # The words that a database replaces by the time of its clock.
 _CLOCK_WORDS = frozenset(("now", "today", "tomorrow", "yesterday"))
@@ -28,6 +38,10 @@ _OF_DAY = re.compile(
 )
 _DATE = re.compile(r"\d{4,}-\d{1,2}-\d{1,2}|\d{1,4}[-/]\w{1,9}[-/]\d{1,4}|\d{8,}")
 _OFFSET = re.compile(r"[+-]\s*\d")
+_FRACTION = re.compile(r"\d+[.,](\d+)")  # of a second, in an interval
+_NUMBER_TYPES = (int, Decimal)
+_decode_exactly = Decoder(float_hook=Decimal).decode
+_encode_exactly = Encoder(decimal_format="number").encode
 _EASY_TIME = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.(?P<fraction>\d+))?(?P<zone>Z|[+-]\d\d:\d\d)?"
 )
@@ -80,7 +94,7 @@ class TimeType(NamedTuple):
             (not self.has_date and time.has_date, "would drop the date of"),
             # A leap second becomes the next minute.
             (self.has_clock and time.clock.endswith(":60"), "would move"),
-            (len(time.fraction.rstrip("0")) > self.digits, "would round"),
+            (len(time.fraction.rstrip("0")) > self.digits, ROUNDS),
         )
         return next((loss for is_so, loss in losses if is_so), None)
 
@@ -93,6 +107,40 @@ def is_rounded(text: str, places: int) -> bool:
         return False
     exponent = number.as_tuple().exponent
     return isinstance(exponent, int) and bool(number) and exponent < -places
+
+
+def interval_loss(text: str, digits: int = 6) -> str | None:
+    """Return the loss of an interval in a type that keeps so many digits of a second, or None."""
+    fractions = (found[1].rstrip("0") for found in _FRACTION.finditer(text))
+    return ROUNDS if any(len(fraction) > digits for fraction in fractions) else None
+
+
+def loss_in_json(text: str, shown: str) -> str | None:
+    """Return the loss of a nested value ("would round 0.5"), or None.
+
+    `text` is the JSON of the value, and `shown` that of the value which the type holds.
+    """
+    try:
+        return _loss_in(_decode_exactly(text), _decode_exactly(shown))
+    except (ValueError, OverflowError, RecursionError):  # NaN is no JSON
+        return f"{CHANGES} {text}"
+
+
+def _loss_in(value: Json, found: Json) -> str | None:
+    if isinstance(value, dict) and isinstance(found, dict) and value.keys() == found.keys():
+        return next(filter(None, (_loss_in(value[name], found[name]) for name in value)), None)
+    if isinstance(value, list) and isinstance(found, list) and len(value) == len(found):
+        return next(filter(None, map(_loss_in, value, found)), None)
+    kinds = type(value), type(found)
+    if kinds[0] in _NUMBER_TYPES and kinds[1] in _NUMBER_TYPES:
+        if value == found:
+            return None
+        text = str(value) if kinds[0] is int else encode(float(value)).decode()
+        is_single = _single(float(value)) == float(found)
+        return None if is_single and not is_changed_by_float32(text) else f"{ROUNDS} {text}"
+    if kinds[0] is kinds[1] and value == found:
+        return None
+    return f"{CHANGES} {_encode_exactly(value).decode()}"
 
 
 def is_changed_by_float32(text: str) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from itertools import chain, pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.columns.block import plain_texts
-from asyncbatch.sinks.columns.exactness import TimeType, is_changed_by_float32
 from asyncbatch.sinks.columns.table import cells
+from asyncbatch.sinks.databases.duckdb_types import OwnType
 from asyncbatch.sinks.databases.sql import fold, quote, quoted
 
 if TYPE_CHECKING:
@@ -24,22 +22,6 @@ TYPES: dict[ColumnKind, str] = {
     "integer": "BIGINT",
     "real": "DOUBLE",
     "text": "VARCHAR",
-}
-# Types that round numbers; vectors of floats, which lose nulls; types that may lose nested values.
-_ROUNDING = re.compile(r"(TINY|SMALL|HUGE|UTINY|USMALL|U|UBIG|UHUGE)?INT(EGER)?|DECIMAL\(\d+,\d+\)")
-_VECTOR = re.compile(r"(FLOAT|DOUBLE)(\[\d*\])+")
-_ELEMENT = re.compile(r"[^\[\],\s]+")  # of a list of numbers as JSON
-_NESTED_TYPES = re.compile(r".*\]|(STRUCT|MAP|UNION)\(.*", re.DOTALL)
-_TIMES = {
-    "DATE": TimeType(True, False, False, 0),
-    "TIME": TimeType(False, True, False, 6),
-    "TIME_NS": TimeType(False, True, False, 9),
-    "TIME WITH TIME ZONE": TimeType(False, True, True, 6),
-    "TIMESTAMP": TimeType(True, True, False, 6),
-    "TIMESTAMP_S": TimeType(True, True, False, 0),
-    "TIMESTAMP_MS": TimeType(True, True, False, 3),
-    "TIMESTAMP_NS": TimeType(True, True, False, 9),
-    "TIMESTAMP WITH TIME ZONE": TimeType(True, True, True, 6),
 }
 _STAGE = 'temp.main."asyncbatch: rows of one load"'
 
@@ -108,18 +90,21 @@ class DuckdbStage:
         known = {declared: kind for kind, declared in TYPES.items()}
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
             column, declared = self._names[fold(name)], self._types[name]
-            wanted = known.get(declared, "text")
-            lists.append(f"unnest(?::JSON::{TYPES[wanted]}[]) AS {column}")
-            parameters.append(encode(cells(values, kind, wanted)).decode())
-            made.append(column if declared in known else f"TRY_CAST({column} AS {declared})")
+            own = None if declared in known else OwnType(declared)
+            sent = own.texts(values, kind) if own else cells(values, kind, known[declared])
+            lists.append(f"unnest(?::JSON::{'VARCHAR' if own else declared}[]) AS {column}")
+            parameters.append(encode(sent).decode())
+            made.append(own.cast(column) if own else column)
             if name in self._defaults and name in block.present:
                 lists.append(f"unnest(?::JSON::UTINYINT[]) AS {column}_present")
                 parameters.append(encode(list(block.present[name])).decode())
                 default = f"ELSE CAST({self._defaults[name]} AS {declared}) END"
                 made[-1] = f"CASE WHEN {column}_present = 1 THEN {made[-1]} {default}"
             made[-1] += f" AS {column}"
-            if declared not in known:
-                made.append(f"{_is_misfit(column, declared)} AS {column}_misfit")
+            if own:
+                is_misfit = f"{column} NOTNULL AND {own.cast(column)} IS NULL"
+                made.append(f"({is_misfit}) AS {column}_misfit")
+                made.append(f"{own.shown(column)} AS {column}_shown")
         numbers = f"unnest(range({block.count})) AS n"
         select = f"SELECT {', '.join(made)} FROM (SELECT {', '.join([numbers, *lists])})"  # noqa: S608 - quoted
         self._source, self._order, self._parameters = f"({select})", "", parameters
@@ -136,7 +121,8 @@ class DuckdbStage:
                 for row in self._rows(f"{self._names[fold(name)]}_misfit"):
                     reason = f"column {name} is {declared}, which cannot hold {values[row]!r}"
                     reasons.setdefault(row, reason)
-                self._add_losses(reasons, name, declared)
+                for row, loss in self._losses(name):
+                    reasons.setdefault(row, f"column {name} is {declared}, which {loss}")
         for row, reason in self._violations(constraints):
             reasons.setdefault(row, reason)
         return reasons
@@ -165,25 +151,19 @@ class DuckdbStage:
             for row in self._without_parent(key):
                 yield row, f"no row of table {key.table} has this {', '.join(key.names)}"
 
-    def _add_losses(self, reasons: dict[int, str], name: str, declared: str) -> None:
-        """Add reasons against rows with values that DuckDB would change silently."""
-        kept = _TIMES.get(declared)
-        is_single = declared.startswith("FLOAT")  # also in a list
-        if (kept is None and not is_single) or name in self._in_utc:
+    def _losses(self, name: str) -> Iterator[tuple[int, str]]:
+        """Yield rows with a value that the type of a column would change, with the loss."""
+        if name in self._in_utc:
             return
-        place = self._block.names.index(name)
-        texts = plain_texts(self._block.values[place], self._block.kinds[place])
-        for row, text in enumerate(texts):
-            if text is None:
-                continue
-            if kept is None:
-                numbers = (text,) if declared == "FLOAT" else _ELEMENT.findall(text)
-                text = next(filter(is_changed_by_float32, numbers), "")  # noqa: PLW2901
-                loss = "would round" if text else None
-            else:
-                loss = kept.loss(text)
-            if loss:
-                reasons.setdefault(row, f"column {name} is {declared}, which {loss} {text}")
+        own, place = OwnType(self._types[name]), self._block.names.index(name)
+        kind, values = self._block.kinds[place], self._block.values[place]
+        texts = own.texts(values, kind)
+        column = f"{self._names[fold(name)]}_shown"
+        query = f"SELECT n, {column} FROM {_STAGE} WHERE {column} NOTNULL ORDER BY n"  # noqa: S608 - quoted
+        for row, shown in self._execute(query).fetchall():
+            is_string = kind == "text" or (kind == "mixed" and values[row][0] == '"')
+            if loss := own.loss(texts[row] or "", shown, is_string=is_string):
+                yield row, loss
 
     def clashes(self, unique: Sequence[tuple[str, ...]], edges: Sequence[int]) -> dict[int, str]:
         """Return reasons against rows that repeat a unique value.
@@ -321,21 +301,3 @@ def as_text(column: str, declared: str) -> str:
     is_short = f"abs({column}) >= 1e16 OR (abs({column}) < 1e-5 AND {column} <> 0)"
     plain = f"regexp_replace(to_json({column})::VARCHAR, '[.]0$', '')"
     return f"CASE WHEN {is_short} THEN {short} ELSE {plain} END"
-
-
-def _is_misfit(column: str, declared: str) -> str:
-    """Return the SQL condition that the text in a column does not fit a type.
-
-    A number must keep its value. A nested value must keep its JSON text, because DuckDB turns parts
-    that do not fit into null. A vector of floats must keep its number of nulls.
-    """
-    made = f"TRY_CAST({column} AS {declared})"
-    condition = f"{made} IS NULL"
-    if _ROUNDING.fullmatch(declared):
-        condition += f" OR {made}::DOUBLE IS DISTINCT FROM TRY_CAST({column} AS DOUBLE)"
-    elif _VECTOR.fullmatch(declared):
-        nulls = "len(string_split({}, 'null'))".format
-        condition += f" OR {nulls(f'to_json({made})::VARCHAR')} <> {nulls(column)}"
-    elif _NESTED_TYPES.fullmatch(declared):
-        condition += f" OR to_json({made})::VARCHAR IS DISTINCT FROM {column}"
-    return f"({column} NOTNULL AND ({condition}))"

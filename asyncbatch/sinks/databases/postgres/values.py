@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.sinks.columns.block import json_texts, without_negative_zero
-from asyncbatch.sinks.columns.exactness import TimeType, is_changed_by_float32, is_rounded
+from asyncbatch.sinks.columns.exactness import (
+    TimeType,
+    interval_loss,
+    is_changed_by_float32,
+    is_rounded,
+)
 from asyncbatch.sinks.columns.table import cells
 from asyncbatch.sinks.databases.postgres.table import KINDS, MOST_NAME_BYTES, TIME, times
 
@@ -193,18 +198,10 @@ def _parsed(declared: str) -> tuple[str, int | None, int]:
     return head + tail, int(first), int(second or 0)
 
 
-_FRACTION = re.compile(r"\d+[.,](\d+)")
-
-
 def _interval_loss(declared: str) -> Loss:
     digits = re.search(r"\((\d)\)", declared)
     most = int(digits[1]) if digits else 6
-
-    def loss(text: str) -> str | None:
-        fractions = (found[1].rstrip("0") for found in _FRACTION.finditer(text))
-        return "would round" if any(len(fraction) > most for fraction in fractions) else None
-
-    return loss
+    return lambda text: interval_loss(text, most)
 
 
 def _of_elements(loss: Loss | None) -> Loss | None:
