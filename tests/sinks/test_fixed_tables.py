@@ -207,3 +207,72 @@ def test_a_duckdb_key_of_json(run, tmp_path):
     with closing(duckdb.connect(str(tmp_path / "own.db"))) as connection:
         found = connection.execute("SELECT * FROM t ORDER BY n").fetchall()
     assert found == [('"1"', 2), ('"true"', 3), ("1", 4), ("true", 5)]
+
+
+@pytest.fixture
+def referred(run, tmp_path):
+    """Load records into a DuckDB table, to whose first row another one refers."""
+    path = str(tmp_path / "own.db")
+    columns = "id BIGINT PRIMARY KEY, a INTEGER DEFAULT 7, u BIGINT UNIQUE, l INTEGER[]"
+    statements = [
+        f"CREATE TABLE t ({columns}, _file VARCHAR)",
+        "INSERT INTO t VALUES (1, 1, 1, [1], 'm/a.jsonl'), (2, 2, 2, NULL, 'm/a.jsonl')",
+        "CREATE TABLE c (id BIGINT REFERENCES t (id))", "INSERT INTO c VALUES (1)",
+    ]  # fmt: skip
+    with closing(duckdb.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+    def _load(name, records, *options):
+        (tmp_path / "m").mkdir(exist_ok=True)
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (tmp_path / "m" / name).write_text(lines)
+        options = ("--to", "duckdb:///own.db", "--table", "t", "--key", "id", *options)
+        report = run("m", *options, "-o", "json").json
+        with closing(duckdb.connect(path)) as connection:
+            return connection.execute("SELECT * FROM t ORDER BY id").fetchall(), report
+
+    return _load
+
+
+@pytest.mark.parametrize("rows", ["1", "1000"])
+def test_a_duckdb_upsert_changes_rows_that_others_refer_to(referred, rows):
+    row = {"id": 1, "a": 5, "u": 1, "l": [1]}
+    lost = [row | {"u": 3}, row | {"l": [2]}, {"id": 2, "u": 1}]
+    records = [row, {"id": 2, "u": 2}, *lost, row | {"new": "x"}, row | {"id": 3, "a": 9, "u": 9}]
+    found, report = referred("b.jsonl", records, "--load-batch", rows)
+    assert found == [
+        (1, 5, 1, [1], None, "x"), (2, 7, 2, None, None, None), (3, 9, 9, [1], None, None)
+    ]  # fmt: skip
+    assert [(one["record"], one["message"]) for one in report["failures"]] == [
+        (3, "table c has rows that refer to this id, so DuckDB cannot change its u"),
+        (4, "table c has rows that refer to this id, so DuckDB cannot change its l"),
+        (5, "a row with the same u exists already"),
+    ]
+
+
+def test_a_duckdb_mirror_changes_rows_that_others_refer_to(referred, tmp_path):
+    mirror = ("--mode", "mirror", "--max-delete", "9")
+    row = {"id": 1, "a": 5, "u": 1, "l": [1]}
+    found, report = referred("a.jsonl", [row, {"id": 4}, row], *mirror)
+    assert found == [(1, 5, 1, [1], "m/a.jsonl"), (4, 7, None, None, "m/a.jsonl")]
+    assert [one["record"] for one in report["failures"]] == [3]
+    (tmp_path / "m" / "a.jsonl").unlink()
+    found, report = referred("b.jsonl", [row | {"a": 6}], *mirror)
+    assert (found, report["exit_code"]) == ([(1, 6, 1, [1], "m/b.jsonl")], 0)
+    for _ in range(2):
+        found, report = referred("b.jsonl", [{"id": 5}], *mirror)
+        (failure,) = report["failures"]
+        assert "which no file has any more, such as that with the id 1: " in failure["message"]
+        assert [row[0] for row in found] == [1, 5]
+    assert referred("b.jsonl", [row | {"a": 8}], *mirror)[0] == [(1, 8, 1, [1], "m/b.jsonl")]
+
+
+def test_types_of_a_duckdb_table_that_others_refer_to_stay(load):
+    statements = (
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, b BIGINT)",
+        "CREATE TABLE c (id BIGINT REFERENCES t (id))",
+    )
+    found, failures = load("duckdb", [{"id": 1, "b": 1}, {"id": 2, "b": "x"}], *statements)
+    assert (found, failures.keys()) == ([(1, 1)], {2})
+    assert "a table that another one refers to (c)" in failures[2]

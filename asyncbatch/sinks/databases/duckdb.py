@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.origin import FILE_COLUMN
 from asyncbatch.core.system import install_command
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.columns.block import MAX_FIELDS
 from asyncbatch.sinks.columns.table import NO_FIELDS, Columns, Written, group_edges, spread_reasons
 from asyncbatch.sinks.databases.base import GENERATED_FLAW
@@ -16,11 +16,13 @@ from asyncbatch.sinks.databases.duckdb_stage import (
     Constraints,
     DuckdbStage,
     ForeignKey,
+    StayingRows,
     as_text,
 )
 from asyncbatch.sinks.databases.file_database import FileDatabaseSink
 from asyncbatch.sinks.databases.sql import fold, quote, quoted
 from asyncbatch.state.ledger.duckdb import DuckdbLedgerTable
+from asyncbatch.state.ledger.table import unescape_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -41,6 +43,8 @@ _TIME = "TIMESTAMP"
 _NO_DOWNLOADS: dict[str, Any] = dict.fromkeys(
     ("autoinstall_known_extensions", "autoload_known_extensions"), False
 )
+# The keys of rows that other rows refer to, and that have lost their file.
+_LEFT = 'temp.main."asyncbatch: rows that are left"'
 _HERE = "database_name = current_database() AND schema_name = 'main'"
 
 
@@ -67,6 +71,9 @@ class DuckdbSink(FileDatabaseSink):
         # The defaults of these columns, as SQL expressions.
         self._defaults: dict[str, str] = {}
         self._constraints = Constraints([], [], [], set(), {}, [])
+        self._referring: list[ForeignKey] = []  # those of other rows to rows of the table
+        self._indexed: set[str] = set()  # folded names of columns
+        self._has_left = False  # whether `_LEFT` exists
 
     @property
     def _present(self) -> Collection[str]:
@@ -122,6 +129,13 @@ class DuckdbSink(FileDatabaseSink):
         kinds = {name: _KINDS.get(declared, "any") for name, declared in self._types.items()}
         self._columns.refresh(kinds)
         self._constraints.generated.update(self._generated_columns(table))
+        fields = "constraint_column_names, table_name, referenced_column_names"
+        query = (
+            f"SELECT {fields} FROM duckdb_constraints() WHERE {_HERE} AND"  # noqa: S608 - constants
+            " constraint_type = 'FOREIGN KEY' AND lower(referenced_table) = lower(?)"
+        )
+        rows = self._rows(query, table)
+        self._referring = [ForeignKey(tuple(n), name, tuple(o)) for n, name, o in rows]
         fields = "constraint_type, constraint_column_names, expression, referenced_table"
         fields += ", referenced_column_names"
         query = f"SELECT {fields} FROM duckdb_constraints() {where}"  # noqa: S608 - constants
@@ -136,6 +150,8 @@ class DuckdbSink(FileDatabaseSink):
                 self._constraints.foreign.append(ForeignKey(tuple(names), other, tuple(others)))
             elif kind in ("PRIMARY KEY", "UNIQUE"):
                 self._constraints.unique.append(tuple(names))
+            if kind != "CHECK":
+                self._indexed.update(map(fold, names))
             reason = f"DuckDB cannot change the type of a column with a constraint ({kind})"
             fixed |= dict.fromkeys(names, reason)
         self._columns.fix(fixed)
@@ -154,10 +170,15 @@ class DuckdbSink(FileDatabaseSink):
 
         An attempt to change them would end the transaction, and lose its rows.
         """
-        query = f"SELECT index_name FROM duckdb_indexes() WHERE {_HERE} AND table_name = ?"  # noqa: S608 - constants
-        if index := self._rows(query, table):
-            reason = f"DuckDB cannot change the types of a table with an index ({index[0][0]})"
+        fields = "index_name, expressions"
+        query = f"SELECT {fields} FROM duckdb_indexes() WHERE {_HERE} AND table_name = ?"  # noqa: S608 - constants
+        if indexes := self._rows(query, table):
+            self._indexed = {fold(n) for n in self._types if any(n in sql for _, sql in indexes)}
+            reason = f"DuckDB cannot change the types of a table with an index ({indexes[0][0]})"
             return dict.fromkeys(self._types, reason)
+        if self._referring:
+            reason = "DuckDB cannot change the types of a table that another one refers to"
+            return dict.fromkeys(self._types, f"{reason} ({self._referring[0].table})")
         reason = "DuckDB cannot change the type of a column that generates another"
         expressions = self._constraints.generated.values()
         return {
@@ -202,7 +223,7 @@ class DuckdbSink(FileDatabaseSink):
         self._columns.refresh(
             {name: "any" if new_types.get(name) == _TIME else changes[name] for name in changes}
         )
-        stage.move(self.key if self.mode == "upsert" else ())
+        stage.move()
         return Written(reasons)
 
     def _retype(self, types: Mapping[str, str]) -> None:
@@ -244,6 +265,9 @@ class DuckdbSink(FileDatabaseSink):
             *(self._connection, self._target.sql, types, changed, self._times),
             defaults=self._defaults,
             is_new=not self._types,
+            key=self.key,
+            replaces=bool(key),
+            staying=self._staying(),
         )
         block = block.fields([place for place, name in enumerate(block.names) if name in types])
         stage.fill(block, needs_checks=bool(self.key or any(self._constraints)))
@@ -268,16 +292,119 @@ class DuckdbSink(FileDatabaseSink):
         return int(self._connection.execute(statement, [value]).fetchone()[0])
 
     def _owners(self, keys: ColumnBlock) -> dict[int, str | None]:
-        stage = DuckdbStage(self._connection, self._target.sql, self._types)
-        stage.fill(keys, needs_checks=True)
-        owners = stage.owners(self.key, self._owner)
+        stage = self._keys_stage(keys)
+        owners = stage.owners(self._owner)
         stage.discard()
         return owners
 
     def _remove(self, keys: ColumnBlock) -> None:
-        stage = DuckdbStage(self._connection, self._target.sql, self._types)
-        stage.fill(self._columns.admit(keys, None).block, needs_checks=True)
-        stage.remove(self.key)
+        block = self._columns.admit(keys, None).block
+        if self._keeps_referred:
+            stage = self._keys_stage(block)
+            self._leave(stage.existing)
+            stage.discard()
+        self._keys_stage(block).remove()
+
+    def _keys_stage(self, keys: ColumnBlock) -> DuckdbStage:
+        staying = self._staying() if self._keeps_referred else None
+        stage = DuckdbStage(
+            *(self._connection, self._target.sql, self._types), key=self.key, staying=staying
+        )
+        stage.fill(keys, needs_checks=True)
+        return stage
+
+    # Rows that other rows refer to.
+
+    @property
+    def _keeps_referred(self) -> bool:
+        """Whether rows stay that should be deleted, in case that new ones have their keys."""
+        return self.mode == "mirror" and bool(self.key and self._referring)
+
+    @property
+    def _is_referred(self) -> str:
+        """The SQL condition that other rows refer to a row t."""
+        return " OR ".join(
+            f"EXISTS (SELECT 1 FROM {quote(key.table)} r WHERE {_equal(key.names, key.others)})"  # noqa: S608 - quoted
+            for key in self._referring
+        )
+
+    @property
+    def _is_left(self) -> str:
+        """The SQL condition that the key of a row t is one of `_LEFT`."""
+        return f"EXISTS (SELECT 1 FROM {_LEFT} r WHERE {_equal(self.key, self.key)})"  # noqa: S608 - quoted
+
+    @property
+    def _referring_tables(self) -> str:
+        return ", ".join(sorted({key.table for key in self._referring}))
+
+    def _staying(self) -> StayingRows | None:
+        """Return the rows that stay, and get the values of rows with their keys."""
+        replaces = self.mode == "upsert"
+        if not (self.key and self._referring) or not (replaces or self._has_left):
+            return None
+        # DuckDB replaces a row to change a list in it.
+        lists = {fold(name) for name, kind in self._types.items() if "]" in kind or "MAP(" in kind}
+        return StayingRows(
+            self._is_referred if replaces else self._is_left,
+            self._indexed | lists,
+            self._constraints.generated.keys(),
+            self._referring_tables,
+            "" if replaces else _LEFT,
+        )
+
+    def _remove_files(self, files: Sequence[str]) -> int:
+        if not self._keeps_referred or FILE_COLUMN not in self._present:
+            return super()._remove_files(files)
+        self._leave(self._is_of_files, self._file_list(files))
+        deletion = f"DELETE FROM {self._target.sql} t WHERE {self._is_of_files}"  # noqa: S608 - quoted
+        return self._change(f"{deletion} AND NOT ({self._is_referred})", self._file_list(files))
+
+    def _leave(self, condition: str, *values: Any) -> None:
+        """Note the keys of rows t that should be deleted, but that other rows refer to."""
+        keys = f"SELECT {quoted(self.key)} FROM {self._target.sql} t"  # noqa: S608 - quoted
+        self._run(f"CREATE TEMP TABLE IF NOT EXISTS {_LEFT} AS {keys} LIMIT 0")
+        self._rows(
+            f"INSERT INTO {_LEFT} {keys} WHERE {condition} AND ({self._is_referred})", *values
+        )
+        self._has_left = True
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:
+        """End the run. Raises SinkError if rows stay that no file has any more."""
+        reason = None
+        if self._has_left and ended and not self._is_lost:
+            self._undo()
+            with suppress(*self._errors):  # the table was undone
+                reason = self._left_reason()
+        stands = super().finish(succeeded=succeeded, ended=ended)
+        if reason:
+            raise SinkError(f"cannot write {self.name}: {reason}")
+        return stands
+
+    def _left_reason(self) -> str | None:
+        """Return the reason why rows stay that no file has. Their files will be read again."""
+        names = ", ".join(f"t.{quote(name)}" for name in self.key)
+        rows = self._rows(
+            f"SELECT t.{quote(FILE_COLUMN)}, {names} FROM {self._target.sql} t"  # noqa: S608 - quoted
+            f" WHERE {self._is_left} ORDER BY ALL"
+        )
+        if not rows:
+            return None
+        files = sorted({unescape_path(file) for file, *_ in rows})
+        target = fold(self.table)
+        if self._ledger.exists():
+            self._commit(lambda: self._ledger.forget_files(target, files))
+        first = ", ".join(map(str, rows[0][1:]))
+        return (
+            f"table {self._referring_tables} has rows that refer to rows of {self.table} which no"
+            f" file has any more, such as that with the {', '.join(self.key)} {first}: delete the"
+            " former first"
+        )
+
+
+def _equal(names: Sequence[str], others: Sequence[str]) -> str:
+    """Return the SQL condition that columns of a row r have the values of those of a row t."""
+    pairs = zip(names, others, strict=True)
+    return " AND ".join(f"r.{quote(name)} = t.{quote(other)}" for name, other in pairs)
 
 
 def _is_sqlite(path: str) -> bool:

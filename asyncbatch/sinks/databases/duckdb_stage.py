@@ -45,6 +45,19 @@ class ForeignKey(NamedTuple):
     others: tuple[str, ...]  # its columns
 
 
+class StayingRows(NamedTuple):
+    """The rows of the table that stay, with new values, because other rows refer to them.
+
+    DuckDB can neither delete such a row, nor change its `fixed` columns. Names are folded.
+    """
+
+    condition: str  # in SQL, about a row t
+    fixed: Collection[str]
+    generated: Collection[str]  # columns
+    tables: str  # that refer to them
+    waiting: str = ""  # a table with the keys of rows that wait for new values
+
+
 class DuckdbStage:
     """A temporary table with the rows of one load, numbered from 0 in column n.
 
@@ -55,7 +68,8 @@ class DuckdbStage:
     `move`, `remove` or `discard`.
 
     `changed` has an expression for each column of the table whose type is different before `move`.
-    `is_new`: the table does not exist before `move`.
+    `is_new`: the table does not exist before `move`. `key` finds the row of a staged row.
+    `replaces`: a staged row replaces it. Either way, `staying` rows get its values.
     """
 
     def __init__(
@@ -68,7 +82,11 @@ class DuckdbStage:
         *,
         defaults: Mapping[str, str] = MappingProxyType({}),
         is_new: bool = False,
+        key: Sequence[str] = (),
+        replaces: bool = False,
+        staying: StayingRows | None = None,
     ) -> None:
+        self._key, self._replaces, self._staying = key, replaces, staying
         self._in_utc, self._defaults = in_utc, defaults
         self._execute, self._table, self._types = connection.execute, table, types
         self._is_new = is_new
@@ -123,7 +141,7 @@ class DuckdbStage:
                     reasons.setdefault(row, reason)
                 for row, loss in self._losses(name):
                     reasons.setdefault(row, f"column {name} is {declared}, which {loss}")
-        for row, reason in self._violations(constraints):
+        for row, reason in chain(self._violations(constraints), self._refused_changes()):
             reasons.setdefault(row, reason)
         return reasons
 
@@ -165,26 +183,55 @@ class DuckdbStage:
             if loss := own.loss(texts[row] or "", shown, is_string=is_string):
                 yield row, loss
 
+    def _refused_changes(self) -> Iterator[tuple[int, str]]:
+        """Yield rows that would change a fixed column of a row that stays, with the reason."""
+        if not (staying := self._staying):
+            return
+        key = set(map(fold, self._key))
+        for name in self._types:
+            if fold(name) not in staying.fixed or fold(name) in key:
+                continue
+            other = f"t.{quote(name)} IS DISTINCT FROM {self._new_value(name)}"
+            for row in self._rows_with(f"({staying.condition}) AND {other}"):
+                reason = f"has rows that refer to this {', '.join(self._key)}"
+                reason = f"table {staying.tables} {reason}, so DuckDB cannot change its {name}"
+                yield row, reason
+
+    def _rows_with(self, condition: str) -> list[int]:
+        """Return the rows whose key a row t of the table has that meets a condition."""
+        query = f"SELECT s.n FROM {_STAGE} s JOIN {self._table} t ON {self._is_own}"  # noqa: S608 - quoted
+        rows = self._execute(f"{query} WHERE {condition} ORDER BY s.n").fetchall()
+        return [row for (row,) in rows]
+
+    def _new_value(self, name: str) -> str:
+        """Return the SQL expression for the value that a staged row s has in a column."""
+        if column := self._names.get(fold(name)):
+            return f"s.{column}"
+        default = self._defaults.get(name, "NULL")
+        return f"CAST({default} AS {self._types[name]})"
+
     def clashes(self, unique: Sequence[tuple[str, ...]], edges: Sequence[int]) -> dict[int, str]:
         """Return reasons against rows that repeat a unique value.
 
         `edges` divides the rows into groups. A group is rejected as a whole.
         """
-        found: dict[int, list[tuple[object, bool, str]]] = {}
+        found: dict[int, list[tuple[object, int, bool, str]]] = {}
         for names in unique:
             if self._names.keys() >= set(map(fold, names)):
                 reason = f"a row with the same {', '.join(names)} exists already"
-                for row, number, is_there in self._repeated(names):
-                    found.setdefault(row, []).append(((names, number), is_there, reason))
+                for row, number, owner, is_there in self._repeated(names):
+                    found.setdefault(row, []).append(((names, number), owner, is_there, reason))
         reasons: dict[int, str] = {}
-        accepted: set[object] = set()
+        accepted: dict[object, int] = {}
         for start, stop in pairwise(edges):
-            here: set[object] = set()
+            here: dict[object, int] = {}
             clash = None
-            for value, is_there, reason in chain(*(found.get(at, ()) for at in range(start, stop))):
-                if is_there or value in accepted or value in here:
+            for value, owner, is_there, reason in chain(
+                *(found.get(at, ()) for at in range(start, stop))
+            ):
+                others = accepted.get(value, owner), here.setdefault(value, owner)
+                if is_there or others != (owner, owner):
                     clash = clash or reason
-                here.add(value)
             if clash:
                 reasons.update(dict.fromkeys(range(start, stop), clash))
             else:
@@ -198,37 +245,61 @@ class DuckdbStage:
         query = f"DELETE FROM {_STAGE} WHERE n IN (SELECT unnest(?::JSON::BIGINT[]))"  # noqa: S608 - a constant
         self._execute(query, [encode(list(rows)).decode()])
 
-    def move(self, key: Sequence[str] = ()) -> None:
-        """Insert the rows. With a key, the last row of a key replaces the existing row.
+    def move(self) -> None:
+        """Insert the rows. If they replace others, the last row of a key does.
 
         The columns of the table must have the types of the rows by now.
         """
         self._changed = {}
-        latest = ""
-        if key:
-            self._delete_existing(key)
-            partition = ", ".join(self._names[fold(name)] for name in key)
+        where = latest = ""
+        if self._replaces:
+            self._delete_existing()
+            partition = ", ".join(self._names[fold(name)] for name in self._key)
             latest = f" QUALIFY row_number() OVER (PARTITION BY {partition} ORDER BY n DESC) = 1"
+        if self._staying:
+            self._update(self._staying, latest)
+            there = f"SELECT 1 FROM {self._table} t WHERE {self._is_own}"  # noqa: S608 - quoted
+            where = f" s WHERE NOT EXISTS ({there})"
         names = [name for name in self._types if fold(name) in self._names]
         values = [self._names[fold(name)] for name in names]
         if not names:
             names, values = list(self._types)[:1], ["NULL"]
         self._execute(
             f"INSERT INTO {self._table} ({quoted(names)})"  # noqa: S608 - quoted
-            f" SELECT {', '.join(values)} FROM {self._source}{latest}{self._order}",
+            f" SELECT {', '.join(values)} FROM {self._source}{where}{latest}{self._order}",
             self._parameters,
         )
         self.discard()
 
-    def owners(self, key: Sequence[str], owner: str) -> dict[int, str | None]:
-        """Return the value of an expression of the row `t` with the same key, by staged row."""
-        same = self._same(key, [self._names[fold(name)] for name in key])
-        query = f"SELECT s.n, {owner} FROM {_STAGE} s JOIN {self._table} t ON {same}"  # noqa: S608 - quoted
-        return dict(self._execute(query).fetchall())
+    def _update(self, staying: StayingRows, latest: str) -> None:
+        """Give the rows that stay the values of the staged rows with their key."""
+        kept = {*map(fold, self._key), *staying.fixed, *staying.generated}
+        pairs = [f"{quote(n)} = {self._new_value(n)}" for n in self._types if fold(n) not in kept]
+        if pairs:
+            self._execute(
+                f"UPDATE {self._table} t SET {', '.join(pairs)}"  # noqa: S608 - quoted
+                f" FROM (SELECT * FROM {_STAGE}{latest}) s"
+                f" WHERE {self._is_own} AND ({staying.condition})"
+            )
+        if staying.waiting:
+            self._execute(f"DELETE FROM {staying.waiting} t USING {_STAGE} s WHERE {self._is_own}")  # noqa: S608 - quoted
 
-    def remove(self, key: Sequence[str]) -> None:
-        """Delete the rows of the table that have the key of a staged row."""
-        self._delete_existing(key)
+    @property
+    def existing(self) -> str:
+        """The SQL condition that a row t of the table has the key of a staged row."""
+        return f"EXISTS (SELECT 1 FROM {_STAGE} s WHERE {self._is_own})"  # noqa: S608 - quoted
+
+    def owners(self, owner: str) -> dict[int, str | None]:
+        """Return the value of an expression of the row `t` with the same key, by staged row.
+
+        Rows that stay have no owner.
+        """
+        query = f"SELECT s.n, {owner} FROM {_STAGE} s JOIN {self._table} t ON {self._is_own}"  # noqa: S608 - quoted
+        return dict(self._execute(f"{query}{self._unless_staying}").fetchall())
+
+    def remove(self) -> None:
+        """Delete the rows of the table that have the key of a staged row, but none that stays."""
+        self._delete_existing()
         self.discard()
 
     def discard(self) -> None:
@@ -236,9 +307,18 @@ class DuckdbStage:
         if self._source == _STAGE:
             self._execute(f"DROP TABLE {_STAGE}")
 
-    def _delete_existing(self, key: Sequence[str]) -> None:
-        same = self._same(key, [self._names[fold(name)] for name in key])
-        self._execute(f"DELETE FROM {self._table} t USING {_STAGE} s WHERE {same}")  # noqa: S608 - quoted
+    @property
+    def _is_own(self) -> str:
+        """The SQL condition that a row t of the table has the key of a staged row s."""
+        return self._same(self._key, [self._names[fold(name)] for name in self._key])
+
+    @property
+    def _unless_staying(self) -> str:
+        return f" AND NOT ({self._staying.condition})" if self._staying else ""
+
+    def _delete_existing(self) -> None:
+        deletion = f"DELETE FROM {self._table} t USING {_STAGE} s WHERE {self._is_own}"  # noqa: S608 - quoted
+        self._execute(f"{deletion}{self._unless_staying}")
 
     def _rows(self, condition: str) -> list[int]:
         query = f"SELECT n FROM {_STAGE} WHERE {condition} ORDER BY n"  # noqa: S608 - quoted
@@ -267,21 +347,32 @@ class DuckdbStage:
         )
         return [row for (row,) in self._execute(query).fetchall()]
 
-    def _repeated(self, names: Sequence[str]) -> list[tuple[int, int, bool]]:
-        """Return a row number, value number and `is_there` for each repeated value."""
+    def _repeated(self, names: Sequence[str]) -> list[tuple[int, int, int, bool]]:
+        """Return a row number, value number, owner and `is_there` for each repeated value.
+
+        Rows with one owner do not clash: the last of them replaces the others. `is_there`: a row of
+        the table has the value, and does not get the values of the staged row itself.
+        """
         columns = [self._names[fold(name)] for name in names]
         together = ", ".join(columns)
         there = " AND ".join(f"{column} NOTNULL" for column in columns)
         is_there = "false"
         if not self._is_new:
             same = self._same(names, columns)
+            if self._replaces:
+                same += f" AND NOT ({self._is_own})"
+            elif self._staying:
+                same += f" AND NOT ({self._is_own} AND ({self._staying.condition}))"
             is_there = f"EXISTS (SELECT 1 FROM {self._table} t WHERE {same})"  # noqa: S608 - quoted
+        key = ", ".join(self._names[fold(name)] for name in self._key)
+        owner = f"dense_rank() OVER (ORDER BY {key})" if self._replaces else "n"
         query = (
-            f"SELECT n, value, is_there FROM (SELECT n, dense_rank() OVER (ORDER BY {together})"  # noqa: S608 - quoted
-            f" AS value, count(*) OVER (PARTITION BY {together}) AS copies, {is_there} AS is_there"
+            f"SELECT n, value, owner, is_there FROM (SELECT n, {owner} AS owner,"  # noqa: S608 - quoted
+            f" dense_rank() OVER (ORDER BY {together}) AS value,"
+            f" count(*) OVER (PARTITION BY {together}) AS copies, {is_there} AS is_there"
             f" FROM {_STAGE} s WHERE {there}) WHERE is_there OR copies > 1"
         )
-        rows: list[tuple[int, int, bool]] = self._execute(query).fetchall()
+        rows: list[tuple[int, int, int, bool]] = self._execute(query).fetchall()
         return rows
 
     def _same(self, names: Sequence[str], columns: Sequence[str]) -> str:
