@@ -276,3 +276,13 @@ def test_types_of_a_duckdb_table_that_others_refer_to_stay(load):
     found, failures = load("duckdb", [{"id": 1, "b": 1}, {"id": 2, "b": "x"}], *statements)
     assert (found, failures.keys()) == ([(1, 1)], {2})
     assert "a table that another one refers to (c)" in failures[2]
+
+
+def test_a_duckdb_table_that_others_refer_to_is_not_replaced(run, tmp_path):
+    with closing(duckdb.connect(str(tmp_path / "own.db"))) as connection:
+        connection.execute("CREATE TABLE T (id BIGINT PRIMARY KEY)")
+        connection.execute("CREATE TABLE c (id BIGINT REFERENCES t (id))")
+    (tmp_path / "in.jsonl").write_text('{"id": 1}\n')
+    outcome = run("in.jsonl", "--to", "duckdb:///own.db", "--table", "t", "--mode", "replace")
+    assert outcome.code == 2
+    assert "cannot replace table t, because other tables refer to it (c)" in outcome.stderr

@@ -129,13 +129,7 @@ class DuckdbSink(FileDatabaseSink):
         kinds = {name: _KINDS.get(declared, "any") for name, declared in self._types.items()}
         self._columns.refresh(kinds)
         self._constraints.generated.update(self._generated_columns(table))
-        fields = "constraint_column_names, table_name, referenced_column_names"
-        query = (
-            f"SELECT {fields} FROM duckdb_constraints() WHERE {_HERE} AND"  # noqa: S608 - constants
-            " constraint_type = 'FOREIGN KEY' AND lower(referenced_table) = lower(?)"
-        )
-        rows = self._rows(query, table)
-        self._referring = [ForeignKey(tuple(n), name, tuple(o)) for n, name, o in rows]
+        self._referring = self._references(table)
         fields = "constraint_type, constraint_column_names, expression, referenced_table"
         fields += ", referenced_column_names"
         query = f"SELECT {fields} FROM duckdb_constraints() {where}"  # noqa: S608 - constants
@@ -155,6 +149,27 @@ class DuckdbSink(FileDatabaseSink):
             reason = f"DuckDB cannot change the type of a column with a constraint ({kind})"
             fixed |= dict.fromkeys(names, reason)
         self._columns.fix(fixed)
+
+    def _references(self, table: str) -> list[ForeignKey]:
+        """Return the foreign keys that refer to a table."""
+        fields = "constraint_column_names, table_name, referenced_column_names"
+        query = (
+            f"SELECT {fields} FROM duckdb_constraints() WHERE {_HERE} AND"  # noqa: S608 - constants
+            " constraint_type = 'FOREIGN KEY' AND lower(referenced_table) = lower(?)"
+        )
+        rows = self._rows(query, table)
+        return [ForeignKey(tuple(names), name, tuple(others)) for names, name, others in rows]
+
+    def _check_tables(self) -> None:
+        super()._check_tables()
+        if self.mode != "replace":
+            return
+        others = {key.table for key in self._references(self._name.table)}
+        if others := {name for name in others if fold(name) != fold(self._name.table)}:
+            raise UsageError(
+                f"cannot replace table {self.table}, because other tables refer to it"
+                f" ({', '.join(sorted(others))}): use --mode append, or upsert with a key"
+            )
 
     def _generated_columns(self, table: str) -> dict[str, str]:
         """Return the expressions of generated columns by folded name."""
