@@ -75,16 +75,6 @@ def test_numbers_in_csv_keep_their_spelling(run, files, options):
     ]
 
 
-@pytest.mark.parametrize("names", [(), ("--columns", "a,b,c,d,e,f,f.0")])
-def test_a_negative_zero_in_csv_keeps_its_sign(run, files, names):
-    text = r'{"a":-0,"b":-0.0,"c":1e-0,"d":"-0,","e":"\"-0}","f": [ -0 , 0 ] }'
-    folder = files({"in.jsonl": text + "\n", "in.json": f"[{text}, {text}]"})
-    assert run("in.jsonl", "in.json", "--to", "x.csv", *names).code == 0
-    row = ["-0", "-0.0", "1e-0", "-0,", '"-0}', "[-0,0]", *(["-0"] if names else [])]
-    with (folder / "x.csv").open(newline="") as stream:
-        assert list(csv.reader(stream))[1:] == [row] * 3
-
-
 @pytest.mark.parametrize("batch", ["1", "2", "9"])
 @pytest.mark.parametrize("form", ["sqlite", "duckdb"])
 def test_booleans_beside_numbers_stay_booleans(run, files, form, batch):
