@@ -559,5 +559,3 @@ def test_no_other_process_writes_the_file_meanwhile(path):
     assert "Conflicting lock" in other.stderr
     sink.finish(succeeded=True, ended=True)
     assert read(path) == [(1,)]
-
-
