@@ -537,17 +537,6 @@ def test_own_columns_keep_a_value_or_refuse_it(  # noqa: PLR0917 - all by their 
         assert word in told[number]
 
 
-@pytest.mark.parametrize(
-    "records", [[{"v": True}], [{"v": True}, {"v": 2}], [{"v": 2.0}, {"v": True}]]
-)
-def test_true_is_one_in_an_own_column_of_numbers(run, tmp_path, records):
-    execute(tmp_path / "x.db", "CREATE TABLE t (v INTEGER)")
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
-    run("in.jsonl", "--to", "duckdb:///x.db", "--table", "t")
-    found = read(tmp_path / "x.db", "SELECT v FROM t")
-    assert found == [(int(one["v"]),) for one in records]
-
-
 def test_no_other_process_writes_the_file_meanwhile(path):
     """Locks of a file end as soon as the process closes any descriptor of it."""
     sink = DuckdbSink(path, table="t", mode="append", key=())

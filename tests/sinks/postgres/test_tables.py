@@ -677,12 +677,13 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(server, sql, url, tmp_p
 
 def test_sessions_that_are_ended_cost_nothing(server, sql, url, tmp_path):
     expected = _inputs(tmp_path)
-    (tmp_path / "hold").write_text("5000")
+    (tmp_path / "hold").write_text("1500")
     process = _started(tmp_path, url, "--load-batch", "150", "-w", "1")
     ours = "FROM pg_stat_activity WHERE application_name = 'asyncbatch'"
-    for more_than in (0, 1500, 3000):  # each time, it has gone on
+    for more_than, held_at in ((0, 3000), (1500, 4500), (3000, 6000)):  # it has gone on each time
         _wait_for_rows(sql, process, more_than)
         assert server.execute(f"SELECT pg_terminate_backend(pid) {ours}")
+        (tmp_path / "hold").write_text(str(held_at))
     (tmp_path / "hold").unlink()
     _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
