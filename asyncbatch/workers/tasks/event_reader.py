@@ -11,7 +11,7 @@ from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Failure, MissingNames, Position, display_path
 from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
 from asyncbatch.formats.failures import InvalidTextError, file_failure, line_failure
-from asyncbatch.formats.lines import InvalidLine, validate_lines
+from asyncbatch.formats.lines import InvalidLine, are_objects, total_lines, validate_lines
 from asyncbatch.formats.positions import BOM, TextPosition
 from asyncbatch.formats.validator import make_validator
 from asyncbatch.sinks.dead_letters import file_dead_letter, record_dead_letter
@@ -80,6 +80,10 @@ class LineReader:
     def __init__(self) -> None:
         allow_deep_nesting()
         self._validator = make_validator()
+
+    def are_objects(self, lines: bytes, count: int) -> bool:
+        """Return the same as `formats.lines.are_objects`."""
+        return are_objects(lines, count, self._validator)
 
     def read(
         self, builder: EventBlockBuilder, lines: bytes, at: Position
@@ -202,12 +206,13 @@ class EventReader:
     def read(self, lines: bytes) -> Iterator[EventBlock]:
         """Yield the blocks of whole lines. The last line of a file may lack its LF."""
         self.set_arrival()
-        count = lines.count(b"\n") + (not lines.endswith(b"\n"))
-        events, start = self.read_fast(lines, count), self._position
+        events, start = self.read_fast(lines), self._position
         if events is not None:
-            self.skip(lines, count)
-            yield EventBlock(count, events, lines, start=start)
-        elif count > _MAX_LINES_READ_EACH and self._row_readers:
+            self.skip(lines, events.count)
+            yield EventBlock(events.count, events, lines, start=start)
+            return
+        count = total_lines(lines)
+        if count > _MAX_LINES_READ_EACH and self._row_readers:
             cut = lines.find(b"\n", len(lines) // 2) + 1 or lines.rfind(b"\n", 0, -1) + 1
             if cut == len(lines):
                 cut = lines.rfind(b"\n", 0, -1) + 1
@@ -260,22 +265,22 @@ class EventReader:
         at = self._position
         self._position = Position(at.byte + len(lines), at.record + count, at.line + count)
 
-    def read_fast(self, lines: bytes, count: int) -> Events | None:
-        """Return the events of valid lines; None if a line may be invalid."""
+    def read_fast(self, lines: bytes) -> Events | None:
+        """Return the events of valid lines; None if a line may be blank or invalid."""
         for at, reader in enumerate(self._row_readers):
-            events = self._read_rows(reader, lines, count)
+            events = self._read_rows(reader, lines)
             if events is not None:
                 del self._row_readers[:at]  # the faster readers would most likely fail again
                 return events
         return None
 
-    def _read_rows(self, reader: RowReader, lines: bytes, count: int) -> Events | None:
+    def _read_rows(self, reader: RowReader, lines: bytes) -> Events | None:
         try:
             if not lines.isascii():
                 lines.decode()  # as the decoder skips unused fields
             rows = reader.read(lines)
-            # The count differs for blank lines, and for an event that spans two lines.
-            if len(rows) != count:
+            # The decoder does not tell line ends from other white space.
+            if not self.line_reader.are_objects(lines, len(rows)):
                 return None
             moments = self._moments(rows, reader)
         except (MsgspecError, ValueError, TypeError, OverflowError, RecursionError):

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Position, display_path
 from asyncbatch.core.retry import Retrier
-from asyncbatch.formats.lines import count_lines
+from asyncbatch.formats.lines import count_lines, total_lines
 from asyncbatch.transforms.chain import make_chain
 from asyncbatch.windows.aggregates import AggregateSet
 from asyncbatch.windows.events import Events, PartialWindows
@@ -47,8 +47,7 @@ class LineBatch(Struct, frozen=True):
     @property
     def count(self) -> int:
         """The number of lines."""
-        lines = self.lines
-        return lines.count(b"\n") + (not lines.endswith(b"\n"))
+        return total_lines(self.lines)
 
     def name(self, number: int) -> str:  # noqa: ARG002 - they have the same file
         """Return the display name of the file of line `number`."""
@@ -143,7 +142,7 @@ class FoldTask:
         yield EventsPart(folded=[self._fold(lines) for lines in batch.pieces])
 
     def _fold(self, lines: bytes) -> Folded:
-        events = self._reader.read_fast(lines, lines.count(b"\n"))
+        events = self._reader.read_fast(lines)
         if events is None:
             return None
         moments = events.moments

@@ -210,6 +210,20 @@ def test_late_events_are_kept(stream, tmp_path):
     assert "3 in windows, 1 late" in errors
 
 
+@pytest.mark.parametrize(
+    ("lines", "count", "late"),
+    [
+        (at(7).strip() + at(1) + "\n", 0, ""),  # two objects in the first of two lines
+        (at(7) + at(1).replace(",", ",\n", 1).strip(), 1, ""),  # an object in two lines
+        (at(7).replace("\n", "\r\n") + at(1).replace("\n", " \n") + at(8), 2, at(1)),
+    ],
+)
+def test_each_line_is_one_event(stream, tmp_path, lines, count, late):
+    _, windows, _ = stream("-", "--time", "t", "--late", "late.jsonl", stdin=lines)
+    assert sum(one["aggregates"]["count"] for one in windows) == count
+    assert (tmp_path / "late.jsonl").read_text().split() == late.split()
+
+
 def test_a_late_event_begins_no_second_session_over_the_same_time(stream, tmp_path):
     lines = at(0) + at(6, "b") + at(3) + at(5)
     code, windows, errors = stream(
@@ -648,7 +662,8 @@ ODD = [
     b'{"t": 1767225600.5, "k": true}\n', at(9).encode(), at(3, "\u00e9").encode(), b"nonsense\n",
     b'{"t": 1767225601, "k": "a", "k": "b"}\n', b"[" * 2000 + b"\n", b'{"t": 1e999, "k": "a"}\n',
     b'{"k": "a"}\n', b"{}\n", b'{"t": "2026-01-01T00:00:04+00:00", "k": "a"}\n',
-    b'{"t": "2026-01-01T00:00:04", "k": "a"}\n',
+    b'{"t": "2026-01-01T00:00:04", "k": "a"}\n', at(9).strip().encode() + at(1, "two").encode(),
+    b'{"t": "2026-01-01T00:00:04Z",\n', b'"k": "a"}\n',
 ]  # fmt: skip
 
 

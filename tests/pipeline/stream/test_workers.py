@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.config.job import StreamSettings
+from asyncbatch.core.records import Position
 from asyncbatch.formats.decoder import allow_deep_nesting
 from asyncbatch.pipeline.stream.pool import make_pool
 from asyncbatch.pipeline.stream.stream import StreamCore
@@ -26,7 +27,7 @@ from asyncbatch.sources.base import LiveChunk
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from asyncbatch.windows.times import utc_text
-from asyncbatch.workers.tasks.events import FoldTask
+from asyncbatch.workers.tasks.events import FoldTask, LineBatch
 from tests.processes import children, wait_until
 
 allow_deep_nesting()  # as streams do; hypothesis warns if it happens in the middle of a test
@@ -160,6 +161,13 @@ def test_workers_leave_what_is_odd_to_us(window):
     assert tally.late == 1
     assert "--max-future" in tally.rejections[-1].message
     assert [one.line for one in tally.rejections] == [3001, 19_001]
+
+
+@pytest.mark.parametrize("text", [b'{"t": 1}\n{"t":\n2}', b'{"t": 1}{"t": 2}\n\n'])
+def test_workers_fold_only_lines_of_one_event(text):
+    fold = FoldTask(StreamSettings(parse_window("tumbling:1s"), (), time="t"))
+    [part] = fold(LineBatch(0, "-", Position(), [text]))
+    assert part.folded == [None]
 
 
 class Fragile(FoldTask):
