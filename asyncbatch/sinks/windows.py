@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from math import copysign
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import convert
@@ -155,7 +154,7 @@ def _number(value: Json) -> Any:
     try:
         return float(value)
     except OverflowError:
-        return copysign(sys.float_info.max, value)
+        return sys.float_info.max if value > 0 else -sys.float_info.max
 
 
 def window_lines(schema: WindowSchema, windows: Sequence[Window]) -> bytes:

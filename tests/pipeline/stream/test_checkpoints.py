@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from contextlib import closing, suppress
+from sys import float_info
 
 import msgspec
 import psutil
@@ -299,6 +300,20 @@ def test_sums_stay_numbers(stream, tmp_path):
     found = [row["sum_v"] for row in rows(tmp_path / "w.db")]
     assert found == [1e30, 3.0, float(2**60), 0.5]
     assert set(map(type, found)) == {float}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_beyond_the_doubles_become_the_nearest(stream, tmp_path, sign):
+    aggregates = ("--agg", "sum:v,min:v,max:v,avg:v")
+    nearest = [sign * float_info.max] * 4
+    lines = at(1, v=sign * (10**309 - 1))
+    assert stream("-", "--time", "t", *aggregates, "--to", "w.csv", stdin=lines)[0] == 0
+    [_, cells] = csv.reader((tmp_path / "w.csv").read_text().splitlines())
+    assert [float(cell) for cell in cells[2:6]] == nearest
+    target = ("--to", "sqlite:///w.db", "--table", "w")
+    assert stream("-", "--time", "t", *aggregates, *target, stdin=lines)[0] == 0
+    [row] = rows(tmp_path / "w.db", order="window_start")
+    assert list(row.values())[2:6] == nearest
 
 
 def test_times_sort_as_texts_do(stream, tmp_path):
