@@ -7,6 +7,7 @@ the job itself cannot start or continue::
     ├── UsageError        the job is invalid or contradicts itself
     │   ├── NothingMatchedError    no input file was found
     │   ├── TargetBusyError        another process holds the target
+    │   ├── OutputClashError       an output is another output, or an input
     │   └── PipelineFileError      a pipeline or configuration file has mistakes
     ├── LockHeldError          another process holds the lock
     ├── HttpError         a URL could not be read (in `asyncbatch.http`)
@@ -38,6 +39,10 @@ class NothingMatchedError(UsageError):
 
 class TargetBusyError(UsageError):
     """Another process holds the target; trying again may help."""
+
+
+class OutputClashError(UsageError):
+    """An output is another output, or an input, so that not even a report may be written there."""
 
 
 class PipelineFileError(UsageError):

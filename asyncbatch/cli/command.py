@@ -24,7 +24,7 @@ from asyncbatch.cli.options.usage import (
 from asyncbatch.cli.terminal import stderr_is_log, stdout, to_stderr, write_stderr
 from asyncbatch.config.config_search import COMMANDS
 from asyncbatch.core.units import printable, printable_lines
-from asyncbatch.errors import UsageError, error_reason
+from asyncbatch.errors import OutputClashError, UsageError, error_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -218,6 +218,8 @@ class ReportingCommand(SectionedCommand):
         try:
             yield
         except TyperException as error:
+            if isinstance(error.__context__, OutputClashError):
+                given = {**given, "report": ()}  # one of them may be the output
             self._report_failure(given, usage_message(error))
             raise
         except NotBegunError as error:

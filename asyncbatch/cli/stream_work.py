@@ -25,7 +25,7 @@ from asyncbatch.sources.live.merge import MergedSources
 from asyncbatch.storage.append import AppendFile
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.config.options.streams import (
@@ -45,8 +45,9 @@ class StreamWork:
     """One run of a stream, for a session. It is also the WindowConsumer of the run.
 
     `output` takes the parts, and is made by `open`, which starts or resumes the outputs.
-    `lists_failures`: parts have the failures; `reports_settings`: the report has the settings.
-    `reads` are files that the command has read, none of which may be an output. Raises UsageError.
+    `other_outputs` maps options to files that the caller writes, and `reads` are files that it has
+    read: none may be an output. `lists_failures`: parts have the failures; `reports_settings`: the
+    report has the settings. Raises UsageError.
     """
 
     output: StreamOutput
@@ -63,7 +64,7 @@ class StreamWork:
         failures: StreamFailureFlags,
         output: StreamOutputFlags,
         call_concurrency: int,
-        log_file: str | None = None,
+        other_outputs: Mapping[str, str],
         reads: tuple[str, ...] = (),
         lists_failures: bool,
         reports_settings: bool = False,
@@ -101,11 +102,10 @@ class StreamWork:
         )
         self.has_checkpoint: bool = delivery.checkpoint is not None
         files = {"--late": late_file, "--dead-letter": dead_file}
-        others = {f"--report {path}": path for path in output.report}
-        if log_file is not None:
-            others["--log-file"] = log_file
         self._delivery = StreamDelivery(
-            delivery, self._stream, sources, files, self.stop, others=others, reads=reads
+            *(delivery, self._stream, sources, files, self.stop),
+            other_outputs=other_outputs,
+            reads=reads,
         )
         self._run = StreamRun(
             self._stream,

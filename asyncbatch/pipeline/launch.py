@@ -69,9 +69,7 @@ class Launch:
             for number, source in job.file_sources:
                 if is_live:
                     followed = {name: path for name, path in files.items() if name != "--ledger"}
-                    check_live_outputs(
-                        source.inputs.paths, followed, selection=source.inputs.selection
-                    )
+                    check_live_outputs(source.inputs.paths, followed)
                 ledger = job.ledger.path if job.ledger else None
                 guard = OutputGuard(
                     files, job.target, source.inputs, ledger, reads=reads, is_live=is_live

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.paths import ArchiveMember, is_object_url, is_store_url
 from asyncbatch.core.records import STDIN, display_path
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import OutputClashError, UsageError
 from asyncbatch.sinks.dead_letters import is_dead_letter, read_dead_letter
 from asyncbatch.sinks.folder import output_path
 from asyncbatch.sinks.partitions.layout import may_write
 from asyncbatch.sources.aliases import file_id, find_aliases
 from asyncbatch.sources.archives import archive_of
 from asyncbatch.sources.identity import identity
-from asyncbatch.sources.inputs import Inputs
-from asyncbatch.sources.selection import Filter, Selection, has_magic, static_root
+from asyncbatch.sources.selection import Filter, has_magic, static_root
 from asyncbatch.state.ledger.file import has_read, has_written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from asyncbatch.sinks.partitions.layout import PartitionLayout
     from asyncbatch.sinks.target import Target
-
-_ALL_FILES = Selection(("*",), hidden=True)
+    from asyncbatch.sources.inputs import Inputs
 
 
 class OutputGuard:
@@ -224,11 +223,11 @@ class OutputGuard:
         return _REPORT_START.match(start) is not None or is_log(start)
 
 
-def _input_error(path: str, output: str) -> UsageError:
+def _input_error(path: str, output: str) -> OutputClashError:
     file = archive_of(path) or path
     has_its_name = os.path.basename(file) == os.path.basename(output)
     same = "" if has_its_name else f"{display_path(output)} is the same file; "
-    return UsageError(
+    return OutputClashError(
         f"{display_path(file)} is an input: it cannot be written to ({same}name another output, or "
         "leave the file out with --exclude)"
     )
@@ -241,8 +240,8 @@ def _partition_error(path: str) -> UsageError:
     )
 
 
-def _read_error(path: str) -> UsageError:
-    return UsageError(
+def _read_error(path: str) -> OutputClashError:
+    return OutputClashError(
         f"{display_path(path)} is read by this run: it cannot be written to (name another output)"
     )
 
@@ -419,35 +418,67 @@ def _check_names(target: Target, inputs: Inputs) -> set[int]:
 
 
 def check_live_outputs(
-    sources: Sequence[str],
-    outputs: Mapping[str, str | None],
-    reads: Iterable[str] = (),
-    selection: Selection = _ALL_FILES,
+    sources: Iterable[str], outputs: Mapping[str, str | None], reads: Iterable[str] = ()
 ) -> None:
-    """Raise UsageError if two outputs are one file, or one is read.
+    """Raise UsageError if two output options name one file, or one names an input.
 
-    `sources` are the files and folders that the run follows, `reads` other files.
+    `sources` are the files and folders that the run follows, `reads` other files. Names are compared with their links resolved, and existing files by their inodes, because of
+    hard links and standard input.
     """
     nameless = (None, "", STDIN)  # "" is a server
     named = {option: path for option, path in outputs.items() if path not in nameless}
     places = check_outputs(named, reads)
-    present = list(filter(os.path.exists, sources))
+    inodes: dict[tuple[int, int], str] = {}
     for place, option in places.items():
-        for source in present:
-            read = os.path.realpath(source)
-            is_below = os.path.isdir(read) and place.startswith(os.path.join(read, ""))
-            if place == read or is_below or _is_same(source, place):
-                raise _live_error(option, named[option], source)
-    ids = {file_id(place): option for place, option in places.items() if os.path.isfile(place)}
-    known = {one for one in ids if one is not None}
-    inputs = Inputs(tuple(present), selection=selection)
-    for path in find_aliases(inputs, known, lambda _: False) if known else ():
-        if option := ids.get(file_id(path), ""):
-            raise _live_error(option, named[option], path)
+        if not os.path.exists(place):
+            continue
+        if (other := inodes.setdefault(_inode(place), option)) != option:
+            raise OutputClashError(f"{option} and {other} name the same file: {named[option]}")
+    for source in dict.fromkeys(sources):
+        found = _option_of_input(source, places, inodes)
+        if found is not None:
+            path = "" if found.endswith(f" {named[found]}") else f" {named[found]}"
+            name = "standard input" if source == STDIN else source
+            raise OutputClashError(f"{found}{path} would be read as input: it is in {name}")
 
 
-def _live_error(option: str, path: str, source: str) -> UsageError:
-    return UsageError(f"{option} {path} would be read as input: it is in {source}")
+def _inode(path: str | int) -> tuple[int, int]:
+    """Return the identity of a file by its path or its descriptor. Raises OSError."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _option_of_input(
+    source: str, places: Mapping[str, str], inodes: Mapping[tuple[int, int], str]
+) -> str | None:
+    """Return the option of an output that is a source or in it, or None.
+
+    `places` has the options by real path, `inodes` those of existing files.
+    """
+    if source == STDIN or not os.path.isdir(source):
+        with suppress(OSError):  # a file that does not exist yet, or standard input is closed
+            return inodes.get(_inode(0 if source == STDIN else source))
+        return None if source == STDIN else places.get(os.path.realpath(source))
+    folder = os.path.join(os.path.realpath(source), "")
+    inside = (option for place, option in places.items() if place.startswith(folder))
+    return next(inside, None) or _option_of_link(source, inodes)
+
+
+def _option_of_link(folder: str, inodes: Mapping[tuple[int, int], str]) -> str | None:
+    """Return the option of an output of which there is a link below a folder, or None."""
+    numbers = {number for _, number in inodes}
+    folders = [folder] if inodes else []
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                # The number of a link is its own; that of a file is known without a call.
+                elif entry.is_symlink() or entry.inode() in numbers:
+                    with suppress(OSError):  # a link to nothing
+                        if option := inodes.get(_inode(entry.path)):
+                            return option
+    return None
 
 
 def check_outputs(
@@ -466,7 +497,7 @@ def check_outputs(
             continue
         full = os.path.realpath(path)
         if full in seen:
-            raise UsageError(f"{option} and {seen[full]} name the same file: {path}")
+            raise OutputClashError(f"{option} and {seen[full]} name the same file: {path}")
         seen[full] = option
     for path in filter(os.path.isfile, reads):
         is_partition = layout is not None and may_write(layout, os.path.realpath(path))

@@ -145,7 +145,7 @@ def stream_events(
             "failures": failures,
             "output": output,
             "call_concurrency": call.call_concurrency,
-            "log_file": monitor.log_file,
+            "other_outputs": _other_outputs(output, monitor),
             "reads": (*(source if is_file else ()), *config_files(context)),
             "lists_failures": is_live
             or output.output == "jsonl"
@@ -231,6 +231,7 @@ def _file_work(
     [path] = sources
     job = file_job(path, overrides.set, context, commands)
     if check.check:
+        job.check_outputs(options["other_outputs"])
         if not options["output"].quiet:
             print_note(f"{path} is valid: {job}")
         return None
@@ -242,6 +243,14 @@ def _file_work(
         dead_letter=job.dead_letter,
         **options,
     )
+
+
+def _other_outputs(output: StreamOutputFlags, monitor: MonitorFlags) -> dict[str, str]:
+    """Return the files that are written beside those of the delivery, by their options."""
+    found = {f"--report {path}": path for path in output.report}
+    if monitor.log_file is not None:
+        found["--log-file"] = monitor.log_file
+    return found
 
 
 def _aggregates(texts: "Sequence[str]", *, simulated: bool) -> "tuple[Aggregate, ...]":

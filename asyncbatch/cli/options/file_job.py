@@ -47,7 +47,7 @@ from asyncbatch.core.settings import Sizes
 from asyncbatch.core.units import format_count
 from asyncbatch.errors import PipelineFileError, UsageError
 from asyncbatch.pipeline.builder import make_job_sources
-from asyncbatch.pipeline.stream.delivery import DeliverySettings
+from asyncbatch.pipeline.stream.delivery import DeliverySettings, check_outputs
 from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.groups import grouped_target
 from asyncbatch.sinks.target import Target
@@ -57,7 +57,7 @@ from asyncbatch.sources.live.simulator import SimulatedSource
 from asyncbatch.sources.selection import DEFAULT_PATTERNS, Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from asyncbatch.config.options.control import WorkerFlags
     from asyncbatch.config.options.pipelines import EtlFlags
@@ -300,6 +300,15 @@ class FileJob(Struct, frozen=True):
     def dead_letter(self) -> str | None:
         """The file for rejected records."""
         return self.file.dead_letter.to if self.file.dead_letter else None
+
+    def check_outputs(self, others: Mapping[str, str]) -> None:
+        """Raise UsageError if two outputs are one file, or one is in a source.
+
+        `others` maps the names of options to files beside those of the pipeline file.
+        """
+        names = [name for name, _ in _named_tables(self.file.sources)]
+        files = {"--late": self.late, "--dead-letter": self.dead_letter, **others}
+        check_outputs(self.delivery, names, files)
 
     def sources(self) -> list[LiveSource]:
         """Open and return the sources. Raises UsageError."""

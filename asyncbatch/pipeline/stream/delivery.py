@@ -35,11 +35,29 @@ class DeliverySettings(Struct, frozen=True):
     csv_safe: bool = False  # whether cells of a CSV file that would be formulas become texts
 
 
+def check_outputs(
+    delivery: DeliverySettings,
+    sources: Iterable[str],
+    files: Mapping[str, str | None],
+    reads: Iterable[str] = (),
+) -> None:
+    """Raise UsageError if two outputs are one file, or one is in a source.
+
+    `files` maps the names of options to their files, other than those of `delivery`. `reads` are
+    other files that must stay as they are.
+    """
+    form, path = (None, None) if delivery.to is None else parse_location(delivery.to)
+    target = None if form in ("stdout", "postgres") else path
+    check_live_outputs(
+        sources, {**files, "--checkpoint": delivery.checkpoint, "--to": target}, reads
+    )
+
+
 class StreamDelivery:
     """All outputs of a stream: its target, side files and checkpoint.
 
     Call `open` first, and `finish` at the end, or `abandon` if the start fails. `files` maps the
-    name of an option to its side file. `others` are outputs that the caller writes, and `reads`
+    name of an option to its side file, `other_outputs` to a file that the caller writes. `reads` are
     files that it has read. `on_failure` is called when the target is lost. Raises UsageError.
     """
 
@@ -51,17 +69,14 @@ class StreamDelivery:
         files: Mapping[str, AppendFile | None],
         on_failure: Callable[[], None],
         *,
-        others: Mapping[str, str] = _NONE,
+        other_outputs: Mapping[str, str] = _NONE,
         reads: Iterable[str] = (),
     ) -> None:
         to = delivery.to
         written = {name: None if file is None else file.path for name, file in files.items()}
-        written |= {
-            "--checkpoint": delivery.checkpoint,
-            "--to": None if to is None else parse_location(to)[1],
-        }
         read = [*reads, *files_read(stream.settings.transforms)]
-        check_live_outputs([source.name for source in sources], {**written, **others}, read)
+        names = [source.name for source in sources]
+        check_outputs(delivery, names, {**written, **other_outputs}, read)
         target = (
             None
             if to is None

@@ -403,9 +403,22 @@ def test_wrong_usage(stream, tmp_path, arguments, why):
         (("e.jsonl", "--late", "w.log", "--log-file", "w.log"), "name the same file: w.log"),
         (("e.jsonl", "--schema", "s.json", "--late", "s.json"), "s.json is read by this run"),
         (("e.jsonl", "--late", "asyncbatch.toml"), "asyncbatch.toml is read by this run"),
+        (("e.jsonl", "--report", "e.jsonl"), "--report e.jsonl would be read as input"),
+        (("in", "--report", "in/r.jsonl"), "--report in/r.jsonl would be read as input"),
+        (("e.jsonl", "--to", "hard.jsonl"), "--to hard.jsonl would be read as input"),
+        (("in", "--to", "hard.jsonl"), "would be read as input: it is in in"),
+        (("in", "--late", "w.jsonl"), "--late w.jsonl would be read as input: it is in in"),
+        (("-", "--to", "e.jsonl"), "would be read as input: it is in standard input"),
+        (("e.jsonl", "--to", "w.jsonl", "--report", "w.jsonl"), "name the same file"),
+        (("e.jsonl", "--late", "w.jsonl", "--report", "./w.jsonl"), "name the same file"),
+        (("e.jsonl", "--checkpoint", "w.jsonl", "--report", "w.jsonl"), "name the same file"),
+        (("e.jsonl", "--to", "new.jsonl", "--log-file", "new.jsonl"), "name the same file"),
+        (("e.jsonl", "--late", "w.jsonl", "--to", "again.jsonl"), "name the same file"),
     ],
 )
-def test_no_file_is_written_over(stream, tmp_path, arguments, why):
+def test_no_file_is_written_over(tmp_path, arguments, why):
+    windows = '{"event":"window"}\n'
+    (tmp_path / "in").mkdir()
     (tmp_path / "e.jsonl").write_text(EVENTS)
     (tmp_path / "link.jsonl").symlink_to("e.jsonl")
     (tmp_path / "hard.jsonl").hardlink_to(tmp_path / "e.jsonl")
@@ -413,10 +426,42 @@ def test_no_file_is_written_over(stream, tmp_path, arguments, why):
     (tmp_path / "links" / "one.jsonl").symlink_to("../e.jsonl")
     (tmp_path / "s.json").write_text("{}")
     (tmp_path / "asyncbatch.toml").write_text("[stream]\nworkers = 0\n")
-    code, _, errors = stream(*arguments, *BY_KIND)
-    assert code == 2
-    assert why in " ".join(errors.split())
+    (tmp_path / "in/hard.jsonl").hardlink_to(tmp_path / "e.jsonl")
+    (tmp_path / "w.jsonl").write_text(windows)
+    (tmp_path / "again.jsonl").hardlink_to(tmp_path / "w.jsonl")
+    (tmp_path / "in/w.jsonl").symlink_to("../w.jsonl")
+    with (tmp_path / "e.jsonl").open("rb") as events:
+        process = CommandProcess(
+            ["stream", *arguments, *BY_KIND], cwd=tmp_path, env=environment(),
+            stdin=events, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert why in " ".join(errors.decode().split())
     assert (tmp_path / "e.jsonl").read_text() == EVENTS
+    assert (tmp_path / "w.jsonl").read_text() == windows
+    assert sorted(os.listdir(tmp_path / "in")) == ["hard.jsonl", "w.jsonl"]
+
+
+@pytest.mark.parametrize("more", [(), ("--check",)])
+@pytest.mark.parametrize(
+    ("sink", "options"),
+    [
+        ("w.jsonl", ("--report", "w.jsonl")),
+        ("w.jsonl", ("--log-file", "w.jsonl")),
+        ("in/w.csv", ()),
+    ],
+)
+def test_a_check_tells_of_files_that_are_written_over(stream, tmp_path, sink, options, more):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/e.jsonl").write_text(EVENTS)
+    (tmp_path / "s.toml").write_text(
+        '[source]\npaths = ["in"]\n[window]\nspec = "tumbling:5s"\ntime = "t"\n'
+        f'[sink]\nto = "{sink}"\n'
+    )
+    code, _, errors = stream("s.toml", *options, *more)
+    assert code == 2
+    assert "name the same file" in errors or "would be read as input" in errors
 
 
 def test_a_terminal_shows_what_goes_into_a_target(tmp_path):
