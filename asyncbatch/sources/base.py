@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Chunk
     from asyncbatch.core.records import Bookmark, Failure
     from asyncbatch.core.report import Traffic
+    from asyncbatch.sources.selection import Selection
 
 
 class Feed(Protocol):
@@ -154,6 +155,13 @@ class ReplayableSource(LiveSource, Protocol):
         Raises OSError, and UsageError if the data before the position has changed.
         """
         ...
+
+
+@runtime_checkable
+class SelectingSource(LiveSource, Protocol):
+    """A live source that reads the files of a folder."""
+
+    selection: Selection
 
 
 @runtime_checkable

@@ -231,7 +231,7 @@ def _file_work(
     [path] = sources
     job = file_job(path, overrides.set, context, commands)
     if check.check:
-        job.check_outputs(options["other_outputs"])
+        job.check_files(options["other_outputs"])
         if not options["output"].quiet:
             print_note(f"{path} is valid: {job}")
         return None

@@ -52,6 +52,7 @@ from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.groups import grouped_target
 from asyncbatch.sinks.target import Target
 from asyncbatch.sinks.windows import make_target
+from asyncbatch.sources.live.distinct import check_distinct
 from asyncbatch.sources.live.open import SIMULATE, LiveOptions, open_path
 from asyncbatch.sources.live.simulator import SimulatedSource
 from asyncbatch.sources.selection import DEFAULT_PATTERNS, Selection
@@ -301,13 +302,16 @@ class FileJob(Struct, frozen=True):
         """The file for rejected records."""
         return self.file.dead_letter.to if self.file.dead_letter else None
 
-    def check_outputs(self, others: Mapping[str, str]) -> None:
-        """Raise UsageError if two outputs are one file, or one is in a source.
+    def check_files(self, others: Mapping[str, str]) -> None:
+        """Raise UsageError if two outputs or two sources are one file, or an output is a source.
 
         `others` maps the names of options to files beside those of the pipeline file.
         """
         names = [name for name, _ in _named_tables(self.file.sources)]
         files = {"--late": self.late, "--dead-letter": self.dead_letter, **others}
+        check_distinct(
+            (name, _selection(table)) for name, table in _named_tables(self.file.sources)
+        )
         check_outputs(self.delivery, names, files)
 
     def sources(self) -> list[LiveSource]:
@@ -387,12 +391,16 @@ def _named_tables(tables: Sequence[EventSourceTable]) -> Iterator[tuple[str, Eve
             yield from ((path, table) for path in event_paths(table))
 
 
+def _selection(table: EventSourceTable) -> Selection:
+    """Return the selection of the files of a folder."""
+    if isinstance(table, PatternOptions):
+        return Selection(table.pattern or DEFAULT_PATTERNS, table.exclude)
+    return Selection()
+
+
 def _open_source(name: str, table: EventSourceTable) -> LiveSource:
     if isinstance(table, FollowOptions):
-        selection = Selection()
-        if isinstance(table, PatternOptions):
-            selection = Selection(table.pattern or DEFAULT_PATTERNS, table.exclude)
-        return open_path(name, LiveOptions(table.follow, table.from_end, selection))
+        return open_path(name, LiveOptions(table.follow, table.from_end, _selection(table)))
     if not isinstance(table, SimulatedTable):
         return open_path(STDIN)
     return SimulatedSource(name, simulator_of(table, time.time_ns() // 1000))

@@ -366,11 +366,12 @@ class FolderSource:
     can_resume = True
     name: str
     is_over: bool
+    selection: Selection
 
     def __init__(
         self, path: str, selection: Selection, *, follow: bool = False, from_end: bool = False
     ) -> None:
-        self.name, self.is_over = path, False
+        self.name, self.is_over, self.selection = path, False, selection
         self._wakeup = Wakeup()
         self._watch = (
             FolderWatch([path], self._wakeup, lambda _: True, recursive=True) if follow else None

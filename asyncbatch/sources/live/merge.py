@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from asyncbatch.errors import UsageError
+from asyncbatch.sources.base import SelectingSource
 from asyncbatch.sources.iterables import IterableSource
+from asyncbatch.sources.live.distinct import check_distinct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,17 +20,18 @@ class MergedSources:
 
     So windows close early, and little is buffered. Sources with equal or unknown times take turns.
     Each source has at most one read in progress. For one task. Raises UsageError for two sources
-    with the same name.
+    that read the same file.
     """
 
     def __init__(self, sources: Sequence[LiveSource]) -> None:
-        names = [source.name for source in sources]
-        for name in names:
-            if names.count(name) > 1:
-                raise UsageError(f"{name} is given twice: name each source once")
+        check_distinct(
+            (source.name, source.selection if isinstance(source, SelectingSource) else None)
+            for source in sources
+            if not isinstance(source, IterableSource)
+        )
         self.sources = sources
         self._reads: dict[LiveSource, asyncio.Task[LiveChunk | None]] = {}
-        self._turns = dict.fromkeys(names, 0)
+        self._turns = {source.name: 0 for source in sources}
         self._turn = 0
         self._event_time_of: Callable[[str], int | None] = lambda _: None
 

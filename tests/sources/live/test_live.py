@@ -1361,6 +1361,36 @@ def test_sources_that_cannot_be_meant(stream, tmp_path, arguments, why):
     assert why in errors
 
 
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("in/e.jsonl", "./in/e.jsonl"), "in/e.jsonl and ./in/e.jsonl are the same file"),
+        (("in/e.jsonl", "link.jsonl"), "in/e.jsonl and link.jsonl are the same file"),
+        (("in/e.jsonl", "-"), "in/e.jsonl and - are the same file"),
+        (("new.jsonl", "in/../new.jsonl", "--follow"), "are the same file"),
+        (("in", "in/"), "in and in/ are the same file"),
+        (("in", "in/e.jsonl"), "in/e.jsonl is in in, a source too"),
+        (("in/more", "in"), "in/more is in in, a source too"),
+        (("in", "in/e.log"), None),  # the folder leaves it out
+        (("in", "in/more/e.jsonl", "--exclude", "more"), None),
+    ],
+)
+def test_a_file_is_read_by_one_source(tmp_path, arguments, why):
+    (tmp_path / "in/more").mkdir(parents=True)
+    for name in ("in/e.jsonl", "in/e.log", "in/more/e.jsonl"):
+        (tmp_path / name).write_bytes(event(1))
+    (tmp_path / "link.jsonl").symlink_to("in/e.jsonl")
+    options = ("--time", "t", "-q")
+    with (tmp_path / "in/e.jsonl").open("rb") as events:
+        process = CommandProcess(
+            ["stream", *arguments, *options], cwd=tmp_path, env=environment(),
+            stdin=events, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        _, errors = process.communicate()
+    assert process.returncode == (0 if why is None else 2), errors
+    assert why is None or f"{why}: name each source once" in " ".join(errors.decode().split())
+
+
 def test_without_the_library_it_says_what_to_install(tmp_path, log):
     (tmp_path / "watchfiles.py").write_text("raise ImportError\n")
     finished = run_command(
