@@ -40,10 +40,12 @@ class WindowTarget(Protocol):
         """Raise UsageError if a killed process could lose loaded windows."""
         ...
 
-    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
+    def open(
+        self, position: Any = None, removed: Sequence[Window] = (), *, has_windows: bool = False
+    ) -> None:
         """Start, or resume at `position` and remove the rows of the `removed` windows.
 
-        Raises UsageError.
+        `has_windows`: the target must have other windows. Raises UsageError.
         """
         ...
 
@@ -191,7 +193,13 @@ class WindowFileTarget:
     def check_resumable(self) -> None:
         self.file.check_regular()
 
-    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:  # noqa: ARG002 - the file is cut at `position`, before these windows
+    def open(
+        self,
+        position: Any = None,
+        removed: Sequence[Window] = (),  # noqa: ARG002 - the file is cut before these windows
+        *,
+        has_windows: bool = False,  # noqa: ARG002 - `position` tells it
+    ) -> None:
         self.file.open(None if position is None else convert(position, AppendPosition))
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
@@ -220,8 +228,10 @@ class WindowCsvTarget(WindowFileTarget):
         self._made, self._is_safe = WindowRows(schema), is_safe
         self._delimiter = "\t" if path.lower().endswith(".tsv") else ","
 
-    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
-        super().open(position, removed)
+    def open(
+        self, position: Any = None, removed: Sequence[Window] = (), *, has_windows: bool = False
+    ) -> None:
+        super().open(position, removed, has_windows=has_windows)
         if position is None:
             self.load(self._lines([self._made.columns]))
 
@@ -261,8 +271,17 @@ class WindowTableTarget:
                 "process can continue it: with --checkpoint, write JSON Lines, CSV or a table"
             )
 
-    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:  # noqa: ARG002 - a table has no position
-        self._sink.open()
+    def open(
+        self,
+        position: Any = None,  # noqa: ARG002 - a table has no position
+        removed: Sequence[Window] = (),
+        *,
+        has_windows: bool = False,
+    ) -> None:
+        if has_windows:
+            self._sink.open(must_exist=True)
+        else:
+            self._sink.open()
         if removed:
             self._sink.remove(self._block(self._made.keys_of(removed)))
 

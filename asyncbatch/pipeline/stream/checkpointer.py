@@ -81,7 +81,9 @@ class Checkpointer:
             for source, state in zip(self._sources, found.stream.sources, strict=True):
                 if state.position is not None and isinstance(source, ReplayableSource):
                     source.start_at(state.position)
-            self._open_all(found.target, found.files, opened)
+            tally = found.stream.tally
+            has_windows = tally.windows > tally.refused
+            self._open_all(found.target, found.files, opened, has_windows=has_windows)
         except (ValueError, MsgspecError) as error:
             raise self._file.version_error(str(error)) from None
         return True
@@ -113,9 +115,11 @@ class Checkpointer:
         target: Any,
         files: Sequence[AppendPosition | None],
         removed: Sequence[Window],
+        *,
+        has_windows: bool = False,
     ) -> None:
         if self._writer is not None:
-            self._writer.open(target, removed)
+            self._writer.open(target, removed, has_windows=has_windows)
         for file, place in zip(self._files, files, strict=True):
             file.open(place)
 

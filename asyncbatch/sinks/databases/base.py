@@ -82,17 +82,30 @@ class DatabaseSink(ABC):
         # Whether the ledger is known to exist; whether the unique index of the key may be missing.
         self._has_ledger = self._lacks_index = False
 
-    def open(self) -> None:
-        """Connect, and check that the table can be written. Raises UsageError."""
+    def open(self, *, must_exist: bool = False) -> None:
+        """Connect, and check that the table can be written.
+
+        `must_exist`: it has rows of the same job. Raises UsageError.
+        """
         self._check_names()
         with self._usage_errors():
             self._connect()
             try:
                 self._run_once(self._prepare)
+                if must_exist:
+                    self._check_present()
                 self._start()
             except BaseException:
                 self._abandon()
                 raise
+
+    def _check_present(self) -> None:
+        """Raise UsageError if the table of a resumed stream does not exist."""
+        if not self._present:
+            raise UsageError(
+                f"cannot use {self.name}: table {self.table} is gone, with the windows from before "
+                "the checkpoint: restore it, or remove the checkpoint to start over"
+            )
 
     def ledger(self) -> Ledger:
         """Return the ledger of the job in this database."""

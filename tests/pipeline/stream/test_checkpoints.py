@@ -881,6 +881,35 @@ def test_files_that_are_not_what_they_were(stream, tmp_path, kept):
     assert "e.jsonl" in errors
 
 
+@pytest.mark.parametrize("kind", ["file", "sqlite", "duckdb", "postgres"])
+def test_a_target_that_is_gone_is_not_made_anew(stream, tmp_path, server, kind):
+    if kind == "duckdb":
+        pytest.importorskip("duckdb")
+    if kind == "postgres":
+        server.execute("CREATE DATABASE gone")
+    (tmp_path / "e.jsonl").write_text(at(1) + at(6) + at(7))
+    target, gone = {
+        "file": (("--to", "w.jsonl"), (tmp_path / "w.jsonl").unlink),
+        "sqlite": (("--to", "sqlite:///w.db", "--table", "w"), (tmp_path / "w.db").unlink),
+        "duckdb": (("--to", "duckdb:///w.ddb", "--table", "w"), (tmp_path / "w.ddb").unlink),
+        "postgres": (
+            ("--to", server.url("gone"), "--table", "w"),
+            lambda: server.execute("DROP TABLE w", "gone"),
+        ),
+    }[kind]
+    options = ("e.jsonl", *BY_KIND, *target, *KEPT)
+    assert stream(*options, "--max-events", "2")[0] == 0
+    gone()
+    files = sorted(os.listdir(tmp_path))
+    code, _, errors = stream(*options)
+    assert (code, sorted({*os.listdir(tmp_path), "c.json.lock"})) == (2, files), errors
+    if kind != "file":
+        assert "is gone" in errors
+        assert "remove the checkpoint to start over" in " ".join(errors.split())
+    (tmp_path / "c.json").unlink()
+    assert stream(*options)[0] == 0
+
+
 def test_a_checkpoint_in_use(live, stream, tmp_path):
     (tmp_path / "none.jsonl").touch()
     process = live("-", *BY_KIND, *KEPT)
