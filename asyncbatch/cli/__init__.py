@@ -32,10 +32,16 @@ def main() -> None:
         error = flush_or_drop()
         if error is None or end.code:  # a command that failed has told its reason
             raise
-        if isinstance(error, BrokenPipeError):
-            sys.exit(exit_codes.CLOSED_OUTPUT)
-        to_stderr(f"Error: cannot write to standard output: {error.strerror}")
-        sys.exit(exit_codes.FAILURES)
+    except OSError:
+        error = flush_or_drop()
+        if error is None:  # it is not about standard output
+            raise
+    else:
+        return
+    if isinstance(error, BrokenPipeError):
+        sys.exit(exit_codes.CLOSED_OUTPUT)
+    to_stderr(f"Error: cannot write to standard output: {error.strerror}")
+    sys.exit(exit_codes.FAILURES)
 
 
 def _leave(number: int, _: object) -> None:

@@ -132,7 +132,9 @@ app: typer.Typer = typer.Typer(
 
 def _print_version(is_requested: bool) -> None:
     if is_requested:
-        typer.echo(f"asyncbatch {__version__}")
+        from asyncbatch.cli.terminal import stdout
+
+        typer.echo(f"asyncbatch {__version__}", file=stdout())
         raise typer.Exit
 
 

@@ -21,6 +21,7 @@ from asyncbatch.cli.terminal import (
     stderr_is_log,
     stdout,
     stdout_error,
+    stdout_is_closed,
     wants_style,
     write_stderr,
 )
@@ -254,8 +255,8 @@ class Output:
                 await stream.writelines(Markdown().finish(report, command, exit_code))
 
     async def _finish_text(self, report: AnyReport, options: SummaryOptions) -> None:
-        if self._stdout_is_taken and stderr_is_log():
-            return  # the end of the log has these figures
+        if stderr_is_log() if self._stdout_is_taken else stdout_is_closed():
+            return  # the end of the log has these figures, or nobody reads them
         stream = sys.stderr if self._stdout_is_taken else stdout()
         if isinstance(report, Report) and wants_style(stream.fileno()):
             from asyncbatch.cli.display.rich import summary_text

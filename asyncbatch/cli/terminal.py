@@ -26,17 +26,25 @@ class MachineLines(Protocol):
 _STDOUT, _STDERR = 1, 2
 
 
+_closed_streams: set[str] = set()
+
+
 def open_closed_streams() -> None:
     """Open /dev/null for each closed standard stream.
 
-    Otherwise the next opened file would get the descriptor, and receive printed lines.
+    Otherwise the next opened file would get the descriptor, and receive printed lines. Prints of
+    user functions are dropped. A result is not: a write to `stdout()` fails.
     """
     for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
+            _closed_streams.add(name)
             os.open(os.devnull, os.O_RDWR)  # POSIX: open returns the lowest free number, this one
             stream = os.fdopen(descriptor, mode, closefd=False)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+    if stdout_is_closed():  # after all three are open, so that it is none of them
+        unwritable = os.open(os.devnull, os.O_RDONLY)
+        sys.__stdout__ = os.fdopen(unwritable, "w")  # type: ignore[misc]  # `stdout()` reads it
 
 
 def stdout() -> TextIO:
@@ -47,6 +55,11 @@ def stdout() -> TextIO:
 def stdout_error(error: OSError) -> OSError:
     """Return an error of standard output with a message that names it."""
     return OSError(error.errno, f"standard output cannot be written: {error.strerror or error}")
+
+
+def stdout_is_closed() -> bool:
+    """Whether standard output was closed when the process began."""
+    return "stdout" in _closed_streams
 
 
 def flush_or_drop() -> OSError | None:
@@ -66,7 +79,8 @@ def flush_or_drop() -> OSError | None:
 
 def separate_results() -> None:
     """Redirect the prints of user functions in this process to stderr."""
-    sys.__stdout__ = os.fdopen(os.dup(_STDOUT), "w")  # type: ignore[misc]  # `stdout()` reads it
+    results = os.dup(stdout().fileno())
+    sys.__stdout__ = os.fdopen(results, "w")  # type: ignore[misc]  # `stdout()` reads it
     os.dup2(_STDERR, _STDOUT)
     sys.stdout = sys.stderr
 

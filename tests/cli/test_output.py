@@ -354,8 +354,29 @@ def test_closed_standard_streams_change_nothing_else(files, closed, options):
         env=environment(), timeout=PATIENCE,
     )  # fmt: skip
     assert finished.returncode == 1
-    assert finished.stderr == ""
+    assert ("standard output" in finished.stderr) is (options == "-o jsonl" and closed == ">&-")
     assert json.loads((folder / "r.json").read_text())["files"]["total"] == 3
+
+
+@pytest.mark.parametrize("stdout", [">&-", ">/dev/full"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run . -q --to -", "run . -q -o json", "run . -q --by id",
+        "stream a.jsonl -q --time arrival",
+        "stream a.jsonl -q --time arrival -o jsonl", "schema infer .", "ledger path", "--version",
+    ],
+)  # fmt: skip
+def test_a_result_that_cannot_be_printed_is_an_error(files, command, stdout):
+    folder = files(many(3))
+    (folder / "a.jsonl").write_text('{"id": 1}\n')
+    finished = subprocess.run(
+        ["bash", "-c", f"{' '.join(COMMAND)} {command} {stdout}"], check=False,
+        capture_output=True, text=True, cwd=folder, env=environment(), timeout=PATIENCE,
+    )  # fmt: skip
+    assert finished.returncode == 1
+    assert "cannot write to standard output: " in finished.stderr
+    assert "Traceback" not in finished.stderr
 
 
 def test_a_full_disk_under_stdout_is_an_error(files):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import closing, contextmanager
 from glob import glob
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asyncbatch.cli.command import CommandGroup, SectionedCommand, print_note
-from asyncbatch.cli.terminal import is_terminal
+from asyncbatch.cli.terminal import is_terminal, stdout
 from asyncbatch.core.units import format_count, printable
 from asyncbatch.errors import UsageError
 
@@ -85,10 +84,10 @@ def path(target: Target = None) -> None:
     from asyncbatch.state.lock import state_folder
 
     found = state_folder() if target is None else redact_address(_ledger_path(target))
-    if is_terminal(sys.stdout.fileno()):
+    if is_terminal(stdout().fileno()):
         print_note(found)
     else:  # for a program: the path as it is
-        sys.stdout.buffer.write(os.fsencode(found) + b"\n")
+        stdout().buffer.write(os.fsencode(found) + b"\n")
 
 
 def _print_ledger(inspected: Inspection, job: str | None, *, files: bool) -> None:
