@@ -92,8 +92,11 @@ class CheckpointFile:
     def open(self) -> Checkpoint | None:
         """Lock the file and return its checkpoint, None if there is none yet.
 
-        Raises LockHeldError, and UsageError if the file is damaged or belongs to another stream.
+        Raises LockHeldError, and UsageError if the file is damaged, belongs to another stream, or
+        is not a regular file: a device may have no end, and a pipe no writer.
         """
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise UsageError(f"--checkpoint {display_path(self.path)} is not a regular file")
         self._lock.acquire()
         try:
             with open(self.path, "rb") as stream:

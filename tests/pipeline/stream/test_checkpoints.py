@@ -371,10 +371,14 @@ def test_a_target_that_is_lost_while_nothing_comes(live, tmp_path):
         (("--checkpoint-every", "1s"), "needs --checkpoint"),
         (("--checkpoint", "no/such/c.json"), "there is no folder no/such"),
         (("--checkpoint", "other.json"), "is not a checkpoint, but has content"),
+        (("--checkpoint", "fifo.jsonl"), "--checkpoint fifo.jsonl is not a regular file"),
+        (("--checkpoint", "/dev/null"), "--checkpoint /dev/null is not a regular file"),
+        (("--checkpoint", "folder"), "--checkpoint folder is not a regular file"),
     ],
 )
 def test_wrong_usage(stream, tmp_path, arguments, why):
     os.mkfifo(tmp_path / "fifo.jsonl")
+    (tmp_path / "folder").mkdir()
     (tmp_path / "other.json").write_text('{"precious": 1}')
     code, output, errors = stream("-", *BY_KIND, *arguments)
     assert (code, output) == (2, "")
