@@ -719,6 +719,15 @@ def test_a_ledger_of_ones_own(go, files, tmp_path):
     assert counts(go("in", *to("jsonl"), "--ledger", "books/l", "--resume")) == (1, 0, 0, 0)
 
 
+def test_a_ledger_is_a_regular_file(run, files, tmp_path):
+    files({"in/a.json": people(1)})
+    os.mkfifo(tmp_path / "fifo")
+    outcome = run("in", *to("jsonl"), "--ledger", "fifo")
+    assert outcome.code == 2
+    assert "the ledger fifo: it is not a regular file" in outcome.stderr
+    assert not (tmp_path / "fifo-journal").exists()
+
+
 # All actions, in any order.
 
 _NAMES = st.sampled_from(["a", "b", "c", "d"])

@@ -63,6 +63,9 @@ class LedgerStore:
 
     def open(self) -> None:
         """Open the file, and create its tables if needed. Raises UsageError."""
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            # SQLite takes a device for an empty database, and writes a journal beside it.
+            raise UsageError(f"cannot use the ledger {self.path}: it is not a regular file")
         try:
             if folder := os.path.dirname(self.path):
                 make_private_folders(folder)
