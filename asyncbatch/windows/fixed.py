@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import TooManyKeysError
@@ -20,7 +21,7 @@ from asyncbatch.windows.times import NumericTimes
 from asyncbatch.windows.watermark import ALWAYS, NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from asyncbatch.windows.aggregates import AggregateSet, Totals
     from asyncbatch.windows.events import Key, KeyFields, PartialWindows, Windower
@@ -32,8 +33,9 @@ class FixedWindows:
     """A windower for tumbling and hopping windows.
 
     Each event belongs to one pane. A tumbling window is one pane, a hopping window is one or
-    several. A pane holds at most `max_keys` keys. Events with further keys get the key `overflow`;
-    without an overflow key, TooManyKeysError is raised.
+    several. An open window has at most `max_keys` keys besides `overflow`. An event with a further
+    key in one of its windows gets the key `overflow` in all of them; without an overflow key,
+    TooManyKeysError is raised.
     """
 
     def __init__(
@@ -50,6 +52,11 @@ class FixedWindows:
         self._recipe, self._keys, self._watermark = recipe, keys, watermark
         self._max_keys, self._overflow = max_keys, overflow
         self._panes: dict[int, dict[Key, Totals]] = {}
+        self._pairs = 0  # of a pane and a key
+        # The number of keys of each open hopping window by its start. It takes a seventh of the
+        # time, so it is None until there are `max_keys` pairs: before, no window can be full.
+        self._key_counts: Counter[int] | None = None
+        self._last_pane = NEVER  # the start of the latest pane so far
         self._closed_to = NEVER  # windows that end at this time or earlier are closed
         self._next_end = ALWAYS  # no window with events ends before this time
 
@@ -109,7 +116,10 @@ class FixedWindows:
         self._closed_to = state.closed_to
         for one in state.all():
             totals = self._recipe.restored(one.count, one.statistics)
-            self._panes.setdefault(one.start, {})[self._keys.restored(one.key)] = totals
+            key = self._keys.restored(one.key)
+            self._last_pane = max(self._last_pane, one.start)
+            self._pairs += 1
+            self._panes.setdefault(one.start, {})[key] = totals
         self._next_end = min(
             (self._end_after(start, self._closed_to) for start in self._panes), default=ALWAYS
         )
@@ -164,18 +174,70 @@ class FixedWindows:
         pane = self._panes.get(start)
         if pane is None:
             pane = self._panes[start] = {}
+            self._last_pane = max(self._last_pane, start)
             self._next_end = min(self._next_end, self._end_after(start, self._closed_to))
         totals = pane.get(key)
         if totals is None:
-            if len(pane) >= self._max_keys:
+            if not self._takes_key(start, key):
                 if self._overflow is None:
                     raise TooManyKeysError(self._max_keys)
                 key = self._overflow
-            totals = pane.setdefault(key, self._recipe.empty())
+            if key not in pane:
+                pane[key] = self._recipe.empty()
+                self._pairs += 1
+            totals = pane[key]
         if group.totals is None:
             totals.add(group.count, group.columns)
         else:
             totals.merge(group.totals)
+
+    def _takes_key(self, start: int, key: Key) -> bool:
+        """Count a key that is new in the pane at `start`; return whether its windows have room."""
+        if key == self._overflow:
+            return True
+        if self._pane == self._size:
+            pane = self._panes[start]
+            return len(pane) - (self._overflow in pane) < self._max_keys
+        if self._key_counts is None:
+            if self._pairs < self._max_keys:
+                return True
+            self._key_counts = self._count_keys()
+        counts, windows = self._key_counts, self._windows_without(start, key, self._panes)
+        if any(counts[window] >= self._max_keys for window in windows):
+            return False
+        counts.update(windows)
+        return True
+
+    def _count_keys(self) -> Counter[int]:
+        """Return the number of keys of each open window by its start."""
+        counts = Counter[int]()
+        counted: dict[int, set[Key]] = {}
+        for start, pane in self._panes.items():
+            keys = counted[start] = set()
+            for key in pane:
+                counts.update(self._windows_without(start, key, counted))
+                keys.add(key)
+        return counts
+
+    def _windows_without(self, start: int, key: Key, panes: Mapping[int, Container[Key]]) -> range:
+        """Return the open hopping windows with the pane at `start` whose `panes` lack a key.
+
+        They follow each other: the nearest panes with the key, before and after, bound them.
+        """
+        size, every, step = self._size, self._every, self._pane
+        if key == self._overflow:
+            return range(0)
+        first = self._end_after(start, self._closed_to) - size
+        last = start // every * every
+        for pane in range(start - step, first - step, -step):
+            if key in panes.get(pane, ()):
+                first = max(first, pane // every * every + every)
+                break
+        for pane in range(start + step, min(last + size, self._last_pane + 1), step):
+            if key in panes.get(pane, ()):
+                last = (pane - size) // every * every
+                break
+        return range(first, last + every, every)
 
     def _end_after(self, start: int, value: int) -> int:
         """Return the first end after `value` of the windows with the pane at `start`."""
@@ -193,7 +255,10 @@ class FixedWindows:
         ]
         self._closed_to = value
         for start in [start for start in self._panes if self._last_end(start) <= value]:
-            del self._panes[start]
+            self._pairs -= len(self._panes.pop(start))
+        counts: dict[int, int] = self._key_counts or {}
+        for start in [start for start in counts if start + self._size <= value]:
+            del counts[start]
         self._next_end = min(
             (self._end_after(start, value) for start in self._panes), default=ALWAYS
         )

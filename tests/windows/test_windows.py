@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from fractions import Fraction
 from sys import float_info
 from typing import Any
@@ -596,6 +596,48 @@ def late_sessions(spec, found, lateness):
         end = max([end, *(one[1] for one in near)])
         sessions.append([start, end, key, [*merged, value]])
     return sorted((s, e, k, len(v), sum(v)) for s, e, k, v in sessions), late
+
+
+@given(
+    rows,
+    kinds.filter(lambda kind: not kind.startswith("session")),
+    st.lists(st.integers(1, 20), min_size=1, max_size=4),
+    st.integers(0, 60),
+    st.integers(1, 3),
+)
+def test_no_window_has_more_keys_than_allowed(found, kind, sizes, lateness, most):
+    def run(sizes, cut=None, overflow="other"):
+        more = {"lateness": lateness, "most": most, "overflow": overflow}
+        windows, _ = windower(kind, **more)
+        closed = []
+        for number, chunk in enumerate(chunked(found, sizes)):
+            if number == cut:
+                state, watermark = windows.state(), windows._watermark
+                windows, _ = windower(kind, **more)
+                windows._watermark = watermark
+                windows.restore(state)
+            closed += windows.add(events(chunk)).closed
+        closed += windows.finish(partial=False)
+        return [(w.start, w.key, w.totals.count) for w in closed]
+
+    closed = run(sizes)
+    assert closed == run([1]) == run([1000]) == run(sizes, cut=1)
+    keys, counts = defaultdict[int, set[str]](set), Counter[int]()
+    for start, key, count in closed:
+        keys[start].add(key)
+        counts[start] += count
+    assert all(len(some - {"other"}) <= most for some in keys.values())
+    expected_keys, expected_counts = defaultdict[int, set[str]](set), Counter[int]()
+    for start, _, key, count, _ in naive_fixed(kind, found, lateness)[0]:
+        expected_keys[start].add(key)
+        expected_counts[start] += count
+    assert counts == expected_counts
+    if all(len(some) <= most for some in expected_keys.values()):
+        assert keys == expected_keys
+        run(sizes, overflow=None)
+    else:
+        with pytest.raises(TooManyKeysError):
+            run(sizes, overflow=None)
 
 
 @given(rows, st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(0, 30))
