@@ -23,7 +23,8 @@ _PER_MICROSECOND = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (
 # A number below a limit is in its unit. Each unit covers the years 1973 to 5138.
 _AUTO = ((100_000_000_000, "s"), (10**14, "ms"), (10**17, "us"))
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]+)?", re.ASCII)
-_LEAP_SECOND = re.compile(r"(.{10}[Tt ]..:..):60(\.[0-9]+)?(Z|[+-]..:..)$")
+_MAX_FRACTION_DIGITS = 40  # further ones change no microsecond, and `int` takes at most 4,300
+_LEAP_SECOND = re.compile(r"(.{10}[Tt ]..:..):60(\.[0-9]+)?([Zz]|[+-]..:..)?$")
 _ADVICE = "an RFC 3339 time (2026-01-31T12:00:00Z) or a number since the epoch"
 
 
@@ -119,17 +120,38 @@ class TimeReader:
         if type(value) is str:
             if value[4:5] == "-" or not _NUMBER.fullmatch(value):
                 return _parse(value)
-            value = float(value) if "." in value else int(value)
+            if "." in value:
+                return self._parse_decimal(value)
+            value = int(value)
         if type(value) is not int and type(value) is not float:
             raise ValueError(f"is not {_ADVICE}")
         if type(value) is float and not abs(value) < 10**24:
             raise ValueError("is beyond the years 1 to 9999")
-        times, per = _PER_MICROSECOND[self._unit if self._unit != "auto" else _unit_of(value)]
-        # Not //: a double cannot hold the microseconds of present times exactly, so round.
-        micros = value * times // per if type(value) is int else round(value * times / per)
-        if not FIRST_TIME <= micros < END_OF_TIME:
-            raise ValueError("is beyond the years 1 to 9999")
-        return micros
+        times, per = self._factors(value)
+        if type(value) is int:
+            return _checked(value * times // per)
+        # A double stands for the decimal number that was written, which may be above it: so this is
+        # the nearest microsecond, or the one before if that is later.
+        micros = round(value * times / per)
+        return _checked(micros - (micros * per / times > value))
+
+    def _parse_decimal(self, text: str) -> int:
+        """Return the time of a text with a decimal point, exactly."""
+        times, per = self._factors(float(text))
+        whole, _, fraction = text.partition(".")
+        fraction = fraction[:_MAX_FRACTION_DIGITS]
+        return _checked(int(whole + fraction) * times // (per * 10 ** len(fraction)))
+
+    def _factors(self, value: float) -> tuple[int, int]:
+        """Return the factor and the divisor that give microseconds."""
+        return _PER_MICROSECOND[self._unit if self._unit != "auto" else _unit_of(value)]
+
+
+def _checked(micros: int) -> int:
+    """Return a time. Raises ValueError if it has no date."""
+    if not FIRST_TIME <= micros < END_OF_TIME:
+        raise ValueError("is beyond the years 1 to 9999")
+    return micros
 
 
 def _unit_of(value: float) -> str:
@@ -145,7 +167,7 @@ def _parse(text: str) -> int:
         pass
     added = 0
     if leap := _LEAP_SECOND.match(text):  # a leap second is the second after :59, as in POSIX
-        text, added = f"{leap[1]}:59{leap[2] or ''}{leap[3]}", 1_000_000
+        text, added = f"{leap[1]}:59{leap[2] or ''}{leap[3] or ''}", 1_000_000
     try:
         return micros_of(datetime.fromisoformat(text.upper())) + added
     except (ValueError, OverflowError):
