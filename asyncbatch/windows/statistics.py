@@ -35,7 +35,8 @@ class ExtremeState(Struct, frozen=True, array_like=True):
 class Extreme:
     """The smallest or largest number; `pick` is min or max.
 
-    The result is a float if any of the numbers is, so that it does not depend on their order.
+    The result is a float if any of the numbers is, or beyond 2^53 if an equal one is, and has no
+    negative zero, so that it does not depend on their order.
     """
 
     __slots__ = ("_is_float", "_pick", "_value")
@@ -48,8 +49,12 @@ class Extreme:
 
     def add(self, values: Sequence[float]) -> None:
         """Add numbers, at least one."""
-        self._is_float = self._is_float or float in set(map(type, values))
-        self._add_value(self._pick(values))
+        kinds = set(map(type, values))
+        self._is_float = self._is_float or float in kinds
+        found = self._pick(values)
+        if len(kinds) > 1 and type(found) is int:
+            found = next((one for one in values if type(one) is float and one == found), found)
+        self._add_value(found)
 
     def merge(self, other: Extreme) -> None:
         self._is_float = self._is_float or other._is_float
@@ -63,13 +68,16 @@ class Extreme:
         self._value, self._is_float = state.value, state.is_float
 
     def _add_value(self, value: float) -> None:
-        self._value = value if self._value is None else self._pick((self._value, value))
+        if self._value is None or (self._value == value and type(value) is float):
+            self._value = value
+        else:
+            self._value = self._pick((self._value, value))
 
     def result(self) -> float | None:
         """Return the number, None without values."""
         value = self._value
         if value is not None and self._is_float and abs(value) <= _EXACT:
-            return float(value)
+            return value + 0.0
         return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import zlib
@@ -656,6 +657,24 @@ def test_no_window_has_more_keys_than_allowed(found, kind, sizes, lateness, most
     else:
         with pytest.raises(TooManyKeysError):
             run(sizes, overflow=None)
+
+
+@pytest.mark.parametrize("kind", ["min", "max"])
+@pytest.mark.parametrize(
+    "equal", [(0, -0.0, 0.0), (10**20, 1e20), (-(2**60), -(2.0**60)), (7, 7.0)]
+)
+def test_extremes_of_equal_numbers_do_not_depend_on_the_order(kind, equal):
+    recipe = AggregateSet([parse_aggregate(f"{kind}:v")])
+    texts = set()
+    for values in itertools.permutations(equal):
+        parts = [summed(recipe, [value]) for value in values]
+        for part in parts[1:]:
+            parts[0].merge(part)
+        texts.add(repr(recipe.results(parts[0])))
+        texts.add(repr(recipe.results(summed(recipe, values))))
+        texts.add(repr(recipe.results_of(len(values), [values])))
+    assert len(texts) == 1
+    assert "-0.0" not in texts.pop()
 
 
 @given(rows, st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(0, 30))
