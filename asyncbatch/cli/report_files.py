@@ -315,6 +315,9 @@ def _renderer(path: str, command: str) -> Renderer:
             ".json, .jsonl, .md or .prom"
         )
     if suffix not in _RENDERERS:
-        known = ", ".join(one for one in sorted([*_RENDERERS, ".prom"]) if one)
+        endings = [
+            one for one in (*_RENDERERS, ".prom") if command != "stream" or one not in _OF_FILES
+        ]
+        known = ", ".join(filter(None, sorted(endings)))
         raise UsageError(f"--report {path}: unknown ending {suffix}: write one of {known}")
     return _RENDERERS[suffix]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 from asyncbatch.core.records import STDIN
@@ -115,6 +116,17 @@ def find_stream_fault(head: bytes) -> Fault | None:
         return fault
     each = ".[]" if head.removeprefix(BOM).lstrip(_BLANK).startswith(b"[") else "."
     return Fault(fault.kind, 0, f"{message} (jq -c '{each}' makes JSON Lines of it)")
+
+
+_FORMAT_ADVICE = re.compile(r" \([^()]*--input-format \w+\)$")
+
+
+def as_line_of_stream(fault: Fault) -> Fault:
+    """Return the error of a line, without the advice of an option that streams have not."""
+    message, count = _FORMAT_ADVICE.subn("", fault.message)
+    if not count:
+        return fault
+    return Fault(fault.kind, fault.byte, f"{message} (each event needs a line of its own)")
 
 
 _ARCHIVE_ADVICE = (

@@ -75,8 +75,9 @@ def parse_aggregate(text: str) -> Aggregate:
     kind, colon, field = rest.partition(":")
     known = kind in _STATISTICS or kind == "count" or _PERCENTILE.fullmatch(kind)
     if not known or (equals and not name and text.startswith("=")):
+        advice = '; if a field has a comma, quote the whole: "sum:a,b"' if '"' in text else ""
         raise ValueError(
-            f"{text!r} is not an aggregate; write {_KINDS}, or NAME= before one of them"
+            f"{text!r} is not an aggregate; write {_KINDS}, or NAME= before one of them{advice}"
         )
     if (kind == "count") == bool(colon) or bool(colon) != bool(field):
         advice = "count has no field" if kind == "count" else f"write {kind}:FIELD"

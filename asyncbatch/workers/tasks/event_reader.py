@@ -10,6 +10,7 @@ from msgspec import UNSET, MsgspecError, Struct, field
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Failure, MissingNames, Position, display_path
 from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
+from asyncbatch.formats.detect import as_line_of_stream
 from asyncbatch.formats.failures import InvalidTextError, file_failure, line_failure
 from asyncbatch.formats.lines import InvalidLine, are_objects, total_lines, validate_lines
 from asyncbatch.formats.positions import BOM, TextPosition
@@ -93,7 +94,7 @@ class LineReader:
             builder.block.records += found.records
             for some in found.split():
                 if isinstance(some, InvalidLine):
-                    yield some
+                    yield some._replace(fault=as_line_of_stream(some.fault))
                     continue
                 for place, text in enumerate(some.texts):
                     yield Line(

@@ -328,6 +328,7 @@ def test_quiet(stream):
         ((".",), "no JSON files in ."),
         (("-", "--window", "tumbling:0s"), "a length of zero"),
         (("-", "--agg", "median:v"), "not an aggregate"),
+        (("-", "--agg", 'sum:"v,w"'), 'a comma, quote the whole: "sum:a,b"'),
         (("-", "--agg", "count", "--agg", "count"), "two aggregates"),
         (("-", "--by", "a..b"), "not the path"),
         (("-", "--lateness", "soon"), "is not a duration"),
@@ -556,6 +557,19 @@ def test_metrics_are_there_while_the_stream_goes_on(tmp_path):
             running.kill()
     assert 'asyncbatch_stream_running{name="live"} 0.0' in metrics.read_text()
     assert list(tmp_path.iterdir()) == [metrics]
+
+
+@pytest.mark.parametrize("line", ['{"t": 1}{"t": 2}', '{"t": 1}\x1e{"t": 2}', '{"t": 1} [2]'])
+def test_no_message_names_an_option_that_streams_have_not(stream, line):
+    _, _, errors = stream("-", "--time", "t", stdin=f"{line}\n")
+    assert "after the end of the value (each event needs a line of its own)" in errors
+    assert "--input-format" not in errors
+
+
+def test_an_unknown_report_names_those_of_streams(stream):
+    code, _, errors = stream("-", "--report", "p.toml", stdin="")
+    told = " ".join(errors.split())
+    assert (code, "write one of .html, .json, .jsonl, .md, .prom" in told) == (2, True), told
 
 
 @pytest.mark.parametrize("name", ["r.xml", "no/such/r.json", "."])
