@@ -422,8 +422,9 @@ def check_live_outputs(
 ) -> None:
     """Raise UsageError if two output options name one file, or one names an input.
 
-    `sources` are the files and folders that the run follows, `reads` other files. Names are compared with their links resolved, and existing files by their inodes, because of
-    hard links and standard input.
+    `sources` are the files and folders that the run follows, `reads` other files. Names are
+    compared with their links resolved, and existing files by their inodes, because of hard links
+    and standard input.
     """
     nameless = (None, "", STDIN)  # "" is a server
     named = {option: path for option, path in outputs.items() if path not in nameless}
