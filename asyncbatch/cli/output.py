@@ -297,7 +297,8 @@ async def events_to_stdout(data: bytes) -> None:
 async def to_stdout(data: bytes) -> None:
     """Write to standard output in a thread.
 
-    A slow or stopped reader must not block the event loop. Raises OSError, which names the stream.
+    A slow or stopped reader must not block the event loop. Raises SinkError; BrokenPipeError if the
+    reader has ended.
     """
     if data:
         stream = wrap(stdout().buffer)

@@ -8,6 +8,7 @@ from typing import Protocol, TextIO
 
 from asyncbatch.cli.display.folding import fold_text
 from asyncbatch.core.units import printable_lines
+from asyncbatch.errors import SinkError
 
 
 class MachineLines(Protocol):
@@ -52,9 +53,9 @@ def stdout() -> TextIO:
     return sys.__stdout__ or sys.stdout
 
 
-def stdout_error(error: OSError) -> OSError:
+def stdout_error(error: OSError) -> SinkError:
     """Return an error of standard output with a message that names it."""
-    return OSError(error.errno, f"standard output cannot be written: {error.strerror or error}")
+    return SinkError(f"cannot write to standard output: {error.strerror or error}")
 
 
 def stdout_is_closed() -> bool:

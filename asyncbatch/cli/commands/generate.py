@@ -108,7 +108,10 @@ def _write(simulator: "Simulator", count: int, to: str) -> None:
         os._exit(exit_codes.CLOSED_OUTPUT)
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
-    except (OSError, SinkError) as error:
+    except SinkError as error:
+        to_stderr(f"Error: {error}")
+        os._exit(exit_codes.FAILURES)
+    except OSError as error:
         to_stderr(f"Error: cannot continue: {error_reason(error)}")
         os._exit(exit_codes.FAILURES)
 

@@ -57,7 +57,7 @@ class StreamDelivery:
     """All outputs of a stream: its target, side files and checkpoint.
 
     Call `open` first, and `finish` at the end, or `abandon` if the start fails. `files` maps the
-    name of an option to its side file, `other_outputs` to a file that the caller writes; it has read
+    name of an option to its side file, `other_outputs` to one that the caller writes; it has read
     the files `reads`. `on_failure` is called when the target is lost. Raises UsageError.
     """
 

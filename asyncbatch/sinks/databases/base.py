@@ -100,11 +100,10 @@ class DatabaseSink(ABC):
                 raise
 
     def _check_present(self) -> None:
-        """Raise UsageError if the table of a resumed stream does not exist."""
         if not self._present:
             raise UsageError(
-                f"cannot use {self.name}: table {self.table} is gone, with the windows from before "
-                "the checkpoint: restore it, or remove the checkpoint to start over"
+                f"cannot use {self.name}: table {self.table} is gone, with the windows from before"
+                " the checkpoint: restore it, or remove the checkpoint to start over"
             )
 
     def ledger(self) -> Ledger:
@@ -302,10 +301,9 @@ class DatabaseSink(ABC):
             self._check_files()
 
     def _mirror_holder(self) -> str | None:
-        """Keep other mirrors from the table until the end of the run.
+        """Keep other mirrors from the table until the end of the run: both would add all rows.
 
-        Two at once would add the same rows, and each delete those of the other. Returns words about
-        the process that keeps this one from it, or None.
+        Returns None, or words about the process that keeps this one from it.
         """
         return None
 
