@@ -14,8 +14,9 @@ from asyncbatch.errors import LockHeldError, UsageError
 from asyncbatch.formats.decoder import encode
 from asyncbatch.sinks.columns.block import ColumnBlock, json_values, without_negative_zero
 from asyncbatch.sinks.columns.table import NO_FIELDS, Columns, group_edges, load_salvaging
-from asyncbatch.sinks.databases.base import GENERATED_FLAW, SavepointSink
+from asyncbatch.sinks.databases.base import GENERATED_FLAW
 from asyncbatch.sinks.databases.file_database import FileDatabaseSink
+from asyncbatch.sinks.databases.savepoints import SavepointSink
 from asyncbatch.sinks.databases.sql import fold, inexactness, quote, removal
 from asyncbatch.sinks.databases.sqlite_schema import (
     TYPES,

@@ -10,7 +10,6 @@ from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.base import Refusal
 from asyncbatch.sinks.columns.table import Written, group_edges, load_salvaging
-from asyncbatch.sinks.databases.base import SavepointSink
 from asyncbatch.sinks.databases.postgres.rows import PostgresLoad
 from asyncbatch.sinks.databases.postgres.server import PostgresServer, RetryingReader, Transactions
 from asyncbatch.sinks.databases.postgres.table import (
@@ -27,6 +26,7 @@ from asyncbatch.sinks.databases.postgres.table import (
     may_create,
 )
 from asyncbatch.sinks.databases.postgres.values import ColumnType
+from asyncbatch.sinks.databases.savepoints import SavepointSink
 from asyncbatch.sinks.databases.sql import TableName, quote
 from asyncbatch.state.ledger.file import LedgerStore, default_path
 from asyncbatch.state.ledger.postgres import PostgresLedgerTable
