@@ -209,7 +209,7 @@ class OutputGuard:
         option = self._options[output]
         if option == "--to":
             return self._ledger is not None and has_written(self._ledger, output)
-        if option == "--ledger" and not os.path.exists(output):  # the run is about to make it
+        if option == "--ledger" and not os.path.isfile(output):  # the run makes or refuses it
             return True
         try:
             with open(output, "rb") as file:

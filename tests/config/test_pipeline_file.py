@@ -239,7 +239,9 @@ pool = { min = 5, max = 4 }
          "source[0].urls[1]: is listed twice: its records would be doubled"),
         (with_source(urls=["http://x", "http://x"]), ("source[0].urls[1]: is listed twice: its "
                                                      "records would be doubled")),
-        ({**SMALL, "source": [{**HTTP, "name": name} for name in "ab"]},
+        ({**SMALL, "source": [{**HTTP, "timeout": seconds} for seconds in (1, 2)]},
+         "source[1]: is listed twice: its records would be doubled"),
+        ({**SMALL, "source": [{"type": "files", "paths": [path]} for path in ("in/", "./in")]},
          "source[1]: is listed twice: its records would be doubled"),
         (with_source(allow_origins=["https://x/y"]), ("source[0].allow_origins[0]: is more than "
          "an origin: write https://api.example.com, without a path")),
@@ -468,8 +470,8 @@ def test_only():
         **SMALL,
         "source": [
             HTTP,
-            {**HTTP, "name": "http-2", "timeout": 2},
-            {**HTTP, "timeout": 3},
+            {**HTTP, "name": "http-2", "max_pages": 2},
+            {**HTTP, "max_pages": 3},
             with_files()["source"][0],
         ],
     }

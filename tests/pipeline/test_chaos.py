@@ -72,11 +72,14 @@ def test_inputs_may_change_between_the_kills(tmp_path, name):
     inputs = tmp_path / "inputs"
     make_inputs(inputs, _FILES, pick)
     case = Case(tmp_path / "case", inputs, TARGETS[name])
-    report, kills = None, 0
+    report, kills, most_seconds = None, 0, _MOST_SECONDS
     while kills < _KILLS or not is_complete(report):
         run = case.start("--resume")
-        if kills < _KILLS and disturb(run, pick.choice(HOWS), pick.uniform(0.2, _MOST_SECONDS)):
-            kills += 1
+        if kills < _KILLS:
+            if disturb(run, pick.choice(HOWS), pick.uniform(most_seconds / 5, most_seconds)):
+                kills += 1
+            else:  # it has ended before
+                most_seconds *= 0.8
         report = ended(run)
         if kills < _KILLS:
             change_inputs(inputs, pick, kills)

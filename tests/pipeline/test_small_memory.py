@@ -135,10 +135,11 @@ def test_standard_output_gets_all_rows_in_order_within_little_memory(
 
 
 def test_a_pipeline_of_several_sources_ends_within_little_memory(folder, tmp_path):
-    source = '[[source]]\ntype = "files"\nname = "{}"\npaths = ["{}"]\n'
+    source = '[[source]]\ntype = "files"\npaths = ["{}"]\n'
+    (tmp_path / "again").symlink_to(folder / "in")
     (tmp_path / "two.toml").write_text(
         'name = "two"\n'
-        + "".join(source.format(name, folder / "in") for name in "ab")
+        + "".join(source.format(path) for path in (folder / "in", "again"))
         + '[sink]\nto = "sqlite:///out.db"\ntable = "t"\n'
     )
     arguments = ["etl", "two.toml", "-q"]

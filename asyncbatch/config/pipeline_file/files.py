@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
-from msgspec import Meta, field, structs
+from msgspec import Meta, field
 
 from asyncbatch.config.options.streams import ARRIVAL
 from asyncbatch.config.pipeline_file.aggregate import AggregateTable
@@ -124,15 +124,14 @@ class PipelineFile(Options, frozen=True):
 
 
 def _repeated_sources(sources: Sequence[SourceTable | None]) -> Iterator[tuple[Any, str]]:
-    """Yield the places of sources that request the same pages, or read the same files."""
-    seen: list[SourceTable] = []
+    """Yield the places of sources that have the same records as another one."""
+    seen: list[tuple[object, ...]] = []
     for index, source in enumerate(sources):
         if source is None:
             continue
-        unnamed = structs.replace(source, name=None)
-        if unnamed in seen:
+        if source.wanted in seen:
             yield ("source", index), "is listed twice: its records would be doubled"
-        seen.append(unnamed)
+        seen.append(source.wanted)
 
 
 def _misplaced_keys(given: Given) -> Iterator[tuple[Any, str]]:

@@ -47,6 +47,15 @@ class HttpSourceTable(RequestSettings, frozen=True, kw_only=True, tag_field="typ
             if auth is not None and _user(url.reveal()):
                 yield ("urls", index), "has a user, and auth has credentials: choose one"
 
+    @property
+    def wanted(self) -> tuple[object, ...]:
+        """The settings that decide which records it has, not how they are requested."""
+        return (
+            {url.reveal() for url in self.urls}, self.method, self.body, self.headers, self.auth,
+            self.records, self.key_field, self.format, self.pagination, self.parent,
+            self.incremental, self.max_pages,
+        )  # fmt: skip
+
 
 class FilesSourceTable(InputOptions, frozen=True, kw_only=True, tag_field="type", tag="files"):
     """Files, as `asyncbatch run` takes them: the keys are its options."""
@@ -72,6 +81,15 @@ class FilesSourceTable(InputOptions, frozen=True, kw_only=True, tag_field="type"
                 ("records",),
                 'reads parts of documents, but unit = "file" reads whole ones: choose one',
             )
+
+    @property
+    def wanted(self) -> tuple[object, ...]:
+        """The settings that decide which records it has, not how they are read."""
+        return (
+            set(map(os.path.normpath, self.paths)), self.pattern, self.exclude, self.files_from,
+            self.hidden, self.gitignore, self.follow_symlinks, self.limit, self.shard,
+            self.format, self.records, self.unit,
+        )  # fmt: skip
 
 
 def _user(url: str) -> str:

@@ -677,10 +677,10 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(server, sql, url, tmp_p
 
 def test_sessions_that_are_ended_cost_nothing(server, sql, url, tmp_path):
     expected = _inputs(tmp_path)
-    (tmp_path / "hold").write_text("1500")
+    (tmp_path / "hold").write_text("2500")
     process = _started(tmp_path, url, "--load-batch", "150", "-w", "1")
     ours = "FROM pg_stat_activity WHERE application_name = 'asyncbatch'"
-    for more_than, held_at in ((0, 3000), (1500, 4500), (3000, 6000)):  # it has gone on each time
+    for more_than, held_at in ((0, 4500), (2500, 6000)):  # it has gone on each time
         _wait_for_rows(sql, process, more_than)
         assert server.execute(f"SELECT pg_terminate_backend(pid) {ours}")
         (tmp_path / "hold").write_text(str(held_at))
