@@ -6,6 +6,7 @@ import gc
 import math
 import os
 import resource
+import stat
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -222,3 +223,16 @@ def install_command(extra: str) -> str:
     if "/uv/tools/" in place:
         return f"uv tool install --force {package}"
     return f"pip install {package}"
+
+
+def stdout_file() -> str | None:
+    """Return the path of the regular file that standard output goes to, None without one."""
+    try:
+        number = (sys.__stdout__ or sys.stdout).fileno()
+        status = os.fstat(number)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        path = os.path.realpath(f"/dev/fd/{number}")
+        return path if os.path.samestat(os.stat(path), status) else None
+    except (OSError, ValueError, AttributeError):  # it is closed, or no file of the system
+        return None

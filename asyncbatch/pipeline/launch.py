@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.core.paths import ArchiveMember, ObjectPath
 from asyncbatch.core.records import display_path
-from asyncbatch.core.system import usable_cpus
+from asyncbatch.core.system import stdout_file, usable_cpus
 from asyncbatch.sources.search import OPENING_PATHS, Search
 from asyncbatch.workers.engine import LANES_PER_WORKER, abandon_all, choose_workers
 from asyncbatch.workers.local import LoopEngine, ThreadEngine
@@ -56,23 +56,27 @@ class Launch:
         """
         job, searches = self._job, self.searches.values()
         job.check()
-        files = job.output_files()
-        if files or (job.target is not None and job.target.layout is not None):
+        files, printed = job.output_files(), stdout_file()
+        if files or printed or (job.target is not None and job.target.layout is not None):
             from asyncbatch.pipeline.output_guard import (
+                STDOUT,
                 OutputGuard,
                 check_live_outputs,
                 check_outputs,
             )
 
             reads, is_live = job.other_inputs(), job.watch is not None
-            check_outputs(files, reads, None if job.target is None else job.target.layout)
+            places = check_outputs(files, reads, None if job.target is None else job.target.layout)
+            redirected = {} if printed is None or printed in places else {STDOUT: printed}
             for number, source in job.file_sources:
                 if is_live:
                     followed = {name: path for name, path in files.items() if name != "--ledger"}
                     check_live_outputs(source.inputs.paths, followed)
                 ledger = job.ledger.path if job.ledger else None
                 guard = OutputGuard(
-                    files, job.target, source.inputs, ledger, reads=reads, is_live=is_live
+                    *(files | redirected, job.target, source.inputs, ledger),
+                    reads=reads,
+                    is_live=is_live,
                 )
                 self.guards[number] = guard
                 self.searches[number].leaves_out = guard.is_own_output

@@ -14,7 +14,7 @@ from asyncbatch.errors import OutputClashError, UsageError
 from asyncbatch.sinks.dead_letters import is_dead_letter, read_dead_letter
 from asyncbatch.sinks.folder import output_path
 from asyncbatch.sinks.partitions.layout import may_write
-from asyncbatch.sources.aliases import file_id, find_aliases
+from asyncbatch.sources.aliases import FileId, file_id, find_aliases
 from asyncbatch.sources.archives import archive_of
 from asyncbatch.sources.identity import identity
 from asyncbatch.sources.selection import Filter, has_magic, static_root
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.partitions.layout import PartitionLayout
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.inputs import Inputs
+
+
+STDOUT = "standard output"  # the name of an output that the shell has redirected to a file
 
 
 class OutputGuard:
@@ -50,7 +53,8 @@ class OutputGuard:
         """Raise UsageError if an output is an input. Reads the folders of the inputs for this."""
         self._ledger = ledger
         self._options = {path: option for option, path in files.items()}
-        self._own: dict[str, bool] = {}  # by the path of an output
+        # By the path of an output. What this run prints is its own.
+        self._own: dict[str, bool] = {path: True for name, path in files.items() if name == STDOUT}
         # Now, not while the ledger is open: a file that is closed loses all locks of the process.
         if (own_ledger := files.get("--ledger")) is not None:
             self._own[own_ledger] = self._was_written(own_ledger)
@@ -60,11 +64,7 @@ class OutputGuard:
             for path in files.values()
             for name in (path, os.path.realpath(path))
         }
-        self._ids = {
-            found: path
-            for path in files.values()
-            if os.path.isfile(path) and (found := file_id(path)) is not None
-        }
+        self._is_live, self._ids = is_live, self._output_ids()
         self._aliases: dict[str, str] = {}  # the output by the path of an input that leads to it
         self._layout = None if target is None else target.layout
         self._mirror: _MirrorGuard | None = None
@@ -107,6 +107,14 @@ class OutputGuard:
                 self._check_alias(path)
             self._check_place(path)
 
+    def _output_ids(self) -> dict[FileId, str]:
+        """Return the outputs that exist now, by the identity of their files."""
+        return {
+            found: path
+            for path in self._options
+            if os.path.isfile(path) and (found := file_id(path)) is not None
+        }
+
     def _output_folder(self) -> str | None:
         """Return the local folder below which outputs have names of their own, or None."""
         if self._mirror is not None:
@@ -124,7 +132,8 @@ class OutputGuard:
             return None
         file = archive_of(path) or path
         found = file_id(file)
-        output = None if found is None else self._ids.get(found)
+        ids = self._output_ids() if self._is_live else self._ids  # reports are replaced meanwhile
+        output = None if found is None else ids.get(found)
         if output is not None:
             self._aliases[file] = self._aliases[path] = output
         return output
@@ -310,7 +319,9 @@ def is_log(start: bytes) -> bool:
 
 
 _LINE_BYTES = 16 * 1024 * 1024  # far more than a dead letter has
-_REPORT_START = re.compile(rb'\{"schema_version":\d+,"command":|\{"event":"')
+_REPORT_START = re.compile(
+    rb'\{"schema_version":\d+,"command":|\{"event":"|\[(\{"check_name":"asyncbatch/|\]$)'
+)
 _SQLITE_START = b"SQLite format 3\0"
 _LOG_START = re.compile(rb'(\{"time": ")?[-0-9]{10}T[0-9:.]{12}Z["\ ]')  # as JSON or as text
 

@@ -220,6 +220,7 @@ def _text(value: Json) -> bytes:
 
 
 _NO_SUM = Fraction(0)  # shared: there may be a million sums, and it takes longest to make
+_SAFE_BITS = 1000  # a number of this size, above or below 1, is a double with all its digits
 _PENDING = 32  # values that are summed in one call: smaller calls cost more
 # 2^27 + 1 splits a double into two halves whose products are exact (Dekker, 1971).
 _SPLITTER = 134_217_729.0
@@ -393,10 +394,17 @@ class Squares:
             return None
         squares = self._squares.exact() + self._beyond
         variance = (count * squares - total * total) / (count * (count - 1))
-        try:
-            return sqrt(variance)
-        except OverflowError:
-            return isqrt(int(variance))
+        return _square_root(variance)
+
+
+def _square_root(number: Fraction) -> float:
+    """Return the nearest float to a root, also if the number itself is beyond the floats."""
+    size = number.numerator.bit_length() - number.denominator.bit_length()
+    if abs(size) < _SAFE_BITS:
+        return sqrt(number)
+    shift = size // 2 - 64  # a root of 64 bits, more than a double has
+    scaled = number / 4**shift if shift > 0 else number * 4**-shift
+    return nearest(isqrt(int(scaled)) * Fraction(2) ** shift)
 
 
 def nearest(exact: Fraction) -> float:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import zipfile
 
 import pytest
+
+from tests.commands import PATIENCE, CommandProcess, environment
 
 OUTPUTS = ("--to", "all.jsonl", "--report", "r.json", "--report", "events.jsonl",
            "--dead-letter", "bad.jsonl")  # fmt: skip
@@ -230,3 +233,32 @@ def test_an_archive_is_an_input_if_its_members_are(run, tmp_path, arguments):
     assert outcome.code == 2
     assert "x.zip is an input" in outcome.stderr.replace("y.zip", "x.zip")
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+@pytest.mark.parametrize("inputs", [["."], ["a.json", "b.jsonl", "out.jsonl"]])
+def test_what_is_printed_into_an_input_folder_is_not_read(nightly, mode, inputs):
+    (nightly / "out.jsonl").write_text('{"n": 3}\n')
+    for _ in range(2):
+        before = (nightly / "out.jsonl").read_text() if mode == "ab" else ""
+        with (nightly / "out.jsonl").open(mode) as printed:
+            command = ["run", *inputs, "-q", "--to", "-", "--max-failures", "1"]
+            process = CommandProcess(command, cwd=nightly, env=environment(), stdout=printed)
+            assert process.wait(PATIENCE) == 0
+        assert (nightly / "out.jsonl").read_text() == before + '{"n":1}\n{"n":2}\n'
+
+
+@pytest.mark.parametrize("command", [("run",), ("stream", "--time", "arrival", "-q")])
+def test_a_file_that_is_printed_into_is_no_input(nightly, command):
+    with (nightly / "b.jsonl").open("ab") as printed:
+        process = CommandProcess(
+            [*command, "b.jsonl"],
+            cwd=nightly, env=environment(), stdout=printed, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.wait(PATIENCE) == 2
+    assert (nightly / "b.jsonl").read_text() == '{"n": 2}\nx\n'
+
+
+def test_a_report_for_gitlab_is_no_input(run, nightly):
+    for _ in range(2):
+        assert run(".", "--report", "r.gitlab.json", "-o", "json").json["files"]["total"] == 2

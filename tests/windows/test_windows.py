@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import statistics
 import zlib
 from collections import Counter, defaultdict
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from sys import float_info
 from typing import Any
@@ -23,7 +25,7 @@ from asyncbatch.windows.aggregates import AggregateSet, parse_aggregate
 from asyncbatch.windows.events import Events, KeyFields, WindowsState
 from asyncbatch.windows.fixed import make_windower
 from asyncbatch.windows.spec import parse_window
-from asyncbatch.windows.statistics import Distinct, Percentiles
+from asyncbatch.windows.statistics import Distinct, Percentiles, Squares
 from asyncbatch.windows.times import NumericTimes, TimeReader, utc_text
 from asyncbatch.windows.watermark import Watermark
 
@@ -411,7 +413,7 @@ def test_sums_and_deviations_are_the_nearest_to_the_exact_ones(values):
         assert near(found["sum_v"], sum(exact))
     assert near(found["avg_v"], mean)
     assert (found["min_v"], found["max_v"]) == (min(values), max(values))
-    if variance < 1e300:
+    if not variance or 1e-290 < variance < 1e300:
         assert found["stddev_v"] == math.sqrt(variance)
 
 
@@ -778,3 +780,16 @@ def test_windows_equal_those_of_sql(tmp_path):
     assert [row[:5] for row in ours] == [row[:5] for row in expected]
     for row, reference in zip(ours, expected, strict=True):
         assert row[5:] == pytest.approx(reference[5:], rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e-155, 1e-150, 1.0, 1e150, 1e155, 1e200, 1e307])
+def test_deviations_beyond_the_squares_of_floats(scale):
+    values = [scale, 3 * scale, -scale, 2.5 * scale]
+    squares = Squares()
+    squares.add(values)
+    exact = [Fraction(value) for value in values]
+    variance = statistics.variance(exact)
+    with localcontext() as context:
+        context.prec, context.Emax, context.Emin = 60, 999_999, -999_999
+        root = (Decimal(variance.numerator) / Decimal(variance.denominator)).sqrt()
+        assert squares.result() == pytest.approx(float(root), rel=1e-15, abs=5e-324)

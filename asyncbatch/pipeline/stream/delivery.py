@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from asyncbatch.core.system import stdout_file
+from asyncbatch.errors import OutputClashError
 from asyncbatch.pipeline.output_guard import check_live_outputs
 from asyncbatch.pipeline.stream.window_writer import WindowWriter
 from asyncbatch.sinks.target import parse_location
@@ -46,11 +50,18 @@ def check_outputs(
     `files` maps the names of options to their files, other than those of `delivery`. `reads` are
     other files that must stay as they are.
     """
+    sources, printed = list(sources), stdout_file()
+    if printed is not None and any(map(partial(_is_file, printed), sources)):
+        raise OutputClashError(f"{printed} is a source, and standard output is written to it")
     form, path = (None, None) if delivery.to is None else parse_location(delivery.to)
     target = None if form in ("stdout", "postgres") else path
     check_live_outputs(
         sources, {**files, "--checkpoint": delivery.checkpoint, "--to": target}, reads
     )
+
+
+def _is_file(path: str, source: str) -> bool:
+    return os.path.isfile(source) and os.path.samefile(path, source)
 
 
 class StreamDelivery:
