@@ -288,14 +288,22 @@ class Delivery:
         try:
             await asyncio.wait((writing,))
         except asyncio.CancelledError as error:
+            if (end_soon := getattr(self._sink, "end_soon", None)) is not None:
+                end_soon()
             await asyncio.wait((writing,), timeout=_WRITE_SECONDS)
-            if not writing.done():
+            writing.add_done_callback(_take_error)
+            if not writing.done() or writing.exception() is not None:
                 raise
             cancellation = error
         for part in writing.result():
             yield part
         if cancellation:
             raise cancellation
+
+    @property
+    def loaded_by_program(self) -> int:
+        """The number of records that a sink of the program has loaded."""
+        return int(getattr(self._job.sink, "loaded", 0))
 
     def _load(self, batch_part: BatchPart) -> Sequence[BatchPart]:
         with self._write_lock:
@@ -405,3 +413,9 @@ class Delivery:
                 has_file = getattr(sink, "has_file", True)  # there is nothing to resume without one
                 ledger_session.after_finish(committed=committed and has_file)
             return committed
+
+
+def _take_error(task: asyncio.Future[Any]) -> None:
+    """Take the error of a write that nobody waits for any more: the run was cancelled."""
+    if not task.cancelled():
+        task.exception()

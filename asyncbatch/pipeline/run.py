@@ -243,8 +243,12 @@ class Run:
                 scheduler.set_max_splits_ahead(len(engine.lanes))
             if await scheduler.has_input():
                 async with aclosing(self._deliver_parts(engine)) as delivered:
-                    async for found in delivered:
-                        yield found
+                    try:
+                        async for found in delivered:
+                            yield found
+                    except (asyncio.CancelledError, GeneratorExit):
+                        self.report.interrupted = True
+                        raise
             self.snapshot()  # measures the memory of the workers before they end
         self.report.elapsed_s = time.perf_counter() - self._started_at
         if not self._stopped:
@@ -332,6 +336,8 @@ class Run:
                 report.discard(succeeded=succeeded, can_resume=can_resume)
             report.tally.written += self._delivery.written_at_end
         report.tally.deleted += self._delivery.deleted
+        # After a cancellation, the parts of the last records were never yielded.
+        report.tally.written = max(report.tally.written, self._delivery.loaded_by_program)
         report.add_missing_names()
         report.notes += self._delivery.take_notes()
         report.notes += (await self._scheduler.get_launch()).notes()

@@ -48,10 +48,16 @@ class CallbackSink:
         self._sink = sink
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: asyncio.Task[Any] | None = None
+        self._is_ending = False
+        self.loaded: int = 0  # records that counted as written when `load` returned
 
     def begin(self) -> None:
         """Use the running event loop for async methods."""
         self._loop = asyncio.get_running_loop()
+
+    def end_soon(self) -> None:
+        """Start no other load. A running one goes on."""
+        self._is_ending = True
 
     async def abandon(self) -> None:
         """Cancel a running `load`, and start no other."""
@@ -70,7 +76,7 @@ class CallbackSink:
     ) -> Sequence[Refusal]:
         """Load records. Raises SinkError if `load` fails or returns another type."""
         loop = self._loop
-        if loop is None:
+        if loop is None or self._is_ending:
             raise SinkError(f"{self.name} was cancelled")
         count = len(payload)
         try:
@@ -78,10 +84,12 @@ class CallbackSink:
             if inspect.isawaitable(answer):
                 outcome = self._outcome(answer)
                 answer = asyncio.run_coroutine_threadsafe(outcome, loop).result()
-            return _refusals(answer, count)
+            refused = _refusals(answer, count)
         except Exception as error:
             self.error = error
             raise SinkError(f"{self.name} failed: {describe_error(error)}") from error
+        self.loaded += count - len(refused)
+        return refused
 
     async def _outcome(self, answer: Awaitable[Loaded]) -> Loaded:
         self._running = asyncio.current_task()

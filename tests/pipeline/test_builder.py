@@ -795,3 +795,30 @@ def test_importing_a_pipeline_is_light():
         "print(sorted({'typer', 'rich', 'aiohttp', 'duckdb', 'asyncpg'} & set(sys.modules)))"
     )
     assert python(program).stdout == "[]\n"
+
+
+async def test_a_cancelled_run_starts_no_other_load_and_counts_those_that_returned(files):
+    """Its thread has more batches to load by then."""
+    folder = files({"a.jsonl": "".join(f'{{"id": {n}}}\n' for n in range(5000))})
+
+    class Slow:
+        def __init__(self) -> None:
+            self.begun = self.loaded = 0
+            self.is_running = asyncio.Event()
+
+        async def load(self, records: list[dict[str, Any]]) -> None:
+            self.begun += len(records)
+            self.is_running.set()
+            await asyncio.sleep(0.01)
+            self.loaded += len(records)
+
+    sink = Slow()
+    pipeline = asyncbatch.Pipeline(folder, [dict], sink=sink, batch_size=10)
+    task = asyncio.create_task(pipeline.run())
+    await sink.is_running.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sink.begun == sink.loaded < 5000
+    assert pipeline.report.tally.written == sink.loaded
+    assert pipeline.report.status == "interrupted"
