@@ -12,6 +12,7 @@ from asyncbatch.core.paths import ArchiveMember, ObjectPath
 from asyncbatch.core.records import display_path
 from asyncbatch.core.system import stdout_file, usable_cpus
 from asyncbatch.sources.search import OPENING_PATHS, Search
+from asyncbatch.sources.selection import Filter
 from asyncbatch.workers.engine import LANES_PER_WORKER, abandon_all, choose_workers
 from asyncbatch.workers.local import LoopEngine, ThreadEngine
 from asyncbatch.workers.process import process_engine
@@ -71,7 +72,8 @@ class Launch:
             for number, source in job.file_sources:
                 if is_live:
                     followed = {name: path for name, path in files.items() if name != "--ledger"}
-                    check_live_outputs(source.inputs.paths, followed)
+                    taken = Filter(source.inputs.selection)
+                    check_live_outputs(source.inputs.paths, followed, wanted=taken)
                 ledger = job.ledger.path if job.ledger else None
                 guard = OutputGuard(
                     *(files | redirected, job.target, source.inputs, ledger),

@@ -17,6 +17,7 @@ from asyncbatch.sinks.partitions.layout import may_write
 from asyncbatch.sources.aliases import FileId, file_id, find_aliases
 from asyncbatch.sources.archives import archive_of
 from asyncbatch.sources.identity import identity
+from asyncbatch.sources.live.distinct import reads
 from asyncbatch.sources.selection import Filter, has_magic, static_root
 from asyncbatch.state.ledger.file import has_read, has_written
 
@@ -429,17 +430,21 @@ def _check_names(target: Target, inputs: Inputs) -> set[int]:
 
 
 def check_live_outputs(
-    sources: Iterable[str], outputs: Mapping[str, str | None], reads: Iterable[str] = ()
+    sources: Iterable[str],
+    outputs: Mapping[str, str | None],
+    read: Iterable[str] = (),
+    *,
+    wanted: Filter | None = None,
 ) -> None:
     """Raise UsageError if two output options name one file, or one names an input.
 
-    `sources` are the files and folders that the run follows, `reads` other files. Names are
-    compared with their links resolved, and existing files by their inodes, because of hard links
-    and standard input.
+    `sources` are the files and folders that the run follows, `read` other files. Of a folder, it
+    reads the `wanted` files; None: nobody knows which. Names are compared with their links
+    resolved, and existing files by their inodes, because of hard links and standard input.
     """
     nameless = (None, "", STDIN)  # "" is a server
     named = {option: path for option, path in outputs.items() if path not in nameless}
-    places = check_outputs(named, reads)
+    places = check_outputs(named, read)
     inodes: dict[tuple[int, int], str] = {}
     for place, option in places.items():
         if not os.path.exists(place):
@@ -447,7 +452,7 @@ def check_live_outputs(
         if (other := inodes.setdefault(_inode(place), option)) != option:
             raise OutputClashError(f"{option} and {other} name the same file: {named[option]}")
     for source in dict.fromkeys(sources):
-        found = _option_of_input(source, places, inodes)
+        found = _option_of_input(source, places, inodes, wanted)
         if found is not None:
             path = "" if found.endswith(f" {named[found]}") else f" {named[found]}"
             name = "standard input" if source == STDIN else source
@@ -461,7 +466,10 @@ def _inode(path: str | int) -> tuple[int, int]:
 
 
 def _option_of_input(
-    source: str, places: Mapping[str, str], inodes: Mapping[tuple[int, int], str]
+    source: str,
+    places: Mapping[str, str],
+    inodes: Mapping[tuple[int, int], str],
+    wanted: Filter | None,
 ) -> str | None:
     """Return the option of an output that is a source or in it, or None.
 
@@ -472,7 +480,11 @@ def _option_of_input(
             return inodes.get(_inode(0 if source == STDIN else source))
         return None if source == STDIN else places.get(os.path.realpath(source))
     folder = os.path.join(os.path.realpath(source), "")
-    inside = (option for place, option in places.items() if place.startswith(folder))
+    inside = (
+        option
+        for place, option in places.items()
+        if place.startswith(folder) and (wanted is None or reads(source, wanted, place))
+    )
     return next(inside, None) or _option_of_link(source, inodes)
 
 

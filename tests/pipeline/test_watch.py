@@ -459,6 +459,16 @@ def test_a_watch_that_goes_on_is_a_success_until_an_input_fails(tmp_path, watch)
     process.end()
 
 
+def test_outputs_that_it_would_not_read_may_lie_in_the_folder(tmp_path, watch):
+    """As the database of the folder that one is in."""
+    to = ("--to", "sqlite:///t.db", "--table", "t", "--key", "id")
+    others = ("--report", "in/r.md", "--dead-letter", "dl.jsonl", "--exclude", "dl.jsonl")
+    process = watch(*to, *others, command=("run", ".", "--watch"))
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    process.wait_for_rows([(1, "a")])
+    assert process.end()[0] == 143
+
+
 def test_reports_are_rewritten(tmp_path, watch):
     names = ("r.prom", "r.json", "r.html", "r.md")
     process = watch(*(word for name in names for word in ("--report", name)))

@@ -35,7 +35,7 @@ def check_distinct(sources: Iterable[tuple[str, Selection | None]]) -> None:
             continue
         wanted = Filter(selection)
         for path, _ in named:
-            if path not in (folder, STDIN) and _reads(folder, wanted, path):
+            if path not in (folder, STDIN) and reads(folder, wanted, path):
                 raise UsageError(f"{path} is in {folder}, a source too: name each source once")
 
 
@@ -48,7 +48,7 @@ def _identity(path: str) -> Hashable:
     return status.st_dev, status.st_ino
 
 
-def _reads(folder: str, wanted: Filter, path: str) -> bool:
+def reads(folder: str, wanted: Filter, path: str) -> bool:
     """Whether a folder is read together with the file or folder at `path`, which is inside."""
     above, place = os.path.join(os.path.realpath(folder), ""), os.path.realpath(path)
     if not place.startswith(above):
