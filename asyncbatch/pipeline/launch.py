@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from asyncbatch.core.paths import ArchiveMember, ObjectPath
 from asyncbatch.core.records import display_path
 from asyncbatch.core.system import stdout_file, usable_cpus
 from asyncbatch.sources.search import OPENING_PATHS, Search
-from asyncbatch.sources.selection import Filter
+from asyncbatch.sources.selection import Filter, has_magic, static_root
 from asyncbatch.workers.engine import LANES_PER_WORKER, abandon_all, choose_workers
 from asyncbatch.workers.local import LoopEngine, ThreadEngine
 from asyncbatch.workers.process import process_engine
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import FileSource, Job, RecordWorkSettings
     from asyncbatch.core.settings import DaskSettings
     from asyncbatch.pipeline.output_guard import OutputGuard
+    from asyncbatch.sources.inputs import Inputs
     from asyncbatch.sources.live.watched_search import WatchedSearch
     from asyncbatch.workers.dask.engine import DaskEngine
     from asyncbatch.workers.engine import Engine, WorkFactory
@@ -58,6 +60,8 @@ class Launch:
         job, searches = self._job, self.searches.values()
         job.check()
         files, printed = job.output_files(), stdout_file()
+        if printed and not any(_may_hold(source.inputs, printed) for _, source in job.file_sources):
+            printed = None
         if files or printed or (job.target is not None and job.target.layout is not None):
             from asyncbatch.pipeline.output_guard import (
                 STDOUT,
@@ -139,6 +143,21 @@ def _is_small(searches: Iterable[Search | WatchedSearch], job: Job) -> bool:
         except OSError:
             continue
     return size <= most
+
+
+def _may_hold(inputs: Inputs, path: str) -> bool:
+    """Whether a file, by its real path, may be among the inputs as they are named."""
+    if inputs.files_from is not None:
+        return True
+    own = os.stat(path)
+    for name in inputs.paths:
+        root = static_root(name) if has_magic(name) else name
+        with suppress(OSError):  # it is no file of this machine
+            status = os.stat(root)
+            above = os.path.join(os.path.realpath(root), "") if stat.S_ISDIR(status.st_mode) else ""
+            if os.path.samestat(own, status) or (above and path.startswith(above)):
+                return True
+    return False
 
 
 def _needs_process(job: Job) -> bool:
