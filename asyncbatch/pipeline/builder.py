@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from asyncbatch.config.job import (
 )
 from asyncbatch.core.origin import added_columns
 from asyncbatch.core.report import Report, new_run_id
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import UsageError, describe_error
 from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.callback import CallbackSink
 from asyncbatch.sinks.groups import grouped_target
@@ -280,13 +280,26 @@ class Pipeline:
                 stack.push_async_callback(iterable.aclose)
             if self._callback_sink is not None:
                 if isinstance(self._user_sink, AbstractAsyncContextManager):
-                    await stack.enter_async_context(self._user_sink)
+                    await stack.enter_async_context(self._entered(self._user_sink))
                 self._callback_sink.begin()
                 stack.push_async_callback(self._callback_sink.abandon)
             async with aclosing(self._run.parts()) as parts:
                 async for part in parts:
                     yield part
             self._raise_errors()
+
+    @asynccontextmanager
+    async def _entered(self, sink: AbstractAsyncContextManager[Any]) -> AsyncIterator[None]:
+        """Enter a sink of the program. If its end fails, the report has the failure, too."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(sink)
+            yield
+            try:
+                await stack.aclose()
+            except Exception as error:
+                name = type(sink).__name__
+                self.report.lose_target(f"{name} failed: {describe_error(error)}")
+                raise
 
     def _raise_errors(self) -> None:
         """Raise the exceptions of the program's own code."""

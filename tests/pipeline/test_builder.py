@@ -822,3 +822,22 @@ async def test_a_cancelled_run_starts_no_other_load_and_counts_those_that_return
     assert sink.begun == sink.loaded < 5000
     assert pipeline.report.tally.written == sink.loaded
     assert pipeline.report.status == "interrupted"
+
+
+async def test_a_sink_whose_end_fails_is_no_success():
+    class Fails:
+        async def __aenter__(self) -> None:
+            pass
+
+        async def __aexit__(self, *_: object) -> None:
+            raise ValueError("no commit")
+
+        def load(self, records: list[dict[str, Any]]) -> None:
+            pass
+
+    pipeline = asyncbatch.Pipeline([{"id": 1}], sink=Fails())
+    with pytest.raises(ValueError, match="no commit"):
+        await pipeline.run()
+    assert pipeline.report.status == "failed"
+    [failure] = pipeline.report.losses
+    assert "Fails failed: ValueError: no commit" in failure.message
