@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import venv
 import zipfile
 from email.parser import Parser
@@ -67,8 +66,8 @@ def test_the_wheel_has_the_package_and_its_licences_and_nothing_else(dist):
 
 
 def test_a_wheel_can_be_built_from_the_source_distribution(dist, tmp_path):
-    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
-        archive.extractall(tmp_path, filter="data")
+    # Not by `tarfile`: Python 3.11.2 has no `filter`, and 3.12 warns without one.
+    subprocess.run(["tar", "xf", next(dist.glob("*.tar.gz"))], check=True, cwd=tmp_path)
     [source] = tmp_path.iterdir()
     python("-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, source, cwd=tmp_path)
     with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
@@ -284,8 +285,12 @@ class Pipeline:
                 self._callback_sink.begin()
                 stack.push_async_callback(self._callback_sink.abandon)
             async with aclosing(self._run.parts()) as parts:
-                async for part in parts:
-                    yield part
+                try:
+                    async for part in parts:
+                        yield part
+                except (asyncio.CancelledError, GeneratorExit):
+                    self.report.interrupted = True
+                    raise
             self._raise_errors()
 
     @asynccontextmanager

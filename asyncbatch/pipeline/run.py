@@ -243,12 +243,8 @@ class Run:
                 scheduler.set_max_splits_ahead(len(engine.lanes))
             if await scheduler.has_input():
                 async with aclosing(self._deliver_parts(engine)) as delivered:
-                    try:
-                        async for found in delivered:
-                            yield found
-                    except (asyncio.CancelledError, GeneratorExit):
-                        self.report.interrupted = True
-                        raise
+                    async for found in delivered:
+                        yield found
             self.snapshot()  # measures the memory of the workers before they end
         self.report.elapsed_s = time.perf_counter() - self._started_at
         if not self._stopped:
