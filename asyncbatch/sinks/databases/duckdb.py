@@ -368,7 +368,7 @@ class DuckdbSink(FileDatabaseSink):
         )
 
     def _remove_files(self, files: Sequence[str]) -> int:
-        if not self._keeps_referred or FILE_COLUMN not in self._present:
+        if not (self._keeps_referred and self._has_files):
             return super()._remove_files(files)
         self._leave(self._is_of_files, self._file_list(files))
         deletion = f"DELETE FROM {self._target.sql} t WHERE {self._is_of_files}"  # noqa: S608 - quoted
