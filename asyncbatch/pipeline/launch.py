@@ -13,7 +13,7 @@ from asyncbatch.core.paths import ArchiveMember, ObjectPath
 from asyncbatch.core.records import display_path
 from asyncbatch.core.system import stdout_file, usable_cpus
 from asyncbatch.sources.search import OPENING_PATHS, Search
-from asyncbatch.sources.selection import Filter, has_magic, static_root
+from asyncbatch.sources.selection import has_magic, static_root
 from asyncbatch.workers.engine import LANES_PER_WORKER, abandon_all, choose_workers
 from asyncbatch.workers.local import LoopEngine, ThreadEngine
 from asyncbatch.workers.process import process_engine
@@ -76,8 +76,8 @@ class Launch:
             for number, source in job.file_sources:
                 if is_live:
                     followed = {name: path for name, path in files.items() if name != "--ledger"}
-                    taken = Filter(source.inputs.selection)
-                    check_live_outputs(source.inputs.paths, followed, wanted=taken)
+                    inputs = source.inputs
+                    check_live_outputs(inputs.paths, followed, selection=inputs.selection)
                 ledger = job.ledger.path if job.ledger else None
                 guard = OutputGuard(
                     *(files | redirected, job.target, source.inputs, ledger),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,9 @@ from asyncbatch.sinks.partitions.layout import may_write
 from asyncbatch.sources.aliases import FileId, file_id, find_aliases
 from asyncbatch.sources.archives import archive_of
 from asyncbatch.sources.identity import identity
-from asyncbatch.sources.live.distinct import reads
-from asyncbatch.sources.selection import Filter, has_magic, static_root
+from asyncbatch.sources.inputs import Inputs
+from asyncbatch.sources.live.distinct import is_read_with
+from asyncbatch.sources.selection import Filter, Selection, has_magic, static_root
 from asyncbatch.state.ledger.file import has_read, has_written
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from asyncbatch.sinks.partitions.layout import PartitionLayout
     from asyncbatch.sinks.target import Target
-    from asyncbatch.sources.inputs import Inputs
 
 
+_ALL_FILES = Selection(("*",), hidden=True)
 STDOUT = "standard output"  # the name of an output that the shell has redirected to a file
 
 
@@ -433,76 +433,49 @@ def check_live_outputs(
     sources: Iterable[str],
     outputs: Mapping[str, str | None],
     read: Iterable[str] = (),
-    *,
-    wanted: Filter | None = None,
+    selection: Selection = _ALL_FILES,
 ) -> None:
     """Raise UsageError if two output options name one file, or one names an input.
 
-    `sources` are the files and folders that the run follows, `read` other files. Of a folder, it
-    reads the `wanted` files; None: nobody knows which. Names are compared with their links
-    resolved, and existing files by their inodes, because of hard links and standard input.
+    `sources` are the files and folders that the run follows, `read` other files. Names are compared
+    with their links resolved, and existing files by their inodes, because of hard links and
+    standard input.
     """
     nameless = (None, "", STDIN)  # "" is a server
     named = {option: path for option, path in outputs.items() if path not in nameless}
     places = check_outputs(named, read)
-    inodes: dict[tuple[int, int], str] = {}
+    ids: dict[FileId, str] = {}
     for place, option in places.items():
-        if not os.path.exists(place):
-            continue
-        if (other := inodes.setdefault(_inode(place), option)) != option:
+        found = file_id(place)
+        if found is not None and (other := ids.setdefault(found, option)) != option:
             raise OutputClashError(f"{option} and {other} name the same file: {named[option]}")
     for source in dict.fromkeys(sources):
-        found = _option_of_input(source, places, inodes, wanted)
-        if found is not None:
-            path = "" if found.endswith(f" {named[found]}") else f" {named[found]}"
+        clashing = _option_of_input(source, places, ids, selection)
+        if clashing is not None:
+            path = "" if clashing.endswith(f" {named[clashing]}") else f" {named[clashing]}"
             name = "standard input" if source == STDIN else source
-            raise OutputClashError(f"{found}{path} would be read as input: it is in {name}")
-
-
-def _inode(path: str | int) -> tuple[int, int]:
-    """Return the identity of a file by its path or its descriptor. Raises OSError."""
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
+            raise OutputClashError(f"{clashing}{path} would be read as input: it is in {name}")
 
 
 def _option_of_input(
-    source: str,
-    places: Mapping[str, str],
-    inodes: Mapping[tuple[int, int], str],
-    wanted: Filter | None,
+    source: str, places: Mapping[str, str], ids: Mapping[FileId, str], selection: Selection
 ) -> str | None:
     """Return the option of an output that is a source or in it, or None.
 
-    `places` has the options by real path, `inodes` those of existing files.
+    `places` has the options by real path, `ids` those of existing files.
     """
     if source == STDIN or not os.path.isdir(source):
-        with suppress(OSError):  # a file that does not exist yet, or standard input is closed
-            return inodes.get(_inode(0 if source == STDIN else source))
-        return None if source == STDIN else places.get(os.path.realpath(source))
-    folder = os.path.join(os.path.realpath(source), "")
-    inside = (
-        option
-        for place, option in places.items()
-        if place.startswith(folder) and (wanted is None or reads(source, wanted, place))
-    )
-    return next(inside, None) or _option_of_link(source, inodes)
-
-
-def _option_of_link(folder: str, inodes: Mapping[tuple[int, int], str]) -> str | None:
-    """Return the option of an output of which there is a link below a folder, or None."""
-    numbers = {number for _, number in inodes}
-    folders = [folder] if inodes else []
-    while folders:
-        with suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                # The number of a link is its own; that of a file is known without a call.
-                elif entry.is_symlink() or entry.inode() in numbers:
-                    with suppress(OSError):  # a link to nothing
-                        if option := inodes.get(_inode(entry.path)):
-                            return option
-    return None
+        found = file_id(0 if source == STDIN else source)
+        if found is not None or source == STDIN:  # standard input may be closed
+            return None if found is None else ids.get(found)
+        return places.get(os.path.realpath(source))  # a file that does not exist yet
+    wanted = Filter(selection)
+    for place, option in places.items():
+        if is_read_with(source, wanted, place):
+            return option
+    links = find_aliases(Inputs((source,), selection=selection), ids, lambda _: False)
+    options = (ids.get(one) for path in links if (one := file_id(path)) is not None)
+    return next(filter(None, options), None)
 
 
 def check_outputs(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 FileId = tuple[int, int]  # device and inode
 
 
-def file_id(path: str) -> FileId | None:
-    """Return the identity of the file that a path leads to, or None if there is none."""
+def file_id(path: str | int) -> FileId | None:
+    """Return the identity of the file at a path or a descriptor, or None if there is none."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

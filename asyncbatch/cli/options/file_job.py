@@ -47,7 +47,7 @@ from asyncbatch.core.settings import Sizes
 from asyncbatch.core.units import format_count
 from asyncbatch.errors import PipelineFileError, UsageError
 from asyncbatch.pipeline.builder import make_job_sources
-from asyncbatch.pipeline.stream.delivery import DeliverySettings, check_outputs
+from asyncbatch.pipeline.stream.delivery import DeliverySettings, check_stream_outputs
 from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.groups import grouped_target
 from asyncbatch.sinks.target import Target
@@ -312,7 +312,7 @@ class FileJob(Struct, frozen=True):
         check_distinct(
             (name, _selection(table)) for name, table in _named_tables(self.file.sources)
         )
-        check_outputs(self.delivery, names, files)
+        check_stream_outputs(self.delivery, names, files)
 
     def sources(self) -> list[LiveSource]:
         """Open and return the sources. Raises UsageError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from asyncbatch.pipeline.output_guard import check_live_outputs
 from asyncbatch.pipeline.stream.window_writer import WindowWriter
 from asyncbatch.sinks.target import parse_location
 from asyncbatch.sinks.windows import make_target
+from asyncbatch.sources.aliases import file_id
 from asyncbatch.transforms.spec import files_read
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class DeliverySettings(Struct, frozen=True):
     csv_safe: bool = False  # whether cells of a CSV file that would be formulas become texts
 
 
-def check_outputs(
+def check_stream_outputs(
     delivery: DeliverySettings,
     sources: Iterable[str],
     files: Mapping[str, str | None],
@@ -51,17 +51,14 @@ def check_outputs(
     other files that must stay as they are.
     """
     sources, printed = list(sources), stdout_file()
-    if printed is not None and any(map(partial(_is_file, printed), sources)):
+    own = None if printed is None else file_id(printed)
+    if own is not None and own in map(file_id, filter(os.path.isfile, sources)):
         raise OutputClashError(f"{printed} is a source, and standard output is written to it")
     form, path = (None, None) if delivery.to is None else parse_location(delivery.to)
     target = None if form in ("stdout", "postgres") else path
     check_live_outputs(
         sources, {**files, "--checkpoint": delivery.checkpoint, "--to": target}, reads
     )
-
-
-def _is_file(path: str, source: str) -> bool:
-    return os.path.isfile(source) and os.path.samefile(path, source)
 
 
 class StreamDelivery:
@@ -87,7 +84,7 @@ class StreamDelivery:
         written = {name: None if file is None else file.path for name, file in files.items()}
         read = [*reads, *files_read(stream.settings.transforms)]
         names = [source.name for source in sources]
-        check_outputs(delivery, names, {**written, **other_outputs}, read)
+        check_stream_outputs(delivery, names, {**written, **other_outputs}, read)
         target = (
             None
             if to is None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.core.records import STDIN
 from asyncbatch.errors import UsageError
+from asyncbatch.sources.aliases import file_id
 from asyncbatch.sources.selection import Filter
 
 if TYPE_CHECKING:
@@ -35,20 +36,18 @@ def check_distinct(sources: Iterable[tuple[str, Selection | None]]) -> None:
             continue
         wanted = Filter(selection)
         for path, _ in named:
-            if path not in (folder, STDIN) and reads(folder, wanted, path):
+            if path not in (folder, STDIN) and is_read_with(folder, wanted, path):
                 raise UsageError(f"{path} is in {folder}, a source too: name each source once")
 
 
 def _identity(path: str) -> Hashable:
-    """Return the inode of a source that exists, else its real path."""
-    try:
-        status = os.stat(0 if path == STDIN else path)
-    except OSError:
-        return os.path.realpath(path) if path != STDIN else path
-    return status.st_dev, status.st_ino
+    """Return the identity of a source that exists, else its real path."""
+    if path == STDIN:
+        return file_id(0) or path
+    return file_id(path) or os.path.realpath(path)
 
 
-def reads(folder: str, wanted: Filter, path: str) -> bool:
+def is_read_with(folder: str, wanted: Filter, path: str) -> bool:
     """Whether a folder is read together with the file or folder at `path`, which is inside."""
     above, place = os.path.join(os.path.realpath(folder), ""), os.path.realpath(path)
     if not place.startswith(above):
