@@ -136,12 +136,22 @@ def _decoder_of(names: tuple[str, ...]) -> Callable[[bytes | msgspec.Raw], objec
 
 
 def _is_same(value: Json, record: Json) -> bool:
-    """Whether equal values also have their fields in the same order, and the same booleans."""
-    if type(value) is dict:
-        return list(value) == list(record) and all(map(_is_same, value.values(), record.values()))
-    if type(value) is list:
-        return all(map(_is_same, value, record))
-    return (type(value) is bool) is (type(record) is bool)
+    """Whether equal values also have their fields in the same order, and the same booleans.
+
+    It does not recurse: `all(map(...))` does so in C, of which Python 3.12 allows few levels.
+    """
+    pairs: list[tuple[Any, Any]] = [(value, record)]
+    while pairs:
+        one, other = pairs.pop()
+        if type(one) is dict:
+            if list(one) != list(other):
+                return False
+            pairs.extend(zip(one.values(), other.values(), strict=True))
+        elif type(one) is list:
+            pairs.extend(zip(one, other, strict=True))
+        elif (type(one) is bool) is not (type(other) is bool):
+            return False
+    return True
 
 
 def _is_utf8(text: str) -> bool:

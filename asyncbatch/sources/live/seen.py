@@ -164,10 +164,15 @@ class SeenFiles:
         known[one.content] = min(one.scanned, known.get(one.content, one.scanned))
 
     def has(self, file: FoundFile) -> bool:
-        """Whether a file was read and has the same time and size as then."""
+        """Whether a file was read, and is surely as it was then: `has_grown` compares it if not.
+
+        A new file may have the inode of a removed one, and its size and time. Its ctime is later,
+        as is that of a file that was renamed.
+        """
         known = self._files.get(file.inode)
         if known is not None:
-            return (known.key[0], known.size) == (file.key[0], file.size)
+            then = (known.key[0], known.size, known.changed)
+            return then == (file.key[0], file.size, file.changed)
         floor = self._floor
         return floor is not None and file.key <= floor and file.changed <= self._floor_ctime
 

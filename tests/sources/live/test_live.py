@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SourceError, UsageError
@@ -654,6 +654,7 @@ _FOLDER_STEPS = st.tuples(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(_FOLDER_STEPS, max_size=30), st.booleans())
+@example([("compress", 4), ("new", 3)], False)  # where inodes are used again: one with its size
 def test_each_content_of_a_folder_is_read_once_whatever_becomes_of_it(steps, from_end):
     with tempfile.TemporaryDirectory() as folder:
         for number in range(3):
