@@ -71,6 +71,8 @@ class Entry(Struct, frozen=True, gc=False):
     # holds, as the fields of `records.Position`.
     reached: tuple[int, int, int, int] | None = None
     bookmark: str | None = None  # the bookmark of a feed, as JSON
+    # The run moves or deletes the input once this is saved: another file may take its name.
+    is_put_away: bool = False
 
 
 class LedgerJob(NamedTuple):
@@ -95,7 +97,7 @@ class Ledger(Protocol):
     def find(self, stamps: Sequence[Stamp]) -> Sequence[tuple[str, Stamp]]:
         """Return the inputs that had one of these stamps, and that added rows, with their stamps.
 
-        Some may have another digest.
+        Some may have another digest. Inputs that a run has put away are left out.
         """
         ...
 

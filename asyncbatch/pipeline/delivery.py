@@ -10,6 +10,8 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from msgspec.structs import replace
+
 from asyncbatch.config.job import DEFAULT_PATIENCE
 from asyncbatch.core.retry import Retrier
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
@@ -130,14 +132,17 @@ class Delivery:
             check_disk(target.path)
 
     def _open_ledger(self) -> LedgerSession | None:
-        settings = self._job.ledger
+        settings, watch = self._job.ledger, self._job.watch
         if settings is None:
             return None
         from asyncbatch.pipeline.resume.session import make_ledger_session
 
         try:
             return make_ledger_session(
-                settings, self._job.target, self._job.stores, ordered=self._job.ordered
+                replace(settings, puts_away=bool(watch and watch.puts_away)),
+                self._job.target,
+                self._job.stores,
+                ordered=self._job.ordered,
             )
         except UsageError as error:
             if settings.is_required:

@@ -43,7 +43,7 @@ class FinishedFiles:
         say: Callable[[str], None],
     ) -> None:
         self._settings, self._searches, self._say = settings, searches, say
-        self._acts = settings.delete_done or bool(settings.move_done or settings.move_failed)
+        self._acts = settings.puts_away or settings.move_failed is not None
         self._files: list[_FinishedFile] = []
         self._note_count = 0
 

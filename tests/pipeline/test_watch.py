@@ -311,6 +311,36 @@ def test_files_of_an_earlier_run_are_moved(tmp_path, watch, run):
     assert rows(tmp_path, ROWS) == [(1, "a")]
 
 
+@pytest.mark.parametrize("option", [("--move-done", "done"), ("--delete-done",)], ids=" ".join)
+def test_files_that_were_put_away_are_no_duplicates_of_new_ones(tmp_path, watch, run, option):
+    """In a table without a key: a new file may have the size, the time or the name of one."""
+    table = ("--to", "sqlite:///t.db", "--table", "t")
+    folder = tmp_path / "in"
+
+    def bring(name, number):
+        new = tmp_path / "new.tmp"
+        new.write_text(f'{{"id": {number}, "v": "v"}}')
+        os.utime(new, (1_000_000_000, 1_000_000_000))
+        new.rename(folder / name)
+        process.wait_for_rows([(one, "v") for one in range(number + 1)])
+        wait_until(lambda: not names(folder), running=process)
+
+    process = watch(*option, to=table)
+    for number in range(3):
+        bring(f"{number}.json", number)
+    process.end()
+    (folder / "left.json").write_text('{"id": 3, "v": "v"}')
+    assert run("in", "--resume", *table).code == 0
+    process = watch(*option, to=table)  # it puts away the file of the run before
+    wait_until(lambda: not names(folder), running=process)
+    for number, name in enumerate(("left.json", "other.json", "2.json"), 4):
+        (folder / ".x.tmp").write_text(f'{{"id": {number}, "v": "longer"}}')
+        (folder / ".x.tmp").rename(folder / name)
+        wait_until(lambda: not names(folder), running=process)
+    assert [one for one, _ in rows(tmp_path, ROWS)] == list(range(7))
+    assert process.end()[0] == 143
+
+
 def test_files_stay_until_their_rows_are_committed(tmp_path, watch):
     """A lock on the database holds the commit up, and so the deletion."""
     process = watch("--delete-done")

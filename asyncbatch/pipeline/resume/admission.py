@@ -91,7 +91,7 @@ class Admission:
         """
         identified = [self._identify(path, naming) for path in paths]
         names, stamps = [name for name, _ in identified], [stamp for _, stamp in identified]
-        entries = self._ledger.lookup(names) if self._checks_ledger else {}
+        entries = self._entries(names, stamps) if self._checks_ledger else {}
         gone = self._gone_inputs(names, stamps, entries, naming)
         verdicts: list[_Skip | Failure | None] = []
         for path, name, stamp in zip(paths, names, stamps, strict=True):
@@ -120,6 +120,20 @@ class Admission:
         stamp = stamp_of(path, by_content=True)
         # No identity of a file contains two slashes.
         return f"dead letters//{stamp.digest if stamp else display_path(path)}", stamp
+
+    def _entries(self, names: Sequence[str], stamps: Sequence[Stamp | None]) -> Mapping[str, Entry]:
+        """Return the entries of inputs by their names.
+
+        An input that was put away has none: another file with its name is a new one.
+        """
+        entries = dict(self._ledger.lookup(names))
+        for name, stamp in zip(names, stamps, strict=True):
+            entry = entries.get(name)
+            if entry is None or stamp is None or not entry.is_put_away:
+                continue
+            if not stamp.describes_same_file(entry.stamp):
+                del entries[name]
+        return entries
 
     def resume_position(self, path: str) -> Position | None:
         """Return the position at which an admitted file resumes; None: its beginning."""
@@ -177,10 +191,12 @@ class Admission:
         earlier = gone.get(stamp[:2]) if stamp.digest is None else gone.get(stamp.digest)
         if earlier is None:
             return None
+        alike = "size and time" if stamp.digest is None else "content"
         return _failure(
             path,
-            f"it seems to be {display_path(earlier)} under another name, and the rows "
-            "of that file are in the table already: --allow-duplicates adds them again",
+            f"it seems to be {display_path(earlier)} under another name (it has the same {alike}), "
+            "and the rows of that file are in the table already: --allow-duplicates adds them "
+            "again",
         )
 
     def _gone_inputs(

@@ -63,11 +63,12 @@ class _InputSum:
 class Journal:
     """Makes the ledger entries of finished files, and of the positions of unfinished ones.
 
-    `generation` is the number of the output that has the rows.
+    `generation` is the number of the output that has the rows. `puts_away`: the run moves or
+    deletes inputs whose records were all taken.
     """
 
-    def __init__(self, known: KnownInputs, *, generation: int = 0) -> None:
-        self.generation = generation
+    def __init__(self, known: KnownInputs, *, generation: int = 0, puts_away: bool = False) -> None:
+        self.generation, self._puts_away = generation, puts_away
         self._known = known
         self._sums: dict[int, _InputSum] = {}  # unfinished files, by their number in the run
         self._resumed_dead_letters: dict[int, bytes] = {}  # by the number of the file in the run
@@ -106,7 +107,7 @@ class Journal:
         for place in range(len(part)):
             extent = extents[place] if extents else None
             if (kept := part.entries.get(place)) is not None:
-                moved = _moved_entry(kept, self.generation, extent)
+                moved = self._moved_entry(kept, extent)
                 if moved != kept:
                     entries.append(moved)
                 continue
@@ -140,13 +141,20 @@ class Journal:
                     before = arrival.bookmark
                     end = replace(end, etag=before.etag, modified=before.modified)
                 bookmark = _json(end)
+            status = part.status(place)
             entries.append(
                 Entry(
-                    known.identity, known.stamp, part.status(place), *counts, rows,
+                    known.identity, known.stamp, status, *counts, rows,
                     now, file_letters, self.generation, extent, reached, bookmark,
+                    self._puts_away and status == "success",
                 )
             )  # fmt: skip
         return entries
+
+    def _moved_entry(self, entry: Entry, extent: Extent | None) -> Entry:
+        """Return the entry of an earlier run, whose rows are at another extent now."""
+        put_away = entry.is_put_away or (self._puts_away and entry.outcome == "success")
+        return replace(entry, generation=self.generation, extent=extent, is_put_away=put_away)
 
     def _unfinished_entries(self, batch_part: BatchPart, extent: Extent | None) -> list[Entry]:
         part = batch_part.part
@@ -238,13 +246,6 @@ def _dead_letters_by_place(batch_part: BatchPart) -> dict[int, bytes]:
     for (place, _), dead_letter in zip(part.rejections, part.dead_letters, strict=True):
         dead_letters[place] = dead_letters.get(place, b"") + dead_letter
     return dead_letters
-
-
-def _moved_entry(entry: Entry, generation: int, extent: Extent | None) -> Entry:
-    """Return an entry whose rows are at another extent of another generation."""
-    from msgspec import structs
-
-    return structs.replace(entry, generation=generation, extent=extent)
 
 
 def _add_counts(

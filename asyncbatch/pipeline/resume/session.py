@@ -118,7 +118,9 @@ class TableLedgerSession(LedgerSession):
         target = self._target
         assert target is not None
         replaces = target.mode == "replace"
-        self.journal = Journal(self._known, generation=int(replaces))
+        self.journal = Journal(
+            self._known, generation=int(replaces), puts_away=self._settings.puts_away
+        )
         appends = not target.key and target.mode != "mirror"
         appends = appends and (target.mode == "append" or self._settings.is_resuming)
         # In a mirror, a rejected row may have had the key of a row that is gone now.

@@ -39,6 +39,7 @@ _COLUMNS = {
     "reached_line": "BIGINT",
     "reached_column": "BIGINT",
     "bookmark": "TEXT",
+    "put_away": "BIGINT",
 }
 COLUMNS = tuple(_COLUMNS)
 ALL = ", ".join(COLUMNS)
@@ -56,7 +57,7 @@ def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
     return (
         job, target, entry.generation, escape_path(entry.path), *entry.stamp, entry.outcome,
         entry.read, entry.dropped, entry.rejected, entry.written, entry.done_at, entry.letters,
-        *place, *(entry.reached or (None,) * 4), entry.bookmark,
+        *place, *(entry.reached or (None,) * 4), entry.bookmark, int(entry.is_put_away),
     )  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
         unescape_path(path), Stamp(size, mtime_ns, digest), outcome, read, dropped, rejected,
         written, done_at, bytes(letters), generation,
         None if at is None else Extent(at, length, skip, take),
-        None if row[16] is None else tuple(row[16:20]), row[20],
+        None if row[16] is None else tuple(row[16:20]), row[20], bool(row[21]),
     )  # fmt: skip
 
 
@@ -159,7 +160,8 @@ class LedgerTable:
     def find(self, job: str, stamps: Sequence[Stamp], *, least: int) -> Sequence[tuple[str, Stamp]]:
         """Return the inputs that had one of these stamps, and that added rows, with their stamps.
 
-        One query for many stamps: a database without an index reads all entries for each query.
+        Those that a run has put away are left out: these were not renamed. One query for many
+        stamps: a database without an index reads all entries for each query.
         """
         conditions = [self._stamp_condition(stamps)]
         if digests := [stamp.digest for stamp in stamps if stamp.digest is not None]:
@@ -169,7 +171,8 @@ class LedgerTable:
             query = (
                 # The cast keeps SQLite from the index of jobs, whose entries it would all read.
                 f"SELECT path, size, mtime_ns, digest FROM {NAME} WHERE CAST(job AS TEXT) = ?1"  # noqa: S608 - constants
-                f" AND generation >= ?2 AND records_written > 0 AND {condition}"
+                " AND generation >= ?2 AND records_written > 0 AND coalesce(put_away, 0) = 0"
+                f" AND {condition}"
             )
             found += self._execute(query, [job, least, *values])
         return [(unescape_path(path), Stamp(*stamp)) for path, *stamp in found]
