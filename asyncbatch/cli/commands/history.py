@@ -97,7 +97,7 @@ def list_runs(context: typer.Context, *, flags: HistoryFlags) -> None:
 @with_options
 def show(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="The number of a run, or 'last'.")
+        str, typer.Argument(metavar="RUN", help="The number of a run, its id, or 'last'.")
     ] = LAST,
     *,
     flags: PastRunFlags,
@@ -122,9 +122,11 @@ def show(
 @history.command(cls=SectionedCommand)
 @with_options
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="The number of the earlier run.")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="The number of the earlier run, or its id.")
+    ],
     b: Annotated[
-        str, typer.Argument(metavar="B", help="The number of the later run, or 'last'.")
+        str, typer.Argument(metavar="B", help="The number of the later run, its id, or 'last'.")
     ] = LAST,
     *,
     flags: PastRunFlags,
@@ -174,19 +176,18 @@ def _failed_files(run: PastRun) -> list[FailedFile]:
 
 
 def _find(text: str) -> PastRun:
-    """Return the run with a number. Raises BadParameter."""
+    """Return the run with a number or an id. Raises BadParameter."""
     if text == LAST:
-        until = None
-    elif text.isascii() and text.isdecimal():
-        until = min(int(text), sys.maxsize)
-    else:
-        raise typer.BadParameter(f"{text!r} is not the number of a run, and not {LAST!r}")
-    found = next(iter(_runs(1, until=until)), None)
-    if found is None or (until is not None and found.run != until):
-        raise typer.BadParameter(
-            "the history has no run" if until is None else f"the history has no run {text}"
-        )
-    return found
+        for run in _runs(1):
+            return run
+        raise typer.BadParameter("the history has no run")
+    for run in _runs(math.inf):
+        if text in (str(run.run), run.run_id):
+            return run
+    advice = (
+        "`asyncbatch history` lists the numbers of the runs, and logs and reports have their ids"
+    )
+    raise typer.BadParameter(f"the history has no run {text!r} ({advice})")
 
 
 def _with_earlier(runs: Sequence[PastRun]) -> Iterator[tuple[PastRun, list[PastRun]]]:
