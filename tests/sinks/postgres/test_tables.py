@@ -629,8 +629,9 @@ def slow(record):
 def _started(folder, url, *options, call=True):
     (folder / "slow.py").write_text(SLOW)
     calls = ("--call", "slow.py:slow") if call else ()
+    # Rows come with whole batches: one of many files would have two of the numbers to wait at.
     return CommandProcess(
-        ["run", "in", "--to", url, "--table", "t", *calls, *options],
+        ["run", "in", "--to", url, "--table", "t", "--batch-size", "2", *calls, *options],
         cwd=folder, env=environment(), start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
