@@ -82,7 +82,8 @@ def _run_counts(snapshot: Snapshot, pace: Pace, noun: str) -> Iterator[_Count]:
     left = "" if pace.seconds_left is None else f"{format_remaining(pace.seconds_left)} left"
     if expected is None or not expected.is_complete:
         left = "the inputs are being counted" if expected is not None else ""
-    yield "finished", pace.percent or "?", left
+    if expected is not None or pace.percent is not None:  # a run that watches has no end
+        yield "finished", pace.percent or "?", left
     known = ""
     if expected is not None:
         more = "" if expected.is_complete else "+"
