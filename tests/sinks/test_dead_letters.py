@@ -217,6 +217,49 @@ def test_a_table_without_a_key_gets_dead_letters_once(run, files):
     assert count_of(folder) == 5
 
 
+@pytest.mark.parametrize("keeps_letters", [True, False])
+@pytest.mark.parametrize("key", [(), ("--key", "n")], ids=" ".join)
+def test_the_ledger_knows_the_records_that_a_table_lacks(run, files, key, keeps_letters):
+    """Some are mended in each dead letter file, and others are rejected again."""
+    wanted = {
+        "in/a.jsonl": '{"n": 1}\n{"n": "x"}\nno JSON\n',
+        "in/b.json": '[{"n": "y"}, {"n": 2}]',
+    }
+    folder = files(wanted | SCHEMA)
+    job = ("--schema", "s.json", *TABLE, *key)
+
+    def mended(name, *texts):
+        content = (folder / name).read_text()
+        for number, text in enumerate(texts, 3):
+            assert text in content
+            content = content.replace(text, str(number))
+        (folder / f"mended-{name}").write_text(content)
+        return ("--from-dead-letter", f"mended-{name}", *job)
+
+    def places(name):
+        return [(one["file"], one["record"]) for one in letters(folder, name)]
+
+    assert run("in", *job, "--dead-letter", "1").code == 1
+    assert places("1") == [("in/a.jsonl", 2), ("in/a.jsonl", 3), ("in/b.json", 1)]
+    keep = ("--dead-letter", "again") if keeps_letters else ()
+    assert run(*mended("1", '"x"'), *keep).code == 1
+    assert count_of(folder) == 3
+    assert run("in", *job, "--resume", "--dead-letter", "2").code == 0
+    assert places("2") == [("in/a.jsonl", 3), ("in/b.json", 1)]
+    if not key:
+        twice = run(*mended("1", '"x"', '"y"', '"no JSON"'), "-o", "json")
+        assert twice.code == 1
+        [failure] = twice.json["failures"]
+        assert failure["file"] == "mended-1"
+        assert "1 of its 3 records were added" in failure["message"]
+        assert "the first is record 2 of in/a.jsonl" in failure["message"]
+        assert count_of(folder) == 3
+    assert run(*mended("2", '"y"', '"no JSON"'), *keep).code == 1  # 4 is no object
+    assert run("in", *job, "--resume", "--dead-letter", "3").code == 0
+    assert places("3") == [("in/a.jsonl", 3)]
+    assert count_of(folder) == (4 if not key else 3)  # 3 is there already, and is its own key
+
+
 def test_a_failed_file_that_was_run_again_is_done_for_the_job(run, files):
     folder = files({"in/a.json": '{"n": 1}', "in/b.json": '{"n": 2'})
     job = (*TABLE, "--dead-letter", "dl.jsonl")

@@ -16,7 +16,9 @@ from asyncbatch.core.batches import Batch, prepared_part
 from asyncbatch.core.ledger_entries import Entry, Stamp
 from asyncbatch.core.paths import ArchiveMember, ObjectPath, is_object_url
 from asyncbatch.core.records import STDIN, Bookmark, Failure, Position, display_path
+from asyncbatch.core.units import format_count
 from asyncbatch.pipeline.resume.journal import KnownInput
+from asyncbatch.pipeline.resume.replay import Replay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -98,10 +100,15 @@ class Admission:
             verdict = (
                 self._decide(path, entries.get(name), stamp, gone) if self._checks_ledger else None
             )
-            verdicts.append(verdict)
             if verdict is None and stamp is not None:
                 begun = self._resumable_entry(path, entries.get(name), stamp)
-                self._known[path] = KnownInput(name, stamp, begun)
+                replay = None
+                if path == self._settings.replay:
+                    replay = Replay(path, naming, self._ledger, begun)
+                    verdict = self._refuse_added(path, replay)
+                if verdict is None:
+                    self._known[path] = KnownInput(name, stamp, begun, replay)
+            verdicts.append(verdict)
         batches = []
         for is_open, group in groupby(range(len(paths)), lambda at: verdicts[at] is None):
             places = list(group)
@@ -166,6 +173,22 @@ class Admission:
         if verdict is None and not is_likely_to_fail and self._can_skip is None:
             self._can_skip = False
         return verdict
+
+    def _refuse_added(self, path: str, replay: Replay) -> Failure | None:
+        """Return the failure of a dead letter file with records that another replay has added."""
+        if not self._appends or self._settings.allow_duplicates:
+            return None
+        added = replay.added_records()
+        if not added:
+            return None
+        first = added[0]
+        return _failure(
+            path,
+            f"{len(added):,} of its {format_count(len(replay), 'record')} were added from a dead "
+            f"letter file before (the first is record {first.record:,} of {first.file}): remove "
+            "their lines, or let --resume --dead-letter FILE write those that are still rejected; "
+            "--allow-duplicates adds all of them again",
+        )
 
     def _decide_known(self, path: str, entry: Entry, *, is_same: bool) -> _Skip | Failure | None:
         if self._repeats_rejected and entry.rejected:

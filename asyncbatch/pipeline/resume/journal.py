@@ -15,7 +15,8 @@ from asyncbatch.formats.decoder import encode
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from asyncbatch.core.batches import BatchPart, Chunk, Rows
+    from asyncbatch.core.batches import BatchPart, Chunk, Part, Rows
+    from asyncbatch.pipeline.resume.replay import Replay
     from asyncbatch.sinks.text_files import FileSink
     from asyncbatch.state.ledger.file import Generation, LedgerStore
 
@@ -29,6 +30,7 @@ class KnownInput(NamedTuple):
     identity: str
     stamp: Stamp
     unfinished_entry: Entry | None = None
+    replay: Replay | None = None  # of a dead letter file
 
 
 KnownInputs = dict[str, KnownInput]  # by path
@@ -149,6 +151,7 @@ class Journal:
                     self._puts_away and status == "success",
                 )
             )  # fmt: skip
+            entries += _replayed_entries(known, part, place)
         return entries
 
     def _moved_entry(self, entry: Entry, extent: Extent | None) -> Entry:
@@ -157,12 +160,13 @@ class Journal:
         return replace(entry, generation=self.generation, extent=extent, is_put_away=put_away)
 
     def _unfinished_entries(self, batch_part: BatchPart, extent: Extent | None) -> list[Entry]:
-        part = batch_part.part
+        part, known = batch_part.part, self._known.get(batch_part.path(0))
+        if known is not None and known.replay is not None:
+            known.replay.reject(failure for _, failure in part.rejections)
         total = self._sums.setdefault(part.start, _InputSum(None, None))
         total.add(part.written, b"".join(part.dead_letters), extent)
         if part.counts is not None:
             total.counts.add(part.counts)
-        known = self._known.get(batch_part.path(0))
         if part.position is None or known is None or total.is_interleaved:
             return []
         at, totals = part.position, total.counts
@@ -235,6 +239,14 @@ def _chunk_of(batch_part: BatchPart) -> Chunk | None:
 
 def _json(bookmark: Bookmark) -> str:
     return encode(bookmark).decode()
+
+
+def _replayed_entries(known: KnownInput, part: Part, place: int) -> list[Entry]:
+    """Return the entries of inputs of which a finished dead letter file has added records."""
+    if known.replay is None:
+        return []
+    known.replay.reject(failure for at, failure in part.rejections if at == place)
+    return [] if place in part.errors else known.replay.entries()
 
 
 def _dead_letters_by_place(batch_part: BatchPart) -> dict[int, bytes]:
