@@ -71,8 +71,7 @@ class Entry(Struct, frozen=True, gc=False):
     # holds, as the fields of `records.Position`.
     reached: tuple[int, int, int, int] | None = None
     bookmark: str | None = None  # the bookmark of a feed, as JSON
-    # The run moves or deletes the input once this is saved: another file may take its name.
-    is_put_away: bool = False
+    is_put_away: bool = False  # the run has moved or deleted the file: another may take its name
 
 
 class LedgerJob(NamedTuple):

@@ -147,11 +147,6 @@ class WatchSettings(Struct, frozen=True):
     move_failed: str | None = None  # the folder for other files
     delete_done: bool = False  # delete files whose records were all taken
 
-    @property
-    def puts_away(self) -> bool:
-        """Whether files whose records were all taken are moved or deleted."""
-        return self.delete_done or self.move_done is not None
-
 
 class LedgerSettings(Struct, frozen=True):
     """The job that a ledger belongs to, and how the run uses the ledger."""
@@ -168,7 +163,6 @@ class LedgerSettings(Struct, frozen=True):
     root: str | None = None  # identities are relative to this folder
     stores: StoreSettings = StoreSettings()  # the connection to the object stores that hold inputs
     replay: str | None = None  # the dead letter file that is an input; its content identifies it
-    puts_away: bool = False  # the run moves or deletes inputs whose records were all taken
 
     @property
     def is_resuming(self) -> bool:

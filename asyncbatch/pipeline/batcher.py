@@ -72,6 +72,7 @@ class Batcher:
         self._stopped = False
         self._changed = asyncio.Event()
         self._waiting: asyncio.Future[Any] | None = None
+        self._pulling: asyncio.Future[Sequence[Batch] | None] | None = None  # the next chunk
 
     def __aiter__(self) -> Self:
         return self
@@ -177,8 +178,9 @@ class Batcher:
     def stop(self) -> None:
         """Give no more batches; `__anext__` ends even while it waits."""
         self._stopped = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        for waiting in (self._waiting, self._pulling):
+            if waiting is not None:
+                waiting.cancel()
 
     async def aclose(self) -> None:
         """Stop; there are no resources to release."""
@@ -232,10 +234,25 @@ class Batcher:
         return len(paths), None
 
     async def _pull(self) -> None:
-        """Add the next chunk of paths, if it comes before `stop`."""
-        chunk = await self._wait_for(anext(self._chunks, None))
-        if self._stopped:
+        """Add the next chunk of paths, if it comes before `stop` and before a batch is settled.
+
+        Paths of a settled batch may come again, and a watched folder may have no other for days.
+        """
+        if self._pulling is None:
+            self._pulling = asyncio.ensure_future(anext(self._chunks, None))
+        self._changed.clear()
+        changed = asyncio.ensure_future(self._changed.wait())
+        try:
+            both = (self._pulling, changed)
+            await self._wait_for(asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED))
+        except BaseException:
+            self._pulling.cancel()
+            raise
+        finally:
+            changed.cancel()
+        if self._stopped or not self._pulling.done():
             return
+        chunk, self._pulling = self._pulling.result(), None
         if chunk is None:
             self.exhausted = True
         for batch in chunk or ():

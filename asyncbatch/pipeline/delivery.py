@@ -10,8 +10,6 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from msgspec.structs import replace
-
 from asyncbatch.config.job import DEFAULT_PATIENCE
 from asyncbatch.core.retry import Retrier
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import Job
     from asyncbatch.core.batches import BatchPart, SettledInputs
     from asyncbatch.pipeline.dedupe import Deduplicator
+    from asyncbatch.pipeline.finished_files import FinishedFiles
     from asyncbatch.pipeline.launch import Launch
     from asyncbatch.pipeline.loader import Loader
     from asyncbatch.pipeline.mirror import Mirror
@@ -132,17 +131,14 @@ class Delivery:
             check_disk(target.path)
 
     def _open_ledger(self) -> LedgerSession | None:
-        settings, watch = self._job.ledger, self._job.watch
+        settings = self._job.ledger
         if settings is None:
             return None
         from asyncbatch.pipeline.resume.session import make_ledger_session
 
         try:
             return make_ledger_session(
-                replace(settings, puts_away=bool(watch and watch.puts_away)),
-                self._job.target,
-                self._job.stores,
-                ordered=self._job.ordered,
+                settings, self._job.target, self._job.stores, ordered=self._job.ordered
             )
         except UsageError as error:
             if settings.is_required:
@@ -369,6 +365,14 @@ class Delivery:
         now = time.monotonic()
         self.is_saved, self._save_at = True, now + max(_SAVE_SECONDS, _SAVE_SHARE * (now - began))
         return finished
+
+    def put_away(self, finished: FinishedFiles) -> None:
+        """Move or delete the files of watched folders whose outcome is saved. Raises SinkError."""
+        session = self._ledger_session
+        finished.clear(session.admission.put_away if session else set())
+        if session is not None:
+            with self._write_lock:
+                session.save_put_away(self._sink)
 
     def abandon(self) -> bool:
         """Stop uploads to a store, or the writing of partitions; return whether there are any."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.live.seen import FoundFile
     from asyncbatch.sources.live.watched_search import WatchedSearch
 
+_ASIDE = ".asyncbatch-{}.tmp"  # the name, with the process, of a file that is put away right now
 _MAX_NOTES = 20  # files that could not be moved or deleted, and are listed
 
 
@@ -43,7 +44,7 @@ class FinishedFiles:
         say: Callable[[str], None],
     ) -> None:
         self._settings, self._searches, self._say = settings, searches, say
-        self._acts = settings.puts_away or settings.move_failed is not None
+        self._acts = settings.delete_done or bool(settings.move_done or settings.move_failed)
         self._files: list[_FinishedFile] = []
         self._note_count = 0
 
@@ -62,40 +63,37 @@ class FinishedFiles:
                 done = _is_done(part, place)
                 self._files.append(_FinishedFile(path, search.below(path), version, done))
 
-    def clear(self) -> None:
-        """Move or delete the files that were noted, as the settings say."""
+    def clear(self, put_away: set[str]) -> None:
+        """Move or delete the files that were noted, as the settings say.
+
+        `put_away` gets the paths of those whose records were all taken. A new file may take the
+        name of one at once, so each is there before.
+        """
         files, self._files = self._files, []
         for file in files:
+            is_away = False
+            if file.is_done:
+                put_away.add(file.path)
             try:
-                self._put_away(file)
+                is_away = self._put_away(file)
             except OSError as error:
                 self._note(f"cannot put away {display_path(file.path)}: {error.strerror or error}")
+            if not is_away:
+                put_away.discard(file.path)
 
-    def _put_away(self, file: _FinishedFile) -> None:
-        """Move or delete one file, or leave it. Raises OSError."""
+    def _put_away(self, file: _FinishedFile) -> bool:
+        """Move or delete one file, or leave it. Return whether it is away. Raises OSError."""
         settings = self._settings
         folder = settings.move_done if file.is_done else settings.move_failed
         if folder is None and not (file.is_done and settings.delete_done):
-            return
+            return False
         if not _is_version(file.path, file.version):
-            return
-        if folder is None:
-            self._delete(file)
-        else:
-            _move(file, os.path.join(folder, file.below))
-        if settings.marker is not None:
+            return False
+        is_away = _delete(file) if folder is None else _move(file, os.path.join(folder, file.below))
+        if is_away and settings.marker is not None:
             with suppress(FileNotFoundError):
                 os.unlink(f"{file.path}{settings.marker}")
-
-    def _delete(self, file: _FinishedFile) -> None:
-        """Delete a file, but not one that takes its name at this moment. Raises OSError."""
-        folder, name = os.path.split(file.path)
-        aside = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-        os.rename(file.path, aside)
-        if _is_version(aside, file.version):
-            os.unlink(aside)
-        else:
-            _bring_back(aside, file.path)
+        return is_away
 
     def _note(self, note: str) -> None:
         self._note_count += 1
@@ -123,8 +121,22 @@ def _is_version(path: str, version: FoundFile) -> bool:
     return found == (version.inode, version.size, version.key[0])
 
 
-def _move(file: _FinishedFile, to: str) -> None:
-    """Move a file to a path, or to a free name like it. Raises OSError."""
+def _delete(file: _FinishedFile) -> bool:
+    """Delete a file, but not one that takes its name now. Return whether it is. Raises OSError."""
+    entry = os.lstat(file.path).st_ino
+    # Not the name with an ending: a name of 255 bytes has no room for one.
+    aside = os.path.join(os.path.dirname(file.path), _ASIDE.format(os.getpid()))
+    os.rename(file.path, aside)
+    if _is_moved(file, entry, aside):
+        os.unlink(aside)
+        return True
+    _bring_back(aside, file.path)
+    return False
+
+
+def _move(file: _FinishedFile, to: str) -> bool:
+    """Move a file to a path, or to a free name like it. Return whether it is. Raises OSError."""
+    entry = os.lstat(file.path).st_ino
     os.makedirs(os.path.dirname(to), exist_ok=True)
     to = _free_name(to)
     try:
@@ -132,15 +144,26 @@ def _move(file: _FinishedFile, to: str) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _copy_away(file, to)
-        return
-    if not _is_version(to, file.version):  # it was replaced at the last moment
-        _bring_back(to, file.path)
+        return _copy_away(file, to)
+    if _is_moved(file, entry, to):
+        return True
+    _bring_back(to, file.path)  # it was replaced at the last moment
+    return False
 
 
-def _copy_away(file: _FinishedFile, to: str) -> None:
-    """Move a file to another file system. Raises OSError."""
-    unfinished = f"{to}.{os.getpid()}.tmp"
+def _is_moved(file: _FinishedFile, entry: int, to: str) -> bool:
+    """Whether a path has the file now, or the link to it, which was the inode `entry`.
+
+    A relative link leads elsewhere from its new place.
+    """
+    if os.path.islink(to):
+        return os.lstat(to).st_ino == entry
+    return _is_version(to, file.version)
+
+
+def _copy_away(file: _FinishedFile, to: str) -> bool:
+    """Move a file to another file system. Return whether it is away. Raises OSError."""
+    unfinished = os.path.join(os.path.dirname(to), _ASIDE.format(os.getpid()))
     try:
         shutil.copy2(file.path, unfinished)
         with open(unfinished, "rb") as copied:
@@ -152,8 +175,9 @@ def _copy_away(file: _FinishedFile, to: str) -> None:
         raise
     if _is_version(file.path, file.version):
         os.unlink(file.path)
-    else:
-        os.unlink(to)
+        return True
+    os.unlink(to)
+    return False
 
 
 def _bring_back(aside: str, path: str) -> None:

@@ -294,6 +294,8 @@ class TableLoader:
         # Of a resumed file or feed, only the last part has the position.
         latest = {entry.path: entry for part in finished for entry in self._entries(part)}
         self._sink.commit(list(latest.values()))
+        if self._journal is not None:
+            self._journal.committed()
         if self._resumed_rows:
             for pending in self._pending:
                 self._resumed_rows.add(pending.batch_part, pending.extents)

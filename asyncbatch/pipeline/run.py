@@ -414,7 +414,7 @@ class Run:
         """Move or delete the files of watched folders whose outcome is saved; follow gone ones."""
         finished = self._finished_files
         if finished is not None and finished.has_files and self._delivery.is_saved:
-            await asyncio.to_thread(finished.clear)
+            await asyncio.to_thread(self._delivery.put_away, finished)
         if finished is not None:
             await self._delivery.prune_watched(launch)
 

@@ -632,3 +632,154 @@ def test_options_that_need_a_watch(run, files):
     for option in (("--settle", "3s"), ("--marker", ".done"), ("--poll", "1s"), ("--delete-done",)):
         outcome = run("in", *option)
         assert (outcome.code, f"{option[0]} needs --watch" in outcome.stderr) == (2, True)
+
+
+# Inputs that come again, files that are put away, and names that lead to the same file
+
+
+CRASH = """
+import os
+def crash(record):
+    if record["id"] == 1:
+        os._exit(9)
+    return record
+"""
+
+
+def test_a_large_file_does_not_wait_for_another_file(tmp_path, watch):
+    """Its worker returns it, to be split."""
+    line = json.dumps({"id": 1, "v": "x" * 1_000_000}) + "\n"
+    (tmp_path / "in" / "big.jsonl").write_text(line * 40)
+    process = watch(to=("--to", "sqlite:///t.db", "--table", "t"))
+    process.wait_for_rows([(40,)], "SELECT count(*) FROM t")
+    assert process.end()[0] == 143
+
+
+def test_files_beside_one_that_kills_its_worker_do_not_wait(tmp_path, watch):
+    (tmp_path / "crash.py").write_text(CRASH)
+    for number in range(4):
+        put(tmp_path / "in" / f"{number}.json", {"id": number, "v": "v"})
+    process = watch("--call", "crash.py:crash", "--workers", "1")
+    process.wait_for_rows([(0, "v"), (2, "v"), (3, "v")])
+    status, shown = process.end()
+    assert status == 143
+    assert "worker_crash" in shown
+
+
+@pytest.mark.parametrize("watched", ["link", "in"])
+def test_a_folder_for_finished_files_inside_by_another_name(tmp_path, watch, watched):
+    (tmp_path / "link").symlink_to("in")
+    away = {"link": "in/done", "in": "link/done"}[watched]
+    command = ("run", watched, "--watch", *TABLE)
+    process = watch("--move-done", away, command=command)
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    wait_until(lambda: names(tmp_path / "in") == ["done/a.json"], running=process)
+    put(tmp_path / "in" / "b.json", {"id": 2, "v": "b"})
+    wait_until(lambda: names(tmp_path / "in") == ["done/a.json", "done/b.json"], running=process)
+    assert "2 succeeded" in process.end()[1]
+
+
+KEYLESS = ("--to", "sqlite:///t.db", "--table", "t")
+
+
+def test_a_file_that_grows_before_it_is_put_away_is_a_changed_one(tmp_path, watch):
+    """Its rows would be there twice: it fails, as without --move-done."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    log = ("--log-file", "log.txt")
+    process = watch("--call", "slow.py:slow", "--move-done", "done", *log, to=KEYLESS)
+    put(tmp_path / "in" / "a.jsonl", {"id": 1, "v": "a"})
+    wait_until((tmp_path / "begun").exists, running=process)
+    with (tmp_path / "in" / "a.jsonl").open("a") as file:
+        file.write('\n{"id": 2, "v": "b"}\n')
+    (tmp_path / "go").touch()
+    process.wait_for_rows([(1, "a")])
+    other = tmp_path / "in" / "other.json"
+    put(other, {"id": 3, "v": "c"})
+    wait_until(lambda: names(tmp_path / "in") == ["a.jsonl"], running=process)
+    changed = "it has changed since rows of it were added"
+    wait_until(lambda: changed in text(tmp_path / "log.txt"), running=process)
+    assert process.end()[0] == 143
+    assert rows(tmp_path, ROWS) == [(1, "a"), (3, "c")]
+
+
+def test_a_file_that_cannot_be_put_away_is_no_new_one_when_it_changes(tmp_path, watch):
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "sub").touch()  # in the way of the folder
+    (tmp_path / "in" / "sub").mkdir()
+    process = watch("--move-done", "done", to=KEYLESS)
+    file = tmp_path / "in" / "sub" / "a.jsonl"
+    put(file, {"id": 1, "v": "a"})
+    process.wait_for("cannot put away in/sub/a.jsonl")
+    put(file, {"id": 1, "v": "a"}, {"id": 2, "v": "b"})
+    put(tmp_path / "in" / "b.json", {"id": 3, "v": "c"})
+    process.wait_for_rows([(1, "a"), (3, "c")])
+    wait_until(lambda: names(tmp_path / "in") == ["sub/a.jsonl"], running=process)
+    process.end()
+    assert rows(tmp_path, ROWS) == [(1, "a"), (3, "c")]
+
+
+def test_a_file_that_is_renamed_while_it_is_read(tmp_path, watch):
+    """The new name is of a file whose rows will be in the table."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    process = watch("--call", "slow.py:slow", "--log-file", "log.txt", to=KEYLESS)
+    put(tmp_path / "in" / "a.json", {"id": 1, "v": "a"})
+    wait_until((tmp_path / "begun").exists, running=process)
+    (tmp_path / "in" / "a.json").rename(tmp_path / "in" / "b.json")
+    put(tmp_path / "in" / "c.json", {"id": 2, "v": "other"})
+    (tmp_path / "go").touch()
+    process.wait_for_rows([(1, "a"), (2, "other")])
+    renamed = "it seems to be in/a.json under another name"
+    wait_until(lambda: renamed in text(tmp_path / "log.txt"), running=process)
+    assert process.end()[0] == 143
+    assert rows(tmp_path, ROWS) == [(1, "a"), (2, "other")]
+
+
+def test_equal_contents_under_one_name_are_new_files_once_the_earlier_is_away(tmp_path, watch):
+    process = watch("--delete-done", "--identity", "content", to=KEYLESS)
+    for number in range(1, 4):
+        put(tmp_path / "in" / "a.json", {"id": 1, "v": "alive"})
+        process.wait_for_rows([(1, "alive")] * number)
+        wait_until(lambda: not names(tmp_path / "in"), running=process)
+    assert process.end()[0] == 143
+
+
+def test_a_change_of_the_mode_is_no_rename(tmp_path, watch):
+    """Notifications tell the renames: a file that is written in place must settle."""
+    process = watch("--settle", "3", to=KEYLESS)
+    put(tmp_path / "in" / "first.json", {"id": 0, "v": "renamed"})
+    process.wait_for_rows([(0, "renamed")])  # notifications come
+    path = tmp_path / "in" / "a.jsonl"
+    with path.open("w") as file:
+        file.write('{"id": 1, "v": "a"}\n')
+        file.flush()
+        wait_until(lambda: time.time_ns() - path.stat().st_mtime_ns > 20_000_000, running=process)
+        path.chmod(0o640)
+        put(tmp_path / "in" / "other.json", {"id": 9, "v": "renamed"})
+        process.wait_for_rows([(0, "renamed"), (9, "renamed")])
+        file.write('{"id": 2, "v": "b"}\n')
+    process.wait_for_rows([(0, "renamed"), (1, "a"), (2, "b"), (9, "renamed")])
+    assert process.end()[0] == 143
+
+
+def test_links_are_moved_themselves(tmp_path, watch):
+    """Also a relative link, which leads nowhere from its new place."""
+    (tmp_path / "real").mkdir()
+    put(tmp_path / "real" / "a.json", {"id": 1, "v": "a"})
+    (tmp_path / "in" / "a.json").symlink_to("../real/a.json")
+    (tmp_path / "in" / "a.json.done").touch()
+    process = watch("--marker", ".done", "--move-done", "x/y/done")
+    moved = tmp_path / "x" / "y" / "done" / "a.json"
+    wait_until(moved.is_symlink, running=process)
+    wait_until(lambda: not names(tmp_path / "in"), running=process)
+    assert process.end()[0] == 143
+    assert rows(tmp_path, ROWS) == [(1, "a")]
+    assert (tmp_path / "real" / "a.json").exists()
+
+
+def test_a_file_with_the_longest_name_is_deleted(tmp_path, watch):
+    process = watch("--delete-done")
+    name = "x" * 250 + ".json"
+    with (tmp_path / "in" / name).open("w") as file:
+        file.write('{"id": 1, "v": "a"}')
+    process.wait_for_rows([(1, "a")])
+    wait_until(lambda: not os.listdir(tmp_path / "in"), running=process)

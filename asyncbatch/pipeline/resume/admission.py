@@ -21,7 +21,7 @@ from asyncbatch.pipeline.resume.journal import KnownInput
 from asyncbatch.pipeline.resume.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from asyncbatch.core.batches import Part
     from asyncbatch.core.ledger_entries import Ledger
@@ -84,6 +84,8 @@ class Admission:
         self._appends, self._is_unchanged = appends and not settings.force, is_unchanged
         self._checks_ledger = (settings.is_resuming or appends) and not settings.force
         self._can_skip: bool | None = None if needs_first else True
+        # Paths of files that the run has moved or deleted, which the ledger does not know yet.
+        self.put_away: set[str] = set()
 
     def decide(self, first: int, paths: Sequence[str], naming: InputNaming) -> list[Batch]:
         """Return batches of paths. `first` is the number of the first path in the run.
@@ -93,7 +95,7 @@ class Admission:
         """
         identified = [self._identify(path, naming) for path in paths]
         names, stamps = [name for name, _ in identified], [stamp for _, stamp in identified]
-        entries = self._entries(names, stamps) if self._checks_ledger else {}
+        entries = self._entries(paths, identified) if self._checks_ledger else {}
         gone = self._gone_inputs(names, stamps, entries, naming)
         verdicts: list[_Skip | Failure | None] = []
         for path, name, stamp in zip(paths, names, stamps, strict=True):
@@ -128,17 +130,20 @@ class Admission:
         # No identity of a file contains two slashes.
         return f"dead letters//{stamp.digest if stamp else display_path(path)}", stamp
 
-    def _entries(self, names: Sequence[str], stamps: Sequence[Stamp | None]) -> Mapping[str, Entry]:
+    def _entries(
+        self, paths: Sequence[str], identified: Sequence[tuple[str, Stamp | None]]
+    ) -> Mapping[str, Entry]:
         """Return the entries of inputs by their names.
 
-        An input that was put away has none: another file with its name is a new one.
+        An input that was put away has none: another file with its name is a new one. One that is
+        back has the same size and time, whatever its content is known by.
         """
-        entries = dict(self._ledger.lookup(names))
-        for name, stamp in zip(names, stamps, strict=True):
+        entries = dict(self._ledger.lookup([name for name, _ in identified]))
+        for path, (name, stamp) in zip(paths, identified, strict=True):
             entry = entries.get(name)
-            if entry is None or stamp is None or not entry.is_put_away:
+            if entry is None or stamp is None or stamp[:2] == entry.stamp[:2]:
                 continue
-            if not stamp.describes_same_file(entry.stamp):
+            if entry.is_put_away or path in self.put_away:
                 del entries[name]
         return entries
 
@@ -249,7 +254,10 @@ class Admission:
             if stamp.digest is not None:
                 digests.setdefault(stamp[:2], []).append(stamp.digest)
         gone: dict[_StampKey, str] = {}
-        for earlier, stamp in self._ledger.find(new):
+        put_away = set(map(naming.name, tuple(self.put_away)))
+        for earlier, stamp in (*self._ledger.find(new), *self._unsaved()):
+            if earlier in put_away:
+                continue
             keys: list[_StampKey] = [stamp[:2]]
             keys += digests.get(stamp[:2], ()) if stamp.digest is None else [stamp.digest]
             if gone.keys() >= set(keys):
@@ -258,6 +266,11 @@ class Admission:
             if before is not None and not is_object_url(before) and _is_gone(before):
                 gone.update(dict.fromkeys(keys, earlier))
         return gone
+
+    def _unsaved(self) -> Iterator[tuple[str, Stamp]]:
+        """Yield the inputs that were admitted, and whose entries are not written yet."""
+        for known in tuple(self._known.values()):  # another thread takes them out
+            yield known.identity, known.stamp
 
 
 def stamp_of(path: str, *, by_content: bool) -> Stamp | None:

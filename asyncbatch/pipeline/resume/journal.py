@@ -65,13 +65,13 @@ class _InputSum:
 class Journal:
     """Makes the ledger entries of finished files, and of the positions of unfinished ones.
 
-    `generation` is the number of the output that has the rows. `puts_away`: the run moves or
-    deletes inputs whose records were all taken.
+    `generation` is the number of the output that has the rows.
     """
 
-    def __init__(self, known: KnownInputs, *, generation: int = 0, puts_away: bool = False) -> None:
-        self.generation, self._puts_away = generation, puts_away
+    def __init__(self, known: KnownInputs, *, generation: int = 0) -> None:
+        self.generation = generation
         self._known = known
+        self._uncommitted: list[str] = []  # paths whose entries were made since `committed`
         self._sums: dict[int, _InputSum] = {}  # unfinished files, by their number in the run
         self._resumed_dead_letters: dict[int, bytes] = {}  # by the number of the file in the run
 
@@ -109,11 +109,12 @@ class Journal:
         for place in range(len(part)):
             extent = extents[place] if extents else None
             if (kept := part.entries.get(place)) is not None:
-                moved = self._moved_entry(kept, extent)
+                moved = replace(kept, generation=self.generation, extent=extent)
                 if moved != kept:
                     entries.append(moved)
                 continue
-            known = self._known.pop(batch_part.path(place), None)
+            known = self._known.get(batch_part.path(place))
+            self._uncommitted.append(batch_part.path(place))
             total = self._sums.pop(part.start + place, None)
             if known is None:
                 continue
@@ -143,21 +144,20 @@ class Journal:
                     before = arrival.bookmark
                     end = replace(end, etag=before.etag, modified=before.modified)
                 bookmark = _json(end)
-            status = part.status(place)
             entries.append(
                 Entry(
-                    known.identity, known.stamp, status, *counts, rows,
+                    known.identity, known.stamp, part.status(place), *counts, rows,
                     now, file_letters, self.generation, extent, reached, bookmark,
-                    self._puts_away and status == "success",
                 )
             )  # fmt: skip
             entries += _replayed_entries(known, part, place)
         return entries
 
-    def _moved_entry(self, entry: Entry, extent: Extent | None) -> Entry:
-        """Return the entry of an earlier run, whose rows are at another extent now."""
-        put_away = entry.is_put_away or (self._puts_away and entry.outcome == "success")
-        return replace(entry, generation=self.generation, extent=extent, is_put_away=put_away)
+    def committed(self) -> None:
+        """Note that all entries so far are in the ledger, where `Admission` finds them."""
+        for path in self._uncommitted:
+            self._known.pop(path, None)
+        self._uncommitted.clear()
 
     def _unfinished_entries(self, batch_part: BatchPart, extent: Extent | None) -> list[Entry]:
         part, known = batch_part.part, self._known.get(batch_part.path(0))
@@ -215,6 +215,7 @@ class FileJournal(Journal):
     def add(self, batch_part: BatchPart, extents: Sequence[Extent | None] = ()) -> None:
         """Add the entries of a finished part; checkpoint if it is time. Raises SinkError."""
         self._pending += self.entries(batch_part, extents)
+        self.committed()
         if time.monotonic() - self._last_sync > CHECKPOINT_SECONDS:
             self.checkpoint()
 

@@ -83,6 +83,12 @@ class LedgerSession:
         stamp = known.stamp if known else stamp_of(path, by_content=self._settings.by_content)
         return "" if stamp is None else stamp.digest or f"{stamp.size} {stamp.mtime_ns}"
 
+    def save_put_away(self, sink: Any) -> None:
+        """Note in a ledger that would refuse them: new files may take the names of these.
+
+        Raises SinkError.
+        """
+
     def is_done(self, name: str) -> bool:
         """Whether an input is done, and has not changed since. Raises SinkError."""
         entry = self._ledger.lookup([name]).get(name) if self._ledger else None
@@ -118,14 +124,18 @@ class TableLedgerSession(LedgerSession):
         target = self._target
         assert target is not None
         replaces = target.mode == "replace"
-        self.journal = Journal(
-            self._known, generation=int(replaces), puts_away=self._settings.puts_away
-        )
+        self.journal = Journal(self._known, generation=int(replaces))
         appends = not target.key and target.mode != "mirror"
         appends = appends and (target.mode == "append" or self._settings.is_resuming)
         # In a mirror, a rejected row may have had the key of a row that is gone now.
         repeats = target.mode == "mirror" and bool(target.key)
         self._make_admission(sink.ledger(), appends=appends, repeats_rejected=repeats)
+
+    def save_put_away(self, sink: Any) -> None:
+        naming, paths = InputNaming(self._settings.root), set(self.admission.put_away)
+        if paths:
+            sink.put_away(list(map(naming.name, paths)))
+            self.admission.put_away -= paths
 
 
 class FileLedgerSession(LedgerSession):

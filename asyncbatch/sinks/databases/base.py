@@ -145,6 +145,11 @@ class DatabaseSink(ABC):
             self._has_ledger = self._has_ledger or bool(entries)
             self._has_committed = self._has_committed or bool(self._present)
 
+    def put_away(self, inputs: Sequence[str]) -> None:
+        """Note in the ledger that the run has moved or deleted inputs. Raises SinkError."""
+        if self._job and self._keeps_ledger:
+            self._commit(partial(self._ledger.put_away, self._job.fingerprint, inputs))
+
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
         """End the run; put a replacement in place if the run succeeded. Raises SinkError."""
         stands = self.mode != "replace" or (succeeded and not self._is_lost)

@@ -63,13 +63,17 @@ class FileCompletion:
     def is_complete(self, file: FoundFile, path: str) -> bool:
         """Whether a file is no longer being written, by its times or its marker.
 
-        A rename sets the ctime but not the mtime: a renamed file is complete.
+        A rename sets the ctime but not the mtime: a renamed file is complete. So does a change of
+        the mode or the owner: where all renames are seen, these alone count.
         """
         written = file.key[0]
         if self.marker is not None:
             return self._has_marker(path, written)
         oldest = max(_OLD_SECONDS, self.settle)
-        is_renamed = file.changed > written or (self._renames and self._renames.has(file))
+        renames = self._renames
+        is_renamed = renames is not None and renames.has(file)
+        if renames is None or not renames.sees_all:
+            is_renamed = is_renamed or file.changed > written
         if is_renamed or time.time() - written / 1e9 > oldest:
             self._growing.pop(file.inode, None)
             return True

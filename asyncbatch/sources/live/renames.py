@@ -22,13 +22,14 @@ _STOP_SECONDS = 0.5  # after which the thread sees that it has to end
 class Renames:
     """Remembers the files that were renamed into folders: these are complete.
 
-    The times of a file show a rename too, unless its last write was within the same tick of the
-    file system's clock (some milliseconds). Notifications of renames need Linux and the
-    asyncinotify package; without them, and beyond the system's limit of watches, the times decide.
-    Any thread may call `has`.
+    Notifications of renames need Linux and the asyncinotify package. Without them, and beyond the
+    system's limit of watches, the times of a file must decide: they show a rename, too, unless the
+    last write was within the same tick of the file system's clock (some milliseconds); but they
+    also show a change of the mode or the owner. Any thread may call `has`.
     """
 
     def __init__(self) -> None:
+        self.sees_all: bool = False  # whether all folders are watched now
         # By inode: the time of the last write and the size at the time of the rename.
         self._files: dict[int, tuple[int, int]] = {}
         self._lock = threading.Lock()
@@ -56,14 +57,16 @@ class Renames:
         if inotify is None:
             yield
             return
+        self.sees_all = True
         for folder in folders:
-            _watch_below(inotify, folder)
+            self._watch_below(inotify, folder)
         stopped = threading.Event()
         receiving = inotify, stopped, noted
         threading.Thread(target=self._receive, args=receiving, daemon=True).start()
         try:
             yield
         finally:
+            self.sees_all = False
             stopped.set()
 
     def _receive(
@@ -89,28 +92,31 @@ class Renames:
             if event.mask & Mask.MOVED_FROM:
                 _forget_below(inotify, path)
             else:
-                _watch_below(inotify, str(path))
+                self._watch_below(inotify, str(path))
         elif event.mask & Mask.MOVED_TO:
             with suppress(OSError):
                 self._remember(os.stat(path))
                 return str(path)
         return None
 
+    def _watch_below(self, inotify: Inotify, top: str) -> None:
+        """Watch a folder and all folders below it, as far as the system allows."""
+        from asyncinotify import Mask
+
+        mask = Mask.MOVED_TO | Mask.MOVED_FROM | Mask.CREATE | Mask.ONLYDIR
+        for folder, _, _ in os.walk(top):
+            try:
+                inotify.add_watch(folder, mask)
+            except FileNotFoundError:  # it is gone again
+                continue
+            except OSError:
+                self.sees_all = False
+
     def _remember(self, status: os.stat_result) -> None:
         with self._lock:
             if len(self._files) >= _MAX_FILES:
                 self._files.clear()
             self._files[status.st_ino] = status.st_mtime_ns, status.st_size
-
-
-def _watch_below(inotify: Inotify, top: str) -> None:
-    """Watch a folder and all folders below it, as far as the system allows."""
-    from asyncinotify import Mask
-
-    mask = Mask.MOVED_TO | Mask.MOVED_FROM | Mask.CREATE | Mask.ONLYDIR
-    for folder, _, _ in os.walk(top):
-        with suppress(OSError):
-            inotify.add_watch(folder, mask)
 
 
 def _forget_below(inotify: Inotify, top: Path) -> None:

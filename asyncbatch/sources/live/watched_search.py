@@ -61,7 +61,7 @@ class WatchedSearch:
         # By the absolute path of each folder, its path as the user named it, both with a slash.
         self._roots = {_slashed(os.path.abspath(one)): _slashed(one) for one in inputs.paths}
         away = (settings.move_done, settings.move_failed)
-        self._away = tuple(_slashed(os.path.abspath(one)) for one in away if one is not None)
+        self._away = tuple(_slashed(os.path.realpath(one)) for one in away if one is not None)
         self._root_ids: tuple[tuple[int, int] | None, ...] = ()
         self._changed, self._wakeup = ChangedPaths(), Wakeup()
         self._watch = (
@@ -245,8 +245,10 @@ class WatchedSearch:
         marker = self._settings.marker
         if marker is not None and path.endswith(marker):
             return True
-        if self._away and os.path.abspath(path).startswith(self._away):
-            return True
+        if self._away:  # it may be inside by another name: a link is in one of the paths
+            folder = _slashed(os.path.realpath(os.path.dirname(path)))
+            if folder.startswith(self._away):
+                return True
         if not self._inputs.is_in_shard(path):
             return True
         return self.leaves_out is not None and self.leaves_out(path)

@@ -190,6 +190,13 @@ class LedgerTable:
         fields = "path, records_written, records_rejected, job"
         return self._execute(f"SELECT {fields} FROM {NAME} WHERE target = ?1", [target])  # noqa: S608 - constants
 
+    def put_away(self, job: str, paths: Sequence[str]) -> None:
+        """Note that the files of these entries were moved or deleted by the run."""
+        self._execute(
+            f"UPDATE {NAME} SET put_away = 1 WHERE job = ?1 AND {self._is_listed}",  # noqa: S608 - constants
+            [job, self._listed(paths)],
+        )
+
     def forget_files(self, target: str, paths: Sequence[str]) -> None:
         """Delete the entries of all jobs for these inputs of `target`."""
         self._execute(
