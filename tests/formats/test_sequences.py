@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import subprocess
 import tarfile
 import zipfile
 
@@ -155,17 +154,15 @@ def test_concatenated_files(run, files, options):
     assert [row["b"] for row in rows if "b" in row] == expected * 2
 
 
-def test_the_values_are_those_of_jq(run, files):
+def test_values_of_many_lines(run, files):
     values = [
         {"n": n, "deep": {"list": [n, [str(n)]], "é": None}, "s": "}{" * n} for n in range(50)
     ]
     text = "".join(json.dumps(value, indent=n % 3 or None) for n, value in enumerate(values))
     folder = files({"a.json": text})
     run("a.json", "--format", "concat", "--jq", ".", "--to", "out.jsonl")
-    jq = subprocess.run(["jq", "-c", "."], input=text.encode(), capture_output=True, check=True)
-    truth = [json.loads(line) for line in jq.stdout.splitlines()]
     found = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
-    assert found == truth == values
+    assert found == values
 
 
 def test_a_bad_value_is_rejected_and_the_others_are_read(run, files):

@@ -48,7 +48,8 @@ def test_an_identity_below_a_root_is_the_same_however_both_are_spelled(
     assert identity(path.format(cwd=cwd), root.format(cwd=cwd)) == "a/x.json"
 
 
-def test_identities_at_and_outside_of_a_root():
+def test_identities_at_and_outside_of_a_root(monkeypatch):
+    monkeypatch.chdir("/")
     assert identity("/srv/x.json", "/") == "srv/x.json"
     assert identity("/", "/") == identity("/srv", "/srv/") == "."
     assert identity("-", "/srv") == "-"
