@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from itertools import chain
 
@@ -22,7 +23,7 @@ def main() -> None:
         for bound in requirement.specifier:
             if bound.operator == ">=":
                 marker = f"; {requirement.marker}" if requirement.marker else ""
-                print(f"{requirement.name}=={bound.version}{marker}")
+                sys.stdout.write(f"{requirement.name}=={bound.version}{marker}\n")
 
 
 if __name__ == "__main__":
