@@ -28,6 +28,7 @@ from asyncbatch.sinks.callback import CallbackSink
 from asyncbatch.sinks.groups import grouped_target
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.cursor import CursorField
+from asyncbatch.sources.http.access.secret_names import ambiguous_urls
 from asyncbatch.sources.http.settings import CONDITIONAL_SINK, HttpSettings
 from asyncbatch.sources.http.source import Connections, HttpFeedSource
 from asyncbatch.sources.inputs import Inputs
@@ -61,6 +62,8 @@ def make_job_sources(
     requested before they are needed.
     """
     files, urls, connections = 0, set[str](), Connections()
+    origins = list(origins)
+    ambiguous = ambiguous_urls([one for _, one in origins if isinstance(one, HttpSettings)])
     for name, origin in origins:
         if isinstance(origin, HttpSettings):
             incremental = origin.incremental
@@ -74,8 +77,9 @@ def make_job_sources(
                 raise UsageError(f"{name}: conditional {CONDITIONAL_SINK}")
             is_alone = urls.isdisjoint(origin.urls)
             feeds = HttpFeedSource(
-                name, origin, is_alone=is_alone, connections=connections, asks_ahead=asks_ahead
-            )
+                name, origin, is_alone=is_alone, ambiguous=ambiguous, connections=connections,
+                asks_ahead=asks_ahead,
+            )  # fmt: skip
             yield FeedJob(feeds, settings)
             urls.update(origin.urls)
         elif isinstance(origin, FileSource):

@@ -24,6 +24,11 @@ class Feed(Protocol):
         ...
 
     @property
+    def former_name(self) -> str:
+        """The name in ledgers of earlier versions. It may contain secrets: only look it up."""
+        ...
+
+    @property
     def group(self) -> str:
         """The name of the group that shares a concurrency limit, for instance a host."""
         ...

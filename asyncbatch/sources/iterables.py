@@ -306,7 +306,7 @@ class IterableFeed:
     group: str
 
     def __init__(self, name: str, records: AsyncIterable[Any] | Iterable[Any]) -> None:
-        self.name = self.group = name
+        self.name = self.former_name = self.group = name
         self.error: BaseException | None = None
         self._records = records
         self._reader: IterableReader | None = None

@@ -10,12 +10,16 @@ from asyncbatch.config.options.forms import FromEnvironment
 from asyncbatch.config.pipeline_file.mistakes import Mistake, format_path
 from asyncbatch.errors import PipelineFileError
 from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
+from asyncbatch.sources.http.access.secret_names import is_secret_variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asyncbatch.config.secret_sources import SecretSources
     from asyncbatch.core.options import KeyPath
+
+    # The path of each text with a secret, and the secret.
+    FoundSecrets = list[tuple[KeyPath, str]]
 
 _TOML_POSITION = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
 _VARIABLE = re.compile(
@@ -30,47 +34,65 @@ def substitute(
     sources: SecretSources,
     mistakes: list[Mistake],
     path: KeyPath = (),
+    *,
+    secrets: FoundSecrets | None = None,
 ) -> Any:
-    """Return `value` with its variables replaced. Adds unknown ones to `mistakes`."""
+    """Return `value` with its variables replaced. Adds unknown ones to `mistakes`.
+
+    Adds the values that are secrets, by their source or the name of their variable, to `secrets`.
+    """
     if isinstance(value, dict):
         return {
-            key: substitute(item, sources, mistakes, (*path, key)) for key, item in value.items()
+            key: substitute(item, sources, mistakes, (*path, key), secrets=secrets)
+            for key, item in value.items()
         }
     if isinstance(value, list):
         return [
-            substitute(item, sources, mistakes, (*path, index)) for index, item in enumerate(value)
+            substitute(item, sources, mistakes, (*path, index), secrets=secrets)
+            for index, item in enumerate(value)
         ]
     if not isinstance(value, str) or "${" not in value:
         return value
 
     def replaced(match: re.Match[str]) -> str:
-        name, default = match["name"], match["default"]
         if match["literal"]:
             return "${"
-        if match["kind"]:
-            try:
-                return sources.value(match["kind"], match["place"])
-            except ValueError as error:
-                mistakes.append(Mistake(path, str(error)))
-                return ""
-        if name is None:
-            message = (
-                "${ does not begin a variable: write ${NAME}, ${NAME:-default}, or $${ for a "
-                "plain ${"
-            )
-            mistakes.append(Mistake(path, message))
-        elif found := sources.environment.get(name):
-            return found
-        elif default is not None:
-            return default
-        elif name not in sources.environment:
-            message = (
-                f"the environment variable {name} is not set: set it, or write ${{{name}:-default}}"
-            )
-            mistakes.append(Mistake(path, message))
-        return ""
+        try:
+            found = _found_value(match, sources)
+        except ValueError as error:
+            mistakes.append(Mistake(path, str(error)))
+            return ""
+        if secrets is not None and _is_secret(match, sources):
+            secrets.append((path, found))
+        return found
 
     return FromEnvironment.of(_VARIABLE.sub(replaced, value), value)
+
+
+def _found_value(match: re.Match[str], sources: SecretSources) -> str:
+    """Return the value of a variable. Raises ValueError with a remedy."""
+    name, default = match["name"], match["default"]
+    if match["kind"]:
+        return sources.value(match["kind"], match["place"])
+    if name is None:
+        raise ValueError(
+            "${ does not begin a variable: write ${NAME}, ${NAME:-default}, or $${ for a plain ${"
+        )
+    if found := sources.environment.get(name):
+        return found
+    if default is None and name not in sources.environment:
+        raise ValueError(
+            f"the environment variable {name} is not set: set it, or write ${{{name}:-default}}"
+        )
+    return default or ""
+
+
+def _is_secret(match: re.Match[str], sources: SecretSources) -> bool:
+    """Whether the value of a variable is a secret. A default stands in the file for all to see."""
+    if match["kind"]:
+        return True
+    is_set = bool(sources.environment.get(match["name"]))
+    return is_set and is_secret_variable(match["name"], match.string[: match.start()])
 
 
 _INDEX = re.compile(r"\[([0-9]+)\]")

@@ -15,10 +15,12 @@ from asyncbatch.config.pipeline_file.mistakes import Mistake, first_mistakes
 from asyncbatch.config.pipeline_file.sinks import redirect
 from asyncbatch.config.secret_sources import SecretSources
 from asyncbatch.errors import PipelineFileError
+from asyncbatch.sources.http.access.secret_names import HARMLESS_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from asyncbatch.config.pipeline_file.document import FoundSecrets
     from asyncbatch.config.secret_sources import CommandPolicy
     from asyncbatch.core.options import KeyPath
 
@@ -136,7 +138,10 @@ def _check_document(
     is_single = kind is StreamFile and isinstance(document.get("source"), dict)
     if kind is StreamFile:
         _complete_sources(document)
-    found = check(substitute(document, secrets, mistakes), kind, mistakes)
+    hidden: FoundSecrets = []
+    document = substitute(document, secrets, mistakes, secrets=hidden)
+    _hide_secrets(document, hidden)
+    found = check(document, kind, mistakes)
     if is_single:  # the messages name the table as it is written
         mistakes = [replace(one, path=_without_index(one.path)) for one in mistakes]
     if mistakes or found is INVALID:
@@ -170,6 +175,25 @@ def _set_flags(document: dict[str, Any], flags: Mapping[str, Any]) -> None:
             redirect(document[table], text)
         else:
             document[table][key] = text
+
+
+# The keys of a source whose texts may contain secrets that no other setting names.
+_KEYS_WITH_SECRETS = {"urls", "headers", "body", "pagination", "parent"}
+
+
+def _hide_secrets(document: dict[str, Any], found: FoundSecrets) -> None:
+    """Add the secrets in the tables of HTTP sources to their key `hidden`."""
+    for path, secret in found:
+        if path[0] != "source" or len(path) < 3 or path[2] not in _KEYS_WITH_SECRETS:
+            continue
+        if path[2] == "headers" and str(path[3]).lower() in HARMLESS_HEADERS:
+            continue
+        source = document["source"][path[1]]
+        if source.get("type") != "http" or not secret.isprintable():
+            continue
+        hidden = source.setdefault("hidden", [])
+        if isinstance(hidden, list) and secret not in hidden:
+            hidden.append(secret)
 
 
 def _complete_sources(document: dict[str, Any]) -> None:

@@ -385,6 +385,16 @@ _FULL_REFRESH = (
     f"{_REPEAT_ADVICE[0].upper()}{_REPEAT_ADVICE[1:]}"
 )
 
+_FORMER_NAME = (
+    "an earlier version of asyncbatch has kept the state of all URLs together that differ only in "
+    "what is hidden, so it is unknown which of their rows are in the table: "
+    f"{_REPEAT_ADVICE}"
+)
+_SAME_NAME = (
+    "another source of this run leads to this URL, too, and both would share one state in the "
+    "ledger: leave it to one of them, or give each a pipeline file and a table of its own"
+)
+
 
 class BookmarkAdmission:
     """Decides where feeds resume, and which are refused; used by one thread at a time.
@@ -398,14 +408,20 @@ class BookmarkAdmission:
     ) -> None:
         self._settings, self._ledger, self._known = settings, ledger, known
         self._appends = appends and not settings.force and not settings.allow_duplicates
+        self._names: set[str] = set()  # of the feeds so far
 
     def admit(self, feed: Feed) -> Bookmark | Failure | None:
         """Return the bookmark of a feed (None: its beginning), or the failure if it is refused.
 
         Raises the errors of the database of the ledger.
         """
+        if feed.name in self._names:
+            return Failure(feed.name, "sink", _SAME_NAME)
+        self._names.add(feed.name)
         stamp = Stamp(0, 0, feed.settings_digest)
         entry = self._ledger.lookup([feed.name]).get(feed.name)
+        if entry is None and self._appends and self._may_have_rows(feed):
+            return Failure(feed.name, "sink", _FORMER_NAME)
         bookmark = self._bookmark(entry, stamp)
         goes_on = bookmark is not None and (bookmark.mark is not None or bookmark.is_last)
         if entry is not None and entry.written and self._appends and not goes_on:
@@ -414,6 +430,13 @@ class BookmarkAdmission:
                 return Failure(feed.name, "sink", _BOOKMARK_ADVICE if is_done else _FULL_REFRESH)
         self._known[feed.name] = KnownInput(feed.name, stamp, entry if goes_on else None)
         return bookmark
+
+    def _may_have_rows(self, feed: Feed) -> bool:
+        """Whether an earlier version has added rows of this feed, or of another with its name."""
+        if feed.former_name == feed.name:
+            return False
+        former = self._ledger.lookup([feed.former_name]).get(feed.former_name)
+        return former is not None and bool(former.written)
 
     def _bookmark(self, entry: Entry | None, stamp: Stamp) -> Bookmark | None:
         """Return an entry's bookmark, if the feed still has the same form."""

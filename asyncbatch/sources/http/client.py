@@ -158,6 +158,18 @@ class HttpClient:
             self.redactor.redact_url(parse_url(url) if keep_escapes else URL(url))
         )
 
+    def former_url(self, url: str, *, keep_escapes: bool = False) -> str:
+        """Return a URL of the settings as earlier versions have redacted it.
+
+        It may contain secrets.
+        """
+        parsed = parse_url(url) if keep_escapes else URL(url)
+        return without_escapes(self.redactor.former_url(parsed))
+
+    def shows_whole(self, url: str) -> bool:
+        """Whether nothing of a URL of the settings is hidden when it is shown."""
+        return self.redactor.hides_nothing_in(URL(url))
+
     def to_http_error(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
         """Return the HttpError about `url` for one of `REQUEST_ERRORS`."""
         limits = self.settings

@@ -288,6 +288,11 @@ class RequestSettings(Options, frozen=True, kw_only=True):
         Meta(description="The records are the values of an object; this field gets their keys."),
     ] = None
     parent: ParentRequests | None = None
+    # The loader of pipeline files adds the values of ${file:…} and of other secrets.
+    hidden: Annotated[
+        tuple[SecretText, ...],
+        Meta(description="Secrets in urls and body, which are never shown; also all of ${file:…}."),
+    ] = ()
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:

@@ -21,12 +21,14 @@ from asyncbatch.errors import UsageError, error_reason
 from asyncbatch.formats.decoder import encode
 from asyncbatch.formats.failures import FeedError
 from asyncbatch.sources.cursor import is_ahead, minus_lag
+from asyncbatch.sources.http.access.secret_names import ambiguous_urls, masked_url
 from asyncbatch.sources.http.base import HttpError, PageMark
 from asyncbatch.sources.http.requests.conditions import Validators
 from asyncbatch.sources.http.settings import parent_settings, setting_mistakes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from aiohttp import ClientSession
 
@@ -120,6 +122,14 @@ class HttpSource:
         """Return a URL without secrets, with usual escapes or with its own."""
         return self._entered_client().redact_url(url, keep_escapes=keep_escapes)
 
+    def former_shown(self, url: str, *, keep_escapes: bool = False) -> str:
+        """Return a URL as ledgers of earlier versions have it. It may contain secrets."""
+        return self._entered_client().former_url(url, keep_escapes=keep_escapes)
+
+    def shows_whole(self, url: str) -> bool:
+        """Whether nothing of a URL is hidden when it is shown."""
+        return self._entered_client().shows_whole(url)
+
     def share_limits(self, other: HttpSource) -> None:
         """Count the requests of this source and of `other` together. Both are entered."""
         self._entered_client().share_limits(other._entered_client())
@@ -202,7 +212,8 @@ class HttpFeedSource:
     """The URLs of one source as feeds, over one connection pool.
 
     If `is_alone` is false, another source has the same URLs: the names of the feeds then contain
-    the name of the source.
+    the name of the source. `ambiguous`: the URLs that differ from another one of the run in secrets
+    only; by default those of this source.
     """
 
     kind = "http"
@@ -215,10 +226,12 @@ class HttpFeedSource:
         settings: HttpSettings,
         *,
         is_alone: bool = True,
+        ambiguous: AbstractSet[str] | None = None,
         connections: Connections | None = None,
         asks_ahead: bool = True,
     ) -> None:
         self.name, self.settings = name, settings
+        self._ambiguous = ambiguous_urls([settings]) if ambiguous is None else ambiguous
         self.concurrency: int = settings.concurrency
         self.feeds: Sequence[Feed] = ()
         self._is_alone = is_alone
@@ -239,7 +252,11 @@ class HttpFeedSource:
             return self
         names = Counter(map(self._pages.shown, self.settings.urls))
         self.feeds = [
-            self._make_feed(url, keeps_escapes=names[self._pages.shown(url)] > 1)
+            self._make_feed(
+                url,
+                keeps_escapes=names[self._pages.shown(url)] > 1,
+                is_ambiguous=url in self._ambiguous,
+            )
             for url in self.settings.urls
         ]
         return self
@@ -291,16 +308,33 @@ class HttpFeedSource:
         shown = self._pages.shown(child.url)
         keeps_escapes = shown in self._child_names
         self._child_names.add(shown)
-        return self._make_feed(child.url, keeps_escapes=keeps_escapes, fields=child.fields)
+        is_ambiguous = not self._ambiguous.isdisjoint(self.settings.urls)
+        return self._make_feed(
+            child.url, keeps_escapes=keeps_escapes, is_ambiguous=is_ambiguous, fields=child.fields
+        )
 
-    def _make_feed(self, url: str, *, keeps_escapes: bool, fields: bytes = b"") -> UrlFeed:
+    def _make_feed(
+        self, url: str, *, keeps_escapes: bool, is_ambiguous: bool, fields: bytes = b""
+    ) -> UrlFeed:
         """Return the feed of a URL.
 
-        `keeps_escapes`: another URL differs only in its escapes, or in a secret.
+        `keeps_escapes`: another URL differs only in its escapes, or in a secret. `is_ambiguous`:
+        another one may differ in the secrets of the settings only.
         """
         shown = self._pages.shown(url, keep_escapes=keeps_escapes)
-        name = shown if self._is_alone else f"{shown} ({self.name})"
-        return UrlFeed(self._pages, url, name, fields)
+        # A secret may be replaced by another one: it counts only if nothing else tells URLs apart.
+        masked = masked_url(url, self.settings)
+        if is_ambiguous or not self._pages.shows_whole(masked):
+            shown += f" [{_digest_of(url if is_ambiguous else masked)}]"
+        former = self._pages.former_shown(url, keep_escapes=keeps_escapes)
+        source = "" if self._is_alone else f" ({self.name})"
+        return UrlFeed(self._pages, url, shown + source, former + source, fields)
+
+
+def _digest_of(url: str) -> str:
+    """Return a short digest, by which names of URLs differ that are shown alike."""
+    data = url.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=8, person=b"asyncbatch url").hexdigest()
 
 
 # Settings that decide where pages end and which value is kept, not which records are requested.
@@ -329,10 +363,13 @@ class UrlFeed:
     """The pages of one URL as a feed."""
 
     name: str
+    former_name: str
     group: str
 
-    def __init__(self, source: HttpSource, url: str, name: str, fields: bytes = b"") -> None:
-        self.name, self.group = name, urlsplit(url).netloc
+    def __init__(
+        self, source: HttpSource, url: str, name: str, former_name: str, fields: bytes = b""
+    ) -> None:
+        self.name, self.former_name, self.group = name, former_name, urlsplit(url).netloc
         self._fields = fields  # a JSON object, which each record gets
         self.is_incremental: bool = source.settings.incremental is not None
         self._source, self._url = source, url

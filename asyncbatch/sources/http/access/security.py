@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import json
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 from yarl import URL
 
@@ -21,6 +21,7 @@ from asyncbatch.sources.http.access.credentials import (
     QueryAuth,
 )
 from asyncbatch.sources.http.access.oauth2 import client_credentials
+from asyncbatch.sources.http.access.secret_names import HARMLESS_HEADERS, is_secret_name
 from asyncbatch.sources.http.failures import RefusedLinkError
 from asyncbatch.sources.http.urls import parse_url, with_parameters, without_parameter
 
@@ -31,14 +32,17 @@ if TYPE_CHECKING:
     from asyncbatch.sources.http.base import Request
     from asyncbatch.sources.http.settings import HttpSettings
 
-# Headers without secrets. They may go to origins other than that of the settings' URL.
-HARMLESS_HEADERS = frozenset({"accept", "accept-language", "cache-control", "user-agent"})
 # Characters. A shorter header value is not redacted: it also occurs in ordinary text.
 _MIN_SECRET_CHARACTERS = 6
-_SECRET_NAME = re.compile(
+# A shorter text of `hidden` is not redacted, for the same reason. The user says that it is secret.
+_MIN_HIDDEN_CHARACTERS = 4
+_HEADERS_WITH_PARTS = {"authorization", "proxy-authorization", "cookie"}
+# The names that versions up to 0.2.0 took for those of secrets, also `author`.
+_FORMER_SECRET_NAME = re.compile(
     r"token|secret|passw|pwd|api[_-]?key|access[_-]?key|^key$|^sig$|signature|^auth|credential",
     re.IGNORECASE,
 )
+_BETWEEN_CREDENTIALS = re.compile(r"[\s,;]+")  # of a header: `Bearer TOKEN`, `sid=TOKEN; lang=en`
 
 
 class Redactor:
@@ -47,7 +51,10 @@ class Redactor:
     def __init__(self, settings: HttpSettings) -> None:
         self._found: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._former_pattern: re.Pattern[str] | None = None
         self.add(*_secret_values(settings))
+        self._former_pattern = self._pattern
+        self.add(*_hidden_values(settings))
         # Query parameters that are never redacted, although their name may look like a secret's.
         self._public_parameters = {getattr(settings.pagination, "param", None)}
 
@@ -67,9 +74,33 @@ class Redactor:
         """Return a URL without user name, password, fragment and secret parameters."""
         bare = url.with_user(None).with_fragment(None)
         for name in {*bare.query} - self._public_parameters:
-            if _SECRET_NAME.search(name):
+            if is_secret_name(name):
                 bare = bare.update_query({name: REDACTED})
         return self.redact(str(bare))
+
+    def former_url(self, url: URL) -> str:
+        """Return a URL as earlier versions have redacted it, for the names in their ledgers.
+
+        It may contain secrets.
+        """
+        bare = url.with_user(None).with_fragment(None)
+        for name in {*bare.query} - self._public_parameters:
+            if _FORMER_SECRET_NAME.search(name):
+                bare = bare.update_query({name: REDACTED})
+        text = str(bare)
+        return valid_text(
+            self._former_pattern.sub(REDACTED, text) if self._former_pattern else text
+        )
+
+    def hides_nothing_in(self, url: URL) -> bool:
+        """Whether a URL without user and fragment is shown as it is."""
+        return self.redact_url(url) == str(url.with_user(None).with_fragment(None))
+
+    def is_secret_pair(self, name: str, value: str) -> bool:
+        """Whether the value of a parameter of this name is redacted, or contains a secret."""
+        if name not in self._public_parameters and is_secret_name(name):
+            return True
+        return self.redact(value) != valid_text(value)
 
 
 def basic_credentials(auth: BasicAuth) -> str:
@@ -82,8 +113,10 @@ def _secret_values(settings: HttpSettings) -> Iterator[str]:
     if settings.proxy is not None:
         yield from proxy_secrets(settings.proxy.reveal())
     for name, value in settings.headers.items():
-        if name.lower() not in HARMLESS_HEADERS and len(value.reveal()) >= _MIN_SECRET_CHARACTERS:
-            yield value.reveal()
+        if name.lower() not in HARMLESS_HEADERS:
+            has_parts = name.lower() in _HEADERS_WITH_PARTS or is_secret_name(name)
+            texts = _secrets_in_header(value.reveal()) if has_parts else [value.reveal()]
+            yield from (text for text in texts if len(text) >= _MIN_SECRET_CHARACTERS)
     yield from _secrets_in(settings.body)
     following = getattr(settings.pagination, "following", None)
     if following is not None:
@@ -91,7 +124,7 @@ def _secret_values(settings: HttpSettings) -> Iterator[str]:
     public = getattr(settings.pagination, "param", None)
     for url in map(URL, settings.urls):
         for name, text in url.query.items():
-            is_secret = name != public and _SECRET_NAME.search(name)
+            is_secret = name != public and is_secret_name(name)
             if is_secret and len(text) >= _MIN_SECRET_CHARACTERS:
                 yield text
 
@@ -117,7 +150,7 @@ def _oauth2_secrets(auth: OAuth2Auth) -> Iterator[str]:
     if auth.client_secret is not None:
         yield client_credentials(auth)
     for name, value in auth.params.items():
-        if _SECRET_NAME.search(name) and len(value.reveal()) >= _MIN_SECRET_CHARACTERS:
+        if is_secret_name(name) and len(value.reveal()) >= _MIN_SECRET_CHARACTERS:
             yield value.reveal()
 
 
@@ -132,17 +165,57 @@ def proxy_secrets(proxy: str) -> Iterator[str]:
         yield b64encode(f"{url.user or ''}:{url.password}".encode()).decode()
 
 
-def _secrets_in(value: Any) -> Iterator[str]:
-    """Yield the texts of a body whose names look like those of secrets."""
+def _hidden_values(settings: HttpSettings) -> Iterator[str]:
+    for secret in settings.hidden:
+        text = secret.reveal()
+        if len(text) >= _MIN_HIDDEN_CHARACTERS:
+            yield text
+            yield unquote(text)  # a secret of a URL may be written with its escapes
+
+
+def _secrets_in_header(value: str) -> Iterator[str]:
+    """Yield the value of a header, and its parts: a server may repeat the token alone.
+
+    The parts are the credentials behind a scheme (`Bearer`, `Basic`), and the values of pairs, as
+    cookies and `Digest` have them.
+    """
+    yield value
+    parts = [part for part in _BETWEEN_CREDENTIALS.split(value) if part]
+    for part in parts:
+        name, equals, text = part.partition("=")
+        text = text.strip('"')
+        is_pair = bool(equals and name and text and text.strip("="))  # not the end of Base64
+        if is_pair:
+            yield text
+        elif len(parts) > 1 and part != parts[0]:
+            yield part
+    if len(parts) == 2 and parts[0].lower() == "basic":
+        yield from _basic_password(parts[1])
+
+
+def _basic_password(credentials: str) -> Iterator[str]:
+    try:
+        text = b64decode(credentials, validate=True).decode()
+    except ValueError:
+        return
+    yield text.partition(":")[2]
+
+
+def _secrets_in(value: Any, *, is_secret: bool = False) -> Iterator[str]:
+    """Yield the texts of a body whose names, or those of tables around them, look like secrets'."""
     if isinstance(value, list):
         for one in value:
-            yield from _secrets_in(one)
+            yield from _secrets_in(one, is_secret=is_secret)
     elif isinstance(value, dict):
         for name, one in value.items():
-            if not isinstance(one, str):
-                yield from _secrets_in(one)
-            elif _SECRET_NAME.search(name) and len(one) >= _MIN_SECRET_CHARACTERS:
-                yield one
+            yield from _secrets_in(one, is_secret=is_secret or _is_secret_field(name))
+    elif isinstance(value, str) and is_secret and len(value) >= _MIN_SECRET_CHARACTERS:
+        yield value
+
+
+def _is_secret_field(name: str) -> bool:
+    """Whether the field of a body has a secret, or several: `keys`."""
+    return is_secret_name(name) or name.lower() == "keys"
 
 
 def _encodings_of(secret: str) -> set[str]:

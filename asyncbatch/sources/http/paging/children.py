@@ -52,9 +52,11 @@ class FailedFeed:
     group = settings_digest = ""
     is_incremental = False
     name: str
+    former_name: str
 
     def __init__(self, name: str, message: str) -> None:
-        self.name, self._message = name, message
+        self.name = self.former_name = name
+        self._message = message
 
     async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:  # noqa: ARG002 - it has no chunk
         no_chunks: tuple[Chunk, ...] = ()
