@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from base64 import b64encode
 from contextlib import closing
 from typing import Any
 
@@ -180,3 +181,60 @@ def test_two_sources_do_not_share_the_state_of_a_url(etl, tmp_path):
     assert report["exit_code"] == 1
     assert "another source of this run" in report["failures"][0]["message"]
     assert ids(tmp_path) == ["/orders/1"]
+
+
+TOKEN = "tok-98765-SECRET"
+BASIC = b64encode(f"joe:{TOKEN}".encode()).decode()
+PARENT = 'urls = ["ORIGIN/x?appid=${file:token}"], records = "/items"'
+PLACES = {
+    "scheme": ("/x", 'headers = { Authorization = "Bearer ${V}" }'),
+    "cookie": ("/x", 'headers = { Cookie = "sid=${V}; lang=en" }'),
+    "part of a header": ("/x", 'headers = { X-Signed = "v1:${file:token}" }'),
+    "basic": ("/x", f'headers = {{ Authorization = "Basic {BASIC}" }}'),
+    "list": ("/x", 'body = { keys = ["${V}"] }'),
+    "table": ("/x", 'body = { auth = { value = "${V}" } }'),
+    "list of a secret name": ("/x", 'body = { api_keys = [{ of = "${V}" }] }'),
+    "file in a body": ("/x", 'body = { app = "${file:token}" }'),
+    "file in a query": ("/x?appid=${file:token}", ""),
+    "file in a path": ("/x/${file:token}/y", ""),
+    "file in a parent": ("/x?id={id}", f"parent = {{ {PARENT} }}"),
+    "variable with the name of a secret": ("/x/${API_TOKEN}/y", ""),
+    "hidden": (f"/x/{TOKEN}/y", f'hidden = ["{TOKEN}"]'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("status", [401, 200])
+def test_no_part_of_a_secret_is_shown(files, tmp_path, place, status):
+    async def repeat(_: web.Request) -> web.Response:
+        if status == 200:
+            return web.json_response({"items": [{"id": 1}]})
+        return web.json_response({"error": f"Incorrect key: {TOKEN}."}, status=401)
+
+    with ApiServer(routes={"/{rest:.*}": repeat}) as api:
+        path, more = PLACES[place]
+        more = more.replace("ORIGIN", api.origin)
+        files(
+            {
+                "token": TOKEN,
+                "p.toml": f'name = "p"\n[[source]]\ntype = "http"\nurls = ["{api.url(path)}"]\n'
+                f'records = "/items"\n{more}\n[sink]\nto = "sqlite:///o.db"\ntable = "t"\n',
+            }
+        )
+        secrets = {"V": TOKEN, "API_TOKEN": TOKEN}
+        outcome = run_command_text(
+            "etl", "p.toml", "--output", "json", "--report", "r.html", "--report", "r.md",
+            "--log-file", "log", cwd=tmp_path, env=secrets,
+        )  # fmt: skip
+        assert TOKEN in "".join(f"{one.target}{one.headers}{one.body!r}" for one in api.seen) or (
+            place == "basic"
+        )
+    assert json.loads(outcome.stdout)["exit_code"] == (0 if status == 200 else 1)
+    if status == 401:
+        assert "Incorrect key: ***" in outcome.stdout
+    (tmp_path / "token").unlink()
+    (tmp_path / "p.toml").unlink()
+    told = outcome.stdout + outcome.stderr
+    made = [one for one in tmp_path.rglob("*") if one.is_file()]
+    told += "".join(one.read_bytes().decode("latin-1") for one in made)
+    assert TOKEN not in told

@@ -35,7 +35,7 @@ Reason = Literal[
 _TRANSIENT_REASONS = {"network", "timeout", "truncated"}
 _TRANSIENT_STATUSES = {408, 425, 429}
 _DIGEST_BYTES = 16
-EXCERPT_CHARACTERS = 200  # of a body, quoted in a failure
+EXCERPT_CHARACTERS = 200  # of a text of the server, quoted in a failure
 
 
 class Request(Struct, frozen=True):

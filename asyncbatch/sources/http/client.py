@@ -34,6 +34,7 @@ from asyncbatch.sources.http.rate_limiter import RateLimiter
 from asyncbatch.sources.http.requests.conditions import Conditions
 from asyncbatch.sources.http.requests.templates import without_escapes
 from asyncbatch.sources.http.response import (
+    QUOTED_BYTES,
     HttpResponse,
     LineStream,
     check_status,
@@ -84,7 +85,6 @@ def open_session() -> aiohttp.ClientSession:
 _REDIRECTS = {301, 302, 303, 307, 308}
 _KEEPING_REDIRECTS = {307, 308}  # which repeat the method and the body
 _MAX_REDIRECTS = 10
-_QUOTED_BYTES = 4096  # of a body, redacted before `EXCERPT_CHARACTERS` of it are quoted
 
 
 class HttpClient:
@@ -94,8 +94,8 @@ class HttpClient:
         self, settings: HttpSettings, session: ClientSession, clock: Clock, sleep: Sleep
     ) -> None:
         self.settings = settings
-        self.policy: OriginPolicy = OriginPolicy(settings)
         self.redactor: Redactor = Redactor(settings)
+        self.policy: OriginPolicy = OriginPolicy(settings, self.redactor)
         self.retrier: Retrier = Retrier(Retries(settings.retries, settings.retry_delay))
         self.request_count: int = 0  # the requests made, including redirects and retries
         self.notes: list[str] = []  # warnings for the user, without secrets
@@ -174,7 +174,7 @@ class HttpClient:
         """Return the HttpError about `url` for one of `REQUEST_ERRORS`."""
         limits = self.settings
         reason, text = explain_error(error, timeout=limits.timeout, max_body=limits.max_body)
-        quoted = getattr(error, "body", b"")[:_QUOTED_BYTES].decode("utf-8", "replace")
+        quoted = getattr(error, "body", b"")[:QUOTED_BYTES].decode("utf-8", "replace")
         wait: Wait | None = getattr(error, "wait", None)
         return HttpError(
             HttpFailure(
@@ -295,7 +295,7 @@ class HttpClient:
     def _check_errors(self, answer: HttpResponse, response: ClientResponse) -> None:
         """Raise GraphqlError for errors of GraphQL; pause the host as long as they ask for."""
         try:
-            check_errors(answer.body, response.headers, time.time())
+            check_errors(answer.body, response.headers, time.time(), self.redactor.excerpt)
         except GraphqlError as error:
             self._pause(answer.url, error.wait)
             raise

@@ -10,12 +10,11 @@ from asyncbatch.sources.http.failures import GraphqlError
 from asyncbatch.sources.http.waits import requested_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from asyncbatch.sources.http.settings import HttpSettings
 
 _MAX_MESSAGES = 3
-_MAX_CHARACTERS = 200
 # The types and codes of errors by which servers of GraphQL tell of a rate limit.
 _RATE_LIMITS = {"RATE_LIMITED", "RATE_LIMIT", "THROTTLED", "TOO_MANY_REQUESTS"}
 _LIMITED_STATUS = 429  # the status that such an error has elsewhere
@@ -26,14 +25,19 @@ def is_graphql(settings: HttpSettings) -> bool:
     return settings.body is not None and isinstance(settings.body.get("query"), str)
 
 
-def check_errors(body: bytes, headers: Mapping[str, str], now: float) -> None:
-    """Raise GraphqlError if an answer has errors, also beside data. `now` is since 1970."""
+def check_errors(
+    body: bytes, headers: Mapping[str, str], now: float, excerpt: Callable[[str], str]
+) -> None:
+    """Raise GraphqlError if an answer has errors, also beside data.
+
+    `now` is since 1970. `excerpt` shortens a text of the server, without secrets.
+    """
     text = text_at(body, ("errors",)) if body.lstrip()[:1] == b"{" else None
     errors = None if text is None else decode(text)
     if not errors:
         return
     found = errors if isinstance(errors, list) else [errors]
-    messages = "; ".join(map(_message_of, found[:_MAX_MESSAGES]))
+    messages = "; ".join(excerpt(_message_of(one)) for one in found[:_MAX_MESSAGES])
     if len(found) > _MAX_MESSAGES:
         messages += f"; and {len(found) - _MAX_MESSAGES:,} more"
     is_limited = any(_is_rate_limit(one) for one in found)
@@ -46,7 +50,7 @@ def _message_of(error: Any) -> str:
     text = message if isinstance(message, str) else encode(error).decode()
     if isinstance(error, dict) and isinstance(path := error.get("path"), list):
         text += f" (at {'.'.join(map(str, path))})"
-    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"
+    return text
 
 
 def _is_rate_limit(error: Any) -> bool:

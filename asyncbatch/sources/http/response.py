@@ -185,7 +185,9 @@ _LINK = re.compile(r"""<([^>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)""")
 _PARAMETER = re.compile(
     r""";\s*(rel|results)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s;,"']+))""", re.IGNORECASE
 )
-_QUOTED_BYTES = 4096  # bytes of the body of an error that are read
+# Bytes of the body of an error that are read, and redacted before a few characters are quoted: more
+# than the longest token, which would not be found in a part of it.
+QUOTED_BYTES = 64 * 1024
 
 
 class HttpResponse(NamedTuple):
@@ -230,7 +232,7 @@ async def check_status(response: ClientResponse, now: float) -> None:
         async with aclosing(body_chunks(response)) as arriving:
             async for piece in arriving:
                 quoted += piece
-                if len(quoted) >= _QUOTED_BYTES:
+                if len(quoted) >= QUOTED_BYTES:
                     break
     wait = requested_wait(response.status, response.headers, now)
     raise StatusError(response.status, response.reason or "", bytes(quoted), wait)

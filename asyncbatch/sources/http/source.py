@@ -122,6 +122,10 @@ class HttpSource:
         """Return a URL without secrets, with usual escapes or with its own."""
         return self._entered_client().redact_url(url, keep_escapes=keep_escapes)
 
+    def excerpt(self, text: str) -> str:
+        """Return the first characters of a text of the server, without secrets."""
+        return self._entered_client().redactor.excerpt(text)
+
     def former_shown(self, url: str, *, keep_escapes: bool = False) -> str:
         """Return a URL as ledgers of earlier versions have it. It may contain secrets."""
         return self._entered_client().former_url(url, keep_escapes=keep_escapes)

@@ -448,3 +448,20 @@ def test_what_excludes_conditional(tmp_path):
     settings = HttpSettings(("https://x.example/",), conditional=True)
     with pytest.raises(UsageError, match="http: conditional needs a database with a key"):
         asyncbatch.Pipeline(settings, sink=str(tmp_path / "x.jsonl"))
+
+
+async def test_a_secret_in_a_long_answer_of_a_token_endpoint_is_not_told(api):
+    text = "x" * 190 + CLIENT[1]
+    api.token_answers = [(400, {"error": "invalid_client", "error_description": text})]
+    message = (await failure_of(settings_for(api, auth=oauth2(api)))).message
+    assert "xxx***" in message
+    assert "s3cret" not in message
+
+
+@pytest.mark.parametrize("has_refresh_token", [True, False])
+async def test_the_advice_for_a_refused_grant_fits_to_it(api, has_refresh_token):
+    refresh = {"refresh_token": Secret("r3fresh-word")} if has_refresh_token else {}
+    api.token_answers = [(400, {"error": "invalid_grant"})]
+    message = (await failure_of(settings_for(api, auth=oauth2(api, **refresh)))).message
+    assert ("refresh token" in message) is has_refresh_token
+    assert ("client's credentials" in message) is not has_refresh_token

@@ -21,6 +21,7 @@ from aiohttp.abc import AbstractResolver
 
 from asyncbatch.core.secrets import Secret
 from asyncbatch.errors import UsageError
+from asyncbatch.formats.failures import FeedError
 from asyncbatch.sources.http.access.credentials import BasicAuth, BearerAuth, HeaderAuth, QueryAuth
 from asyncbatch.sources.http.access.resolver import StableResolver
 from asyncbatch.sources.http.base import HttpError, PageMark
@@ -35,7 +36,7 @@ from asyncbatch.sources.http.settings import (
     ParentRequests,
     setting_mistakes,
 )
-from asyncbatch.sources.http.source import HttpSource
+from asyncbatch.sources.http.source import HttpFeedSource, HttpSource
 from tests.conftest import python
 from tests.encoding import encode_secret
 from tests.servers.api import (
@@ -416,6 +417,41 @@ async def test_secrets_in_the_query_are_told_by_no_failure(api, path, behaviour)
     failed = await failure_of(settings)
     assert not any(one in repr(failed) for one in (WORD, quote(WORD), quote(WORD, safe="")))
     assert "***" in failed.url
+
+
+LONG = "eyJ" + "LONGTOKEN" * 600  # longer than the beginning of a body that was once looked at
+
+
+@pytest.mark.parametrize("secret", ["s3cret-SEKRIT-word", LONG], ids=["short", "long"])
+@pytest.mark.parametrize("place", ["status", "reason", "graphql", "link", "parent"])
+async def test_a_secret_that_a_message_cuts_in_two_is_not_told(api, place, secret):
+    text = "x" * 190 + secret
+    more: dict[str, Any] = {}
+    match place:
+        case "status":
+            api.misbehave(status(401, f"{secret} {text}"))
+        case "reason":
+            api.misbehave(value({"ok": False, "message": text}))
+        case "graphql":
+            more = {"body": {"query": "{ a }"}, "pagination": None}
+            api.misbehave(value({"errors": [{"message": text}]}))
+        case "link":
+            api.misbehave(value({"items": [1], "links": {"next": f"http://[{text}"}}))
+        case "parent":
+            api.misbehave(value({"items": [{"id": ["x" * 40 + secret]}]}))
+            parent = ParentRequests((api.url("/next_url"),), records="/items")
+            more = {"parent": parent, "urls": (api.url("/page?id={id}"),), "pagination": None}
+    settings = settings_for(api, headers={"X-Other": Secret(secret)}, retries=0, **more)
+    if place == "parent":
+        async with HttpFeedSource("api", settings) as source:
+            feeds = [feed async for feed in source.each_feed()]
+            with pytest.raises(FeedError) as caught:
+                await anext(feeds[0].chunks(None))
+        message = caught.value.failure.message
+    else:
+        message = (await failure_of(settings)).message
+    assert "xxx" in message or place == "status"
+    assert not [part for part in ("s3cret", "SEK", "eyJ", "LONG") if part in message], message
 
 
 class FakeResolver(AbstractResolver):

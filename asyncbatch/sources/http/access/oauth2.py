@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _LONGEST_EARLY = 60.0  # seconds before its end at which a token is renewed
 _EARLY_SHARE = 0.1  # of the life of a token, if that is less
-_MAX_TEXT = 200  # characters of a message of the server
 _TRANSIENT_STATUSES = {408, 425, 429}
 _ADVICE = {
     "invalid_client": "check client_id, client_secret and client_auth",
@@ -37,7 +36,8 @@ class TokenSource:
 
     Once the server has refused the client, it is not asked again. `post` sends requests to the
     token endpoint, whose `shown_url` is in messages, and raises TokenError. `keep_secret` is called
-    with each token. `clock` returns seconds. Call `close` at the end.
+    with each token. `clock` returns seconds. `excerpt` returns the first characters of a text of
+    the server, without secrets. Call `close` at the end.
     """
 
     def __init__(
@@ -47,9 +47,11 @@ class TokenSource:
         post: Post,
         keep_secret: Callable[[str], None],
         clock: Callable[[], float],
+        *,
+        excerpt: Callable[[str], str],
     ) -> None:
         self._auth, self._shown_url, self._post = auth, shown_url, post
-        self._keepers, self._clock = [keep_secret], clock
+        self._keepers, self._clock, self._excerpt = [keep_secret], clock, excerpt
         refresh = auth.refresh_token
         self._refresh_token = None if refresh is None else refresh.reveal()
         self._token: str | None = None
@@ -110,7 +112,7 @@ class TokenSource:
             raise self._refused(status, answer, wait, "the answer has no access_token")
         self._keep_secret(token)
         if isinstance(kind, str) and kind.lower() != "bearer":
-            text = f"the token is of the type {_short(kind)}, not Bearer"
+            text = f"the token is of the type {self._excerpt(kind)}, not Bearer"
             raise TokenError(f"{self._shown_url}: {text}")
         rotated = answer.get("refresh_token")
         if self._refresh_token is not None and isinstance(rotated, str) and rotated:
@@ -151,14 +153,19 @@ class TokenSource:
         code, description = answer.get("error"), answer.get("error_description")
         text = f"{self._shown_url}: {reason}"
         if isinstance(code, str) and code:
-            text += f", {_short(code)}"
+            text += f", {self._excerpt(code)}"
         if isinstance(description, str) and description:
-            text += f": {_short(description)}"
+            text += f": {self._excerpt(description)}"
         if isinstance(code, str) and code in _ADVICE:
-            text += f" ({_ADVICE[code]})"
+            text += f" ({self._advice(code)})"
         if status >= 500 or status in _TRANSIENT_STATUSES:
             return TokenError(text, reason="status", status=status, wait=wait)
         return TokenError(text)
+
+    def _advice(self, code: str) -> str:
+        if code == "invalid_grant" and self._refresh_token is None:
+            return "the server does not accept the client's credentials: check them and params"
+        return _ADVICE[code]
 
 
 def client_credentials(auth: OAuth2Auth) -> str:
@@ -181,7 +188,3 @@ def _seconds(value: object) -> float | None:
         value = int(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and value > 0 else None  # type: ignore[arg-type, operator]  # a number
-
-
-def _short(text: str) -> str:
-    return text[:_MAX_TEXT]

@@ -22,6 +22,7 @@ from asyncbatch.sources.http.access.credentials import (
 )
 from asyncbatch.sources.http.access.oauth2 import client_credentials
 from asyncbatch.sources.http.access.secret_names import HARMLESS_HEADERS, is_secret_name
+from asyncbatch.sources.http.base import EXCERPT_CHARACTERS
 from asyncbatch.sources.http.failures import RefusedLinkError
 from asyncbatch.sources.http.urls import parse_url, with_parameters, without_parameter
 
@@ -69,6 +70,14 @@ class Redactor:
     def redact(self, text: str) -> str:
         """Return `text` with each secret replaced by `***`, and without invalid characters."""
         return valid_text(self._pattern.sub(REDACTED, text) if self._pattern else text)
+
+    def excerpt(self, text: str) -> str:
+        """Return the first characters of a text of a server, without secrets.
+
+        A secret that was cut in two would not be found any more.
+        """
+        shown = self.redact(text)
+        return shown if len(shown) <= EXCERPT_CHARACTERS else f"{shown[:EXCERPT_CHARACTERS]}…"
 
     def redact_url(self, url: URL) -> str:
         """Return a URL without user name, password, fragment and secret parameters."""
@@ -235,14 +244,11 @@ def _encodings_of(secret: str) -> set[str]:
     return forms | {html.escape(form, quote=quoted) for form in forms for quoted in (True, False)}
 
 
-_MAX_LINK_CHARACTERS = 200  # characters
-
-
 class OriginPolicy:
     """The rule which origins may be requested, and which headers each receives."""
 
-    def __init__(self, settings: HttpSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: HttpSettings, redactor: Redactor) -> None:
+        self._settings, self._redactor = settings, redactor
         self._allowed = {URL(origin).origin() for origin in settings.allow_origins}
         self._home_origins = {URL(url).origin() for url in settings.urls}
         self._harmless_headers = {
@@ -266,7 +272,7 @@ class OriginPolicy:
             url = self.without_credentials(parse_url(link, base))
             url.origin()
         except ValueError:  # for instance an invalid port, or a scheme without a host
-            shown = link[:_MAX_LINK_CHARACTERS]
+            shown = self._redactor.excerpt(link)
             raise RefusedLinkError(f"leads to {shown!r}, which is not a valid URL") from None
         return url
 

@@ -62,8 +62,9 @@ class ServerAccess:
             self._token_url = URL(settings.auth.token_url)
             self._shown_url = redactor.redact_url(self._token_url)
             self._tokens = TokenSource(
-                settings.auth, self._shown_url, self._post, redactor.add, clock
-            )
+                settings.auth, self._shown_url, self._post, redactor.add, clock,
+                excerpt=redactor.excerpt,
+            )  # fmt: skip
 
     def share_tokens(self, other: ServerAccess) -> None:
         """Use the tokens of `other`, which has the same credentials."""

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
             """Yield the pages of a URL. Raises HttpError."""
             ...
 
+        def excerpt(self, text: str) -> str:
+            """Return the first characters of a text of the server, without secrets."""
+            ...
+
 
 _PATH_STEPS = {"", ".", ".."}  # which would lead to another path
 
@@ -131,7 +135,7 @@ class Children:
         is_usable = isinstance(value, str | int) and not isinstance(value, bool)
         text = str(value) if is_usable else ""
         if text in _PATH_STEPS:
-            there = "nothing" if value is None else encode(value).decode()[:50]
+            there = "nothing" if value is None else self._parents.excerpt(encode(value).decode())
             raise ValueError(f"the parent has {there} at {place!r}, which is no part of a URL")
         return quote(text, safe="")
 

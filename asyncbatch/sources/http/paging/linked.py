@@ -60,7 +60,7 @@ class LinkedPages:
         self._start = start
         self._pagination = client.settings.pagination
         shape = start.shape if start is not None and start.shape else shape
-        self._check = RecordsCheck(client.settings, shape)
+        self._check = RecordsCheck(client.settings, client.redactor.excerpt, shape)
         self._told = Told(client.settings)
         self._requested: dict[tuple[URL, bytes], None] = {}
         self._asked_again: Request | None = None  # a request whose own page led to it again

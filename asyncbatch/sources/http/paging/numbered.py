@@ -64,7 +64,8 @@ class NumberedPages:
         self._client, self._plan, self._pagination = client, plan, pagination
         self._first = plan.first.url
         self._asks_ahead = asks_ahead
-        self._check, self._told = RecordsCheck(client.settings), Told(client.settings)
+        self._check = RecordsCheck(client.settings, client.redactor.excerpt)
+        self._told = Told(client.settings)
         self._is_offset = isinstance(pagination, OffsetPagination)
         self._page_step = pagination.limit if isinstance(pagination, OffsetPagination) else 1
         self._next_position = pagination.start  # of the page that is requested next

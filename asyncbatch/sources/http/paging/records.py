@@ -15,14 +15,13 @@ from asyncbatch.sources.http.failures import NoRecordsError
 from asyncbatch.sources.http.settings import OffsetPagination, PagePagination
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from asyncbatch.sources.http.response import HttpResponse
     from asyncbatch.sources.http.settings import HttpSettings
 
 _MAX_REMEMBERED_PAGES = 10_000  # for the check of repetition; `max_pages` ends longer cycles
 _DIGEST_BYTES = 16
-_MAX_REASON_CHARACTERS = 200
 
 # The names with which APIs say that a request failed, and those that only come beside them. An
 # object without any other name is an error, not a record.
@@ -52,9 +51,13 @@ class RecordsCheck:
     """Finds the records of each page of one URL, in order of the pages.
 
     `shape` is that of the pages so far: in a URL that is resumed, of those of the earlier run.
+    `excerpt` shortens a text of the server, without secrets.
     """
 
-    def __init__(self, settings: HttpSettings, shape: str = "") -> None:
+    def __init__(
+        self, settings: HttpSettings, excerpt: Callable[[str], str], shape: str = ""
+    ) -> None:
+        self._excerpt = excerpt
         self._pointer = parse_pointer(settings.records)
         self._is_keyed = settings.key_field is not None
         self._is_paged = settings.pagination is not None
@@ -87,7 +90,7 @@ class RecordsCheck:
         if text is not None and first in (b"[", b"n"):
             texts = decode_array(text) if first == b"[" else []
             count = len(texts)
-            if not count and (error := error_of(answer.body)):
+            if not count and (error := self._error_of(answer.body)):
                 raise NoRecordsError(_error_message(error), answer.body)
             digest = _digest(text) if count else ""
             last = texts[-1] if texts else None
@@ -120,7 +123,9 @@ class RecordsCheck:
     def _check_object(self, body: bytes) -> None:
         """Raise NoRecordsError if a page that is one object is an error instead of a record."""
         found = decode(text_at(body, ()) or b"{}")
-        if found.keys() != self._keys and (error := _error_in(found, is_record=True)):
+        if found.keys() != self._keys and (
+            error := _error_in(found, self._excerpt, is_record=True)
+        ):
             raise NoRecordsError(_error_message(error), body)
         self._keys = set(found)
 
@@ -132,7 +137,7 @@ class RecordsCheck:
             return self._no_object(body)
         if not self._pointer:
             self._check_object(body)
-        elif not texts and (error := error_of(body)):
+        elif not texts and (error := self._error_of(body)):
             raise NoRecordsError(_error_message(error), body)
         last = next(reversed(texts.values()), None)
         digest = _digest(text_at(body, self._pointer)) if texts else ""
@@ -141,7 +146,7 @@ class RecordsCheck:
     def _no_object(self, body: bytes) -> PageRecords:
         """Return no records for null or an empty array. Raises NoRecordsError for the rest."""
         text = text_at(body, self._pointer)
-        if error := error_of(body):
+        if error := self._error_of(body):
             raise NoRecordsError(_error_message(error), body)
         value = None if text is None else decode(text)
         if text is not None and value in (None, []):  # some servers write {} as []
@@ -159,8 +164,15 @@ class RecordsCheck:
             self.shape = records.shape
         return records
 
+    def _error_of(self, body: bytes) -> str | None:
+        """Return the error that a JSON text without records reports, None if it reports none."""
+        text = text_at(body, ())
+        if text is None or bytes(memoryview(text)[:1]) != b"{":
+            return None
+        return _error_in(decode(text), self._excerpt)
+
     def _no_array(self, body: bytes, first: bytes) -> NoRecordsError:
-        if error := error_of(body):
+        if error := self._error_of(body):
             return NoRecordsError(_error_message(error), body)
         where = f"at {format_pointer(self._pointer)}" if self._pointer else "at the top"
         if not self._pointer:
@@ -195,15 +207,9 @@ def value_at(body: bytes, pointer: Sequence[str]) -> Any:
     return None if text is None else decode(text)
 
 
-def error_of(body: bytes) -> str | None:
-    """Return the error that a JSON text without records reports, None if it reports none."""
-    text = text_at(body, ())
-    if text is None or bytes(memoryview(text)[:1]) != b"{":
-        return None
-    return _error_in(decode(text))
-
-
-def _error_in(answer: dict[str, Any], *, is_record: bool = False) -> str | None:
+def _error_in(
+    answer: dict[str, Any], excerpt: Callable[[str], str], *, is_record: bool = False
+) -> str | None:
     """Return the error that an object reports, None if it reports none.
 
     With `is_record` it may also be a record: then it is an error if nothing else is in it, or if
@@ -220,7 +226,7 @@ def _error_in(answer: dict[str, Any], *, is_record: bool = False) -> str | None:
             is_error = bool(signs and reasons)
         else:
             is_error = is_error or bool(reasons and not others)
-    signs += [f"{name} is {_shorten(answer[name])}" for name in reasons]
+    signs += [f"{name} is {excerpt(_text_of(answer[name]))}" for name in reasons]
     return ", ".join(signs) if is_error else None
 
 
@@ -228,9 +234,8 @@ def _error_message(error: str) -> str:
     return f"the answer reports an error, although its status is one of success: {error}"
 
 
-def _shorten(value: object) -> str:
-    text = value if isinstance(value, str) else encode(value).decode()
-    return text if len(text) <= _MAX_REASON_CHARACTERS else f"{text[:_MAX_REASON_CHARACTERS]}…"
+def _text_of(value: object) -> str:
+    return value if isinstance(value, str) else encode(value).decode()
 
 
 def _digest(text: Any) -> str:
