@@ -212,3 +212,29 @@ def test_merged_reports_keep_the_warnings(etl, tmp_path):
         capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=PATIENCE,
     )  # fmt: skip
     assert json.loads(outcome.stdout)["notes"] == report["notes"]
+
+
+TOTAL = {
+    "/page": '{ type = "page", total = "/total", end_status = 404 }',
+    "/offset": '{ type = "offset", limit = 3, total = "/total", end_status = 404 }',
+}
+
+
+@pytest.mark.parametrize("path", TOTAL)
+@pytest.mark.parametrize("more", ["", 'incremental = { field = "updated_at", param = "since" }'])
+def test_a_missing_page_before_the_told_end_is_no_end(etl, tmp_path, path, more):
+    records = NEWEST_FIRST[::-1]
+    with ApiServer(records, size=3) as api:
+
+        async def lose_second_page(request: web.Request) -> web.Response | None:
+            is_second = request.query.get("page") == "2" or request.query.get("offset") == "3"
+            return web.Response(status=404) if is_second else None
+
+        api.misbehave(lose_second_page, times=3)
+        report = etl(api.url(path), TOTAL[path], more)
+        assert report["exit_code"] == 1
+        (failure,) = report["failures"]
+        assert "this is not the end: the answers told 9 (pagination.total)" in failure["message"]
+        api.forget()
+        assert etl(api.url(path), TOTAL[path], more)["exit_code"] == 0
+    assert [row[0] for row in rows(tmp_path)] == list(range(1, 10))

@@ -190,11 +190,19 @@ class NumberedPages:
             return at + self._page_step < end
         return self._total is not None and empty_pages < _MAX_EMPTY_FIRST_PAGES
 
-    def _check_told_end(self, at: int, failure: HttpError | None) -> None:
-        """Raise the failure of a page that is not the end, by the number of pages."""
-        told = self._page_count
-        if failure is not None and told is not None and at < self._base + told:
-            raise failure
+    def _check_told_end(self, at: int, error: HttpError | None) -> None:
+        """Raise `error`, which ends the pages at `at`, if the answers told that more follow."""
+        told, end = "", self._end_position
+        if self._more is not None:
+            told = "the page before says that there are more" if self._more else ""
+        elif end is not None and at < end:
+            name, number = "total", self._total
+            if not self._is_offset and self._page_count is not None:
+                name, number = "pages", self._page_count
+            told = f"the answers told {number:,} (pagination.{name})"
+        if error is not None and told:
+            failure = error.failure
+            raise HttpError(replace(failure, text=f"{failure.text}; this is not the end: {told}"))
 
     async def _adapt(self, at: int, count: int) -> None:
         """Adapt step and requests ahead to a page at `at` with `count` records."""
