@@ -238,3 +238,18 @@ def test_a_missing_page_before_the_told_end_is_no_end(etl, tmp_path, path, more)
         api.forget()
         assert etl(api.url(path), TOTAL[path], more)["exit_code"] == 0
     assert [row[0] for row in rows(tmp_path)] == list(range(1, 10))
+
+
+@pytest.mark.parametrize("kind", ["cursor", "next_url"])
+def test_pages_without_records_that_lead_on_and_on_are_a_failure(etl, kind):
+    async def empty(request: web.Request) -> web.Response:
+        at = int(request.query.get("cursor", 0)) + 1
+        following = str(at) if kind == "cursor" else f"/empty?cursor={at}"
+        return web.json_response({"items": [], "more": True, "next": following})
+
+    with ApiServer(routes={"/empty": empty}) as api:
+        pagination = f'{{ type = "{kind}", next = "/next", more = "/more" }}'
+        report = etl(api.url("/empty"), pagination)
+        assert api.requests == 100
+    assert report["exit_code"] == 1
+    assert "100 pages in a row have no records" in report["failures"][0]["message"]

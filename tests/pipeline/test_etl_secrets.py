@@ -67,7 +67,7 @@ def query(folder: Any, statement: str) -> list[Any]:
         return database.execute(statement).fetchall()
 
 
-def ids(folder: Any) -> list[str]:
+def ids(folder: Any) -> list[Any]:
     return [row[0] for row in query(folder, "SELECT id FROM t ORDER BY id")]
 
 
@@ -238,3 +238,73 @@ def test_no_part_of_a_secret_is_shown(files, tmp_path, place, status):
     made = [one for one in tmp_path.rglob("*") if one.is_file()]
     told += "".join(one.read_bytes().decode("latin-1") for one in made)
     assert TOKEN not in told
+
+
+MARKED = {
+    "cursor": ("/x?api_key=${KEY}&n=1", CURSOR),
+    "file": ("/x?appid=${file:token}", CURSOR),
+    "path": ("/${file:token}/x?n=1", CURSOR),
+    "link": ("/x?api_key=${KEY}", 'pagination = { type = "next_url", next = "/link" }'),
+    "link in path": ("/${file:token}/x", 'pagination = { type = "next_url", next = "/link" }'),
+    "parent": ("/x?of={id}&api_key=${KEY}", f'{CURSOR}\nparent.urls = ["ORIGIN/parents"]'),
+}
+
+
+@pytest.mark.parametrize("place", MARKED)
+def test_the_mark_of_an_interrupted_url_has_no_secret(files, tmp_path, place):
+    broken = [True]
+
+    async def pages(request: web.Request) -> web.Response:
+        at = int(request.query.get("cursor", 0))
+        if at == 2 and broken:
+            return web.Response(status=500)
+        more = at < 4
+        answer = {"items": [{"id": at}], "next": str(at + 1) if more else None}
+        link = str(request.rel_url.update_query(cursor=at + 1)) if more else None
+        return web.json_response(answer | {"link": link})
+
+    async def parents(_: web.Request) -> web.Response:
+        return web.json_response({"id": 1})
+
+    path, more = MARKED[place]
+    with ApiServer(routes={"/parents": parents, "/x": pages, "/{token}/x": pages}) as api:
+        files(
+            {
+                "token": TOKEN,
+                "p.toml": f'name = "p"\n[[source]]\ntype = "http"\nurls = ["{api.url(path)}"]\n'
+                f'records = "/items"\nretries = 0\n{more.replace("ORIGIN", api.origin)}\n'
+                '[sink]\nto = "sqlite:///o.db"\ntable = "t"\n',
+            }
+        )
+        outcome = run_command_text("etl", "p.toml", cwd=tmp_path, env={"KEY": TOKEN})
+        assert outcome.returncode == 1
+        assert TOKEN not in str(query(tmp_path, "SELECT * FROM asyncbatch_ledger"))
+        (bookmark,) = query(tmp_path, "SELECT bookmark FROM asyncbatch_ledger")[0]
+        assert "cursor=2" in bookmark
+        broken.clear()
+        api.seen.clear()
+        outcome = run_command_text("etl", "p.toml", cwd=tmp_path, env={"KEY": "a-newer-key"})
+        assert outcome.returncode == 0, outcome.stdout
+        asked = [seen.target for seen in api.seen if seen.path != "/parents"]
+    secret = TOKEN if "file:" in path else "a-newer-key"
+    assert all(secret in target for target in asked)
+    assert [target[-1] for target in asked] == ["2", "3", "4"]
+    assert ids(tmp_path) == list(range(5))
+
+
+def test_a_token_of_the_server_stays_in_a_mark(files, tmp_path, etl):
+    """A cursor may have the name of a secret: without it, the next run would find no page."""
+
+    async def pages(request: web.Request) -> web.Response:
+        at = int(request.query.get("page_token", 0))
+        if at == 2 and len(api.seen) < 5:
+            return web.Response(status=500)
+        link = f"/x?page_token={at + 1}" if at < 4 else None
+        return web.json_response({"items": [{"id": at}], "link": link})
+
+    with ApiServer(routes={"/x": pages}) as api:
+        more = 'pagination = { type = "next_url", next = "/link" }'
+        assert etl([api.url("/x")], more)["exit_code"] == 1
+        api.seen.extend(api.seen)
+        assert etl([api.url("/x")], more)["exit_code"] == 0
+    assert ids(tmp_path) == list(range(5))

@@ -102,7 +102,7 @@ class HttpError(AsyncbatchError):
 
 
 class PageMark(Struct, frozen=True):
-    """The next page, at which a later run resumes."""
+    """The next page, at which a later run resumes. It is stored, and holds no secret."""
 
     link: str  # its URL, without credentials
     number: int  # from 1
@@ -114,6 +114,8 @@ class PageMark(Struct, frozen=True):
     cursor: str = ""  # the JSON text of a cursor that is not in the link
     # The time of the first request in seconds since 1970, if its templates have the time.
     moment: int | None = None
+    # The parameters of the link whose values are `***`, and come from the first request again.
+    hidden: tuple[str, ...] = ()
 
 
 class Page(Struct, frozen=True):

@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus, unquote_plus
 from yarl import URL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 # The scheme, the authority with its slashes, and the rest of a URL or link (RFC 3986, appendix B).
 _PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(//[^/?#]*)?(.*)", re.DOTALL)
@@ -62,6 +62,25 @@ def with_parameters(url: URL, parameters: Mapping[str, str]) -> URL:
             pairs.append(pair)
         query = "&".join(one for at, one in enumerate(pairs) if at not in places[1:])
     return _with_query(url, query)
+
+
+def with_hidden_values(url: URL, names: Collection[str], text: str) -> URL:
+    """Return `url` with `text` as the value of each query parameter of these names."""
+    pairs = url.raw_query_string.split("&")
+    hidden = [
+        f"{pair.partition('=')[0]}={text}" if _name_of(pair) in names else pair for pair in pairs
+    ]
+    return _with_query(url, "&".join(hidden))
+
+
+def with_values_of(url: URL, other: URL, names: Collection[str]) -> URL:
+    """Return `url` with the query parameters of these names as they are in `other`."""
+    found = {_name_of(pair): pair for pair in other.raw_query_string.split("&")}
+    pairs = [
+        found.get(name, pair) if (name := _name_of(pair)) in names else pair
+        for pair in url.raw_query_string.split("&")
+    ]
+    return _with_query(url, "&".join(pairs))
 
 
 def without_parameter(url: URL, name: str) -> URL:

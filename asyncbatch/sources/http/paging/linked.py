@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from asyncbatch.core.secrets import REDACTED
 from asyncbatch.core.units import format_count
 from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.formats.positions import parse_pointer, text_at
 from asyncbatch.sources.http.base import HttpError, Page, PageMark
 from asyncbatch.sources.http.failures import REQUEST_ERRORS, NoRecordsError, RefusedLinkError
-from asyncbatch.sources.http.paging.records import RecordsCheck
+from asyncbatch.sources.http.paging.records import MAX_EMPTY_PAGES, RecordsCheck
 from asyncbatch.sources.http.paging.told import Told
 from asyncbatch.sources.http.requests.plan import CursorError, describe_type, page_name
 from asyncbatch.sources.http.response import BodyPart
@@ -21,7 +22,7 @@ from asyncbatch.sources.http.settings import (
     LinkHeaderPagination,
     NextUrlPagination,
 )
-from asyncbatch.sources.http.urls import is_absolute
+from asyncbatch.sources.http.urls import is_absolute, with_hidden_values, with_values_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -65,6 +66,7 @@ class LinkedPages:
         self._requested: dict[tuple[URL, bytes], None] = {}
         self._asked_again: Request | None = None  # a request whose own page led to it again
         self._may_repeat = getattr(self._pagination, "repeatable", True)
+        self._empty_pages = 0  # in a row, up to the current one
 
     async def pages(self) -> AsyncGenerator[Page, None]:
         """Yield the pages that have records. Raises HttpError.
@@ -82,6 +84,8 @@ class LinkedPages:
             if records.count:
                 self._told.note(answer)
             following, broken = self._find_next(request, answer, records)
+            if following is not None:
+                self._check_empty(request, records)
             end = Page(
                 page_name(self._client, request, number),
                 number,
@@ -108,7 +112,10 @@ class LinkedPages:
         """Return the first request, and the number of its page."""
         if self._start is None:
             return self._plan.first, 1
-        url = self._client.policy.resolve(self._plan.first.url, self._start.link)
+        first = self._plan.first.url
+        url = self._client.policy.resolve(first, self._start.link)
+        if self._start.hidden and url.origin() == first.origin():
+            url = with_values_of(url, first, self._start.hidden)
         request, number = self._plan.resumed(self._start, url), self._start.number
         if self._start.digest:
             self._check.remember(self._start.digest, number - 1)
@@ -176,17 +183,59 @@ class LinkedPages:
     def _mark(
         self, request: Request, following: Request, number: int, records: PageRecords
     ) -> PageMark | None:
-        """Return the mark of the request that follows, None if the server repeats no page."""
-        if not self._may_repeat:
+        """Return the mark of the request that follows.
+
+        None if the server repeats no page, or if the link has a secret at a place of its own: a
+        later run then begins at the first page.
+        """
+        hidden = self._secret_parameters(following.url)
+        link = self._link_without_secrets(following.url, hidden)
+        if not self._may_repeat or link is None:
             return None
         return PageMark(
-            str(following.url),
+            link,
             number + 1,
             "" if self._client.settings.records else self._check.shape,
             records.digest if following == request else "",
             self._plan.cursor_of(following),
             self._plan.moment,
+            hidden,
         )
+
+    def _secret_parameters(self, url: URL) -> tuple[str, ...]:
+        """Return the parameters of `url` with secrets that the first request has, too."""
+        first, redactor = self._plan.first.url, self._client.redactor
+        if url.origin() != first.origin():
+            return ()
+        return tuple(
+            name
+            for name in dict.fromkeys(url.query)
+            if url.query.getall(name) == first.query.getall(name, None)
+            and redactor.is_secret_pair(name, url.query[name])
+        )
+
+    def _link_without_secrets(self, url: URL, hidden: tuple[str, ...]) -> str | None:
+        """Return the link of a mark, with `***` for the parameters `hidden`; None if others remain.
+
+        A link in the path of the first request, which may have a secret, is relative to it.
+        """
+        redactor, first = self._client.redactor, self._plan.first.url
+        link = str(with_hidden_values(url, hidden, REDACTED) if hidden else url)
+        if redactor.has_no_secret(link):
+            return link
+        start, mark, query = link.partition("?")
+        is_below = mark and start == str(first).partition("?")[0]
+        return f"?{query}" if is_below and redactor.has_no_secret(query) else None
+
+    def _check_empty(self, request: Request, records: PageRecords) -> None:
+        """Raise HttpError if too many pages in a row lead to another one, and have no records."""
+        self._empty_pages = self._empty_pages + 1 if records.count == 0 else 0
+        if self._empty_pages >= MAX_EMPTY_PAGES:
+            text = (
+                f"{self._empty_pages:,} pages in a row have no records, although each leads to "
+                "another one"
+            )
+            raise self._make_error(request.url, "no_records", text)
 
     async def _stream_pages(
         self, answer: HttpResponse, stream: LineStream, end: Page

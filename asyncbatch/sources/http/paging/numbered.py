@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from asyncbatch.core.units import format_count
 from asyncbatch.sources.http.base import HttpError, Page
 from asyncbatch.sources.http.failures import NoRecordsError
-from asyncbatch.sources.http.paging.records import PageRecords, RecordsCheck
+from asyncbatch.sources.http.paging.records import MAX_EMPTY_PAGES, PageRecords, RecordsCheck
 from asyncbatch.sources.http.paging.told import Told
 from asyncbatch.sources.http.requests.plan import page_name
 from asyncbatch.sources.http.settings import OffsetPagination, PagePagination
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from asyncbatch.sources.http.response import HttpResponse
 
 _NOT_FOUND = 404
-# Pages without records in a row, although the answers tell only that there are more.
-_MAX_EMPTY_PAGES = 100
 # The same at the start, if the answers tell a total, and no page has told the size of a page.
 _MAX_EMPTY_FIRST_PAGES = 10
 
@@ -179,7 +177,7 @@ class NumberedPages:
         """
         end = self._end_position
         if self._more is not None:
-            if self._more and empty_pages >= _MAX_EMPTY_PAGES:
+            if self._more and empty_pages >= MAX_EMPTY_PAGES:
                 text = (
                     f"{empty_pages:,} pages in a row have no records, although each says that "
                     "there are more"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from asyncbatch.sources.http.settings import HttpSettings
 
 _MAX_REMEMBERED_PAGES = 10_000  # for the check of repetition; `max_pages` ends longer cycles
+# Pages without records in a row, although the answers tell only that there are more.
+MAX_EMPTY_PAGES = 100
 _DIGEST_BYTES = 16
 
 # The names with which APIs say that a request failed, and those that only come beside them. An
