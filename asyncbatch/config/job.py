@@ -214,6 +214,7 @@ class Job(Struct, frozen=True):
     # the cluster that does the work; without a scheduler it starts `workers` workers
     dask: DaskSettings | None = None
     watch: WatchSettings | None = None  # wait for more files; None: the run ends with the present
+    has_format_key: bool = False  # a pipeline file, whose sources have no option --input-format
 
     @property
     def settings(self) -> FileWorkSettings | RecordWorkSettings:

@@ -14,7 +14,7 @@ from asyncbatch.formats.positions import BOM, TextPosition
 from asyncbatch.storage.local import CHUNK_BYTES, TooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from asyncbatch.core.records import Position
     from asyncbatch.core.settings import FileWorkSettings, Format, Sizes
@@ -119,6 +119,20 @@ def find_stream_fault(head: bytes) -> Fault | None:
 
 
 _FORMAT_ADVICE = re.compile(r" \([^()]*--input-format \w+\)$")
+_FORMAT_OPTION = re.compile(r"--input-format (\w+)")
+
+
+def with_format_key(message: str, formats: Collection[str] | None = None) -> str:
+    """Return a message with the key `format` of pipeline files in the place of the option.
+
+    Advice that is not one of `formats` is left out: not every source has all of them.
+    """
+    found = _FORMAT_OPTION.search(message)
+    if found is None:
+        return message
+    if formats is not None and found[1] not in formats:
+        return _FORMAT_ADVICE.sub("", message)
+    return _FORMAT_OPTION.sub(r'format = "\1"', message)
 
 
 def as_line_of_stream(fault: Fault) -> Fault:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,12 +14,13 @@ from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.formats.positions import text_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.formats.positions import Buffer
 
 VALUE = "value"  # the field of a value that is no object
 
+_SPACE = re.compile(r"[ \t\n\r]*")
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -36,11 +38,14 @@ def keyed_records(
     """Yield the values of the object at `pointer` as texts of objects, with their key in `field`.
 
     A value that is no object becomes one with the field `VALUE`. An object that has another value
-    in `field` is an invalid record, and so is the value of a key that stands twice: the first
-    value is lost.
+    in `field` is an invalid record, and so is each value of a key that stands several times.
     """
-    repeated = _repeated_keys(text_at(body, pointer))
-    for key, raw in (object_at(body, pointer) or {}).items():
+    found = text_at(body, pointer)
+    repeated = _repeated_keys(found)
+    pairs: Iterable[tuple[str, Buffer]] = (object_at(body, pointer) or {}).items()
+    if repeated and found is not None:  # a dictionary has only the last value of a key
+        pairs = _pairs_of(str(memoryview(found), "utf-8"))
+    for key, raw in pairs:
         text = bytes(raw)
         if key in repeated:
             yield InvalidRecord(text, f"is one of several values of the key {key!r}")
@@ -61,11 +66,33 @@ def _repeated_keys(text: Buffer | None) -> set[str]:
     """Return the keys that stand more than once in the object that a valid text is."""
     if text is None or bytes(memoryview(text)[:1]) != b"{":
         return set()
-    # The numbers stay texts: Python refuses to convert very long ones. The last pairs are those of
-    # the outermost object.
-    decode_pairs = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str).decode
-    counts = Counter(key for key, _ in decode_pairs(str(memoryview(text), "utf-8")))
-    return {key for key, count in counts.items() if count > 1}
+    # The last pairs are those of the outermost object.
+    pairs = _decoder(object_pairs_hook=list).decode(str(memoryview(text), "utf-8"))
+    return {key for key, count in Counter(key for key, _ in pairs).items() if count > 1}
+
+
+def _decoder(**more: Any) -> json.JSONDecoder:
+    """Return a decoder whose numbers stay texts: Python refuses to convert very long ones."""
+    return json.JSONDecoder(parse_int=str, parse_float=str, **more)
+
+
+def _pairs_of(text: str) -> Iterator[tuple[str, bytes]]:
+    """Yield each key of a valid object, and the text of its value."""
+    decode_at = _decoder().raw_decode
+    at = _after_space(text, text.index("{") + 1)
+    while text[at] != "}":
+        key, at = decode_at(text, at)
+        start = _after_space(text, text.index(":", at) + 1)
+        _, end = decode_at(text, start)
+        yield key, text[start:end].encode()
+        at = _after_space(text, end)
+        if text[at] == ",":
+            at = _after_space(text, at + 1)
+
+
+def _after_space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return at if match is None else match.end()
 
 
 def with_fields(text: bytes, fields: dict[str, msgspec.Raw]) -> bytes | InvalidRecord:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from asyncbatch.core.aio import with_pauses
 from asyncbatch.core.batches import Batch, BatchPart, SettledInputs, prepared_part
@@ -24,6 +25,7 @@ from asyncbatch.core.report import (
 from asyncbatch.core.system import Memory, measure_memory, sum_memory
 from asyncbatch.core.tally import Tally, tally_of
 from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.formats.detect import with_format_key
 from asyncbatch.formats.failures import with_record_count
 from asyncbatch.pipeline.delivery import Delivery
 from asyncbatch.pipeline.launch import make_engine, make_task
@@ -43,9 +45,9 @@ if TYPE_CHECKING:
     )
 
     from asyncbatch.config.job import Job
-    from asyncbatch.core.batches import SplitFile
+    from asyncbatch.core.batches import Part, SplitFile
     from asyncbatch.core.progress import LongFile
-    from asyncbatch.core.records import Position
+    from asyncbatch.core.records import Failure, Position
     from asyncbatch.core.report import ClusterStatus
     from asyncbatch.pipeline.finished_files import FinishedFiles
     from asyncbatch.pipeline.launch import Launch
@@ -91,6 +93,16 @@ class ReportUpdater:
         self.update()
         lanes = len(engine.lanes) if engine else 0
         return StageProgress(self._worked, self._report.sources, self._scheduler.waiting, lanes)
+
+
+def _name_format_key(part: Part) -> None:
+    """Let the failures of a part name the key `format` in the place of the option of `run`."""
+
+    def worded(failure: Failure) -> Failure:
+        return replace(failure, message=with_format_key(failure.message))
+
+    part.errors = {at: worded(failure) for at, failure in part.errors.items()}
+    part.rejections = [(at, worded(failure)) for at, failure in part.rejections]
 
 
 _FINISH_SECONDS = 2.0  # time for the target to finish after an early end
@@ -350,6 +362,8 @@ class Run:
         """
         if isinstance(result, BatchPart):
             batch, part = result.batch, result.part
+            if self._job.has_format_key:
+                _name_format_key(part)
             if self._report_updater:
                 self._report_updater.add(result)
             self._scheduler.count(batch.source, part)

@@ -290,6 +290,37 @@ def test_bad_records_of_other_forms_are_named(etl, tmp_path):
     assert sorted(lines(tmp_path), key=str) == sorted(expected, key=str)
 
 
+def test_each_value_of_a_repeated_key_is_counted(etl, tmp_path):
+    answer = ' {"rates": { "b" : {"x":1} ,"a":{"x":[1,{}]}, "\\u0061" : 1e40 ,"a": "}" }}'
+    with ApiServer() as api:
+        api.misbehave(body(answer.encode()))
+        keys = 'key_field = "id"\nrecords = "/rates"'
+        text = source(f'urls = ["{api.url("/echo")}"]\n{keys}', None)
+        dead = '[dead_letter]\nto = "dead.jsonl"\n'
+        outcome = etl(to_lines(f"{text}\n{dead}"), "-o", "json")
+    report = json.loads(outcome.stdout)
+    counts = {name: report["records"][name] for name in ("read", "passed", "rejected")}
+    assert counts == {"read": 4, "passed": 1, "rejected": 3}
+    assert lines(tmp_path) == [{"id": "b", "x": 1}]
+    assert len((tmp_path / "dead.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_advice_about_a_format_names_the_key_of_the_source(etl, files):
+    files({"in/a.json": '{"a": 1}\n{"a": 2}\n', "in/b.json": '{\n"a": 1}\n{"a": 2}\n'})
+    with ApiServer() as api:
+        api.misbehave(body(b'{"a": 1}\n{"a": 2}\n'), path="/echo")
+        api.misbehave(body(b'{\n"a": 1}\n{"a": 2}\n'), path="/page")
+        http = source(f'urls = ["{api.url("/echo")}", "{api.url("/page")}"]', None)
+        folder = '[[source]]\ntype = "files"\npaths = ["in"]\n'
+        report = json.loads(etl(to_lines(f"{http}\n", folder), "-o", "json").stdout)
+    told = {one["file"].rpartition("/")[2]: one["message"] for one in report["failures"]}
+    assert "--input-format" not in str(report)
+    assert '(is each line a value? then format = "jsonl")' in told["a.json"]
+    assert '(is each line a value? then format = "jsonl")' in told["echo"]
+    assert 'then format = "concat")' in told["b.json"]
+    assert "format" not in told["page"]  # that of pages is never concat
+
+
 def test_the_body_stays_where_it_belongs(etl, tmp_path):
     shape = SHAPES["notion"]
     hidden = "s3cr3t-of-the-body"

@@ -153,6 +153,7 @@ def etl_job(
         limit=limit,
         dask=None if dry_run else dask,
         watch=watch,
+        has_format_key=True,
         ledger=None
         if limit is not None
         else _etl_ledger_settings(tables, files[0] if files else work, options),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from aiohttp import ClientError
 
 from asyncbatch.formats.compression import Decompressor
+from asyncbatch.formats.detect import with_format_key
 from asyncbatch.formats.grammar import Fault
 from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.http.failures import (
@@ -253,7 +254,8 @@ async def read_response(
     elif not lines and (body or response.status != 204):
         verdict = validator(body)
         if isinstance(verdict, Fault):
-            raise NotJsonError(verdict.message, verdict.byte, body, response.content_type)
+            message = with_format_key(verdict.message, ("jsonl",))
+            raise NotJsonError(message, verdict.byte, body, response.content_type)
     link = next_link(response, settings)
     kind = response.content_type
     return HttpResponse(url, kind, body, lines, link, attempts, is_csv=comma_separated)
