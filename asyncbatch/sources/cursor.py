@@ -25,7 +25,17 @@ DEFAULT_AHEAD = timedelta(days=1)
 _MIN_MILLISECONDS = 10**11  # a larger number is a time in milliseconds since 1970, not in seconds
 # Digits without an exponent: hexadecimal texts such as 1e5 are no numbers.
 _NUMBER = re.compile(r"[+-]?[0-9]{1,400}(?:\.[0-9]{1,400})?")
-_FRACTION = re.compile(r"[.,]([0-9]+)")
+_DATE_DIGITS = 8  # of a date in the basic form of ISO 8601: 20260101
+# A time of ISO 8601 in its extended or basic form, to the day, hour, minute or second.
+_TIME_FORM = re.compile(
+    r"[0-9]{4}(?P<hyphen>-?)[0-9]{2}(?P=hyphen)[0-9]{2}"
+    r"(?:(?P<between>.)[0-9]{2}(?P<minute>(?P<colon>:?)[0-9]{2}"
+    r"(?P<second>(?P=colon)[0-9]{2}(?:(?P<point>[.,])(?P<fraction>[0-9]+))?)?)?"
+    r"(?P<zone>[zZ]|[+-][0-9:]+)?)?"
+)
+# The end of a day, and a leap second, which Python does not know (the former only since 3.14).
+_END_OF_DAY = re.compile(r"(?<=[Tt ])24(?=(?::?00){0,2}(?:[.,]0+)?(?:[zZ]|[+-][0-9:]+)?$)")
+_LEAP_SECOND = re.compile(r"(?<=[Tt ]23)(:?)59\1(60)(?=[.,zZ+-]|$)")
 
 
 class CursorField(Struct, frozen=True):
@@ -181,10 +191,7 @@ def to_time(value: object, kind: CursorKind | None) -> datetime | None:
     if isinstance(value, datetime):
         return value
     if isinstance(value, str):
-        try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
-            time = None
+        time = _parse_time(value)
         if time is not None and time.tzinfo is not None:
             return time
         if time is not None and kind == "time":
@@ -196,6 +203,21 @@ def to_time(value: object, kind: CursorKind | None) -> datetime | None:
         seconds = Decimal(number) / (1000 if _is_milliseconds(number) else 1)
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(seconds))
     except OverflowError:
+        return None
+
+
+def _parse_time(text: str) -> datetime | None:
+    """Return the time of a text of ISO 8601, None for another text."""
+    if text.isdecimal() and len(text) != _DATE_DIGITS:  # a number, whatever Python makes of it
+        return None
+    later = timedelta(0)
+    if (end := _END_OF_DAY.search(text)) is not None:
+        text, later = f"{text[: end.start()]}00{text[end.end() :]}", timedelta(days=1)
+    elif (leap := _LEAP_SECOND.search(text)) is not None:
+        text, later = f"{text[: leap.start(2)]}59{text[leap.end(2) :]}", timedelta(seconds=1)
+    try:
+        return datetime.fromisoformat(text) + later
+    except (ValueError, OverflowError):
         return None
 
 
@@ -221,7 +243,7 @@ def minus_lag(value: Scalar, kind: CursorKind | None, lag: float) -> Scalar:
     if time is None:
         raise ValueError(f"incremental.lag needs a number or a time, not {value!r}")
     number = to_number(value)
-    if number is not None:
+    if number is not None and not (isinstance(value, str) and _parse_time(value)):
         return _number_minus(value, number, lag * 1000 if _is_milliseconds(number) else lag)
     return _time_minus(str(value), time, lag)
 
@@ -235,18 +257,24 @@ def _number_minus(value: Scalar, number: float | Decimal, lag: float) -> Scalar:
 
 
 def _time_minus(text: str, time: datetime, lag: float) -> str:
-    """Return a time less `lag` seconds, in the form of `text`."""
+    """Return a time less `lag` seconds, in the form of `text`: never later than that."""
     try:
         earlier = time - timedelta(seconds=lag)
     except OverflowError:
         return text
-    if len(text) <= len("2026-01-01"):
-        return earlier.date().isoformat()
-    fraction = _FRACTION.search(text)
-    whole = earlier.replace(microsecond=0, tzinfo=None).isoformat(text[10])
-    if fraction:
-        whole += f".{earlier.microsecond:06}"[: 1 + len(fraction[1])]
-    if text[-1] in "zZ":
-        return whole + text[-1]
-    has_zone = datetime.fromisoformat(text).tzinfo is not None
-    return whole + (earlier.isoformat()[-6:] if has_zone else "")
+    form = _TIME_FORM.fullmatch(text)
+    if form is None:  # a date by its week
+        return earlier.isoformat().replace("+00:00", "Z")
+    hyphen, colon = form["hyphen"], form["colon"] or ""
+    shown = f"{earlier.year:04}{hyphen}{earlier.month:02}{hyphen}{earlier.day:02}"
+    if form["between"] is None:
+        return shown
+    shown += f"{form['between']}{earlier.hour:02}"
+    if form["minute"] is not None:
+        shown += f"{colon}{earlier.minute:02}"
+    if form["second"] is not None:
+        shown += f"{colon}{earlier.second:02}"
+    if form["fraction"] is not None:
+        length = len(form["fraction"])
+        shown += form["point"] + f"{earlier.microsecond:06}"[:length].ljust(length, "0")
+    return shown + (form["zone"] or "")

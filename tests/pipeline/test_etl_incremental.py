@@ -116,6 +116,12 @@ def test_a_maximum_for_numbers(etl, tmp_path):
         (["2026-01-01T00:00:00Z"], '"5m"', "2025-12-31T23:55:00Z"),
         ([100], "10", "90"),
         (["100"], "10", "90"),
+        (["20260101T000500Z"], '"10m"', "20251231T235500Z"),
+        (["2026-01-01 00:05:00,5+0100"], '"10m"', "2025-12-31 23:55:00,5+0100"),
+        (["2026-01-01T00:05:00.123456789Z"], '"10m"', "2025-12-31T23:55:00.123456000Z"),
+        (["2026-01-01T01Z"], '"10m"', "2026-01-01T00Z"),
+        (["2026-01-01T23:00:00Z", "2026-01-01T24:00:00Z"], '"10m"', "2026-01-01T23:50:00Z"),
+        (["20161231T235959Z", "20161231T235960Z"], "1", "20161231T235959Z"),
     ],
 )
 def test_the_next_run_begins_earlier_by_the_lag(etl, tmp_path, values, lag, since):
@@ -124,6 +130,20 @@ def test_the_next_run_begins_earlier_by_the_lag(etl, tmp_path, values, lag, sinc
     for _ in range(2):  # the lag is not taken off again and again
         assert etl(values, f", lag = {lag}")[1] == since
         assert bookmark(tmp_path) == kept
+
+
+@pytest.mark.parametrize(
+    ("values", "lag", "since"),
+    [
+        (["20260101", "20260301"], '"1d"', "20260228"),
+        (["2026-01-01T00:05"], '"10m"', "2025-12-31T23:55"),
+        (["2026-01-01T23:00:00", "2026-01-01T24:00"], '"10m"', "2026-01-01T23:50"),
+        (["1767225600", "1767225660"], '"1m"', "1767225600"),
+    ],
+)
+def test_times_without_a_zone_have_a_lag_if_it_is_said(etl, values, lag, since):
+    etl(values, ', type = "time"')
+    assert etl(values, f', type = "time", lag = {lag}')[1] == since
 
 
 def test_a_text_has_no_lag(etl):
