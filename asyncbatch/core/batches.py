@@ -48,6 +48,8 @@ class Chunk(Struct, frozen=True, gc=False):
     # set if the records of a JSON text are the values of an object: the field for their key
     key_field: str | None = None
     added_fields: bytes = b""  # a JSON object whose fields are added to each record
+    # at the end of a feed: its server says that nothing has changed since an earlier run
+    is_unchanged: bool = False
 
     @property
     def size(self) -> int:

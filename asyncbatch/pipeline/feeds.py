@@ -221,7 +221,7 @@ def end_split(feed: Feed, number: int, last: Chunk, failure: Failure | None) -> 
     """Return the last split of a feed, after its `last` chunk."""
     before = last.bookmark
     bookmark = structs.replace(before, mark=None, is_last=False)
-    arrival = Chunk(feed.name, bookmark=bookmark)
+    arrival = Chunk(feed.name, bookmark=bookmark, is_unchanged=feed.is_unchanged)
     return Split(number, "lines", Position(), 0, is_end_marker=True, error=failure, chunk=arrival)
 
 

@@ -46,6 +46,11 @@ class Feed(Protocol):
         """Whether the feed requests only records that are new since the last run."""
         ...
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nothing has changed since the bookmark with which `chunks` was called."""
+        ...
+
     def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks in order, after the `bookmark` of an earlier run.
 

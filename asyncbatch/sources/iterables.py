@@ -302,7 +302,7 @@ class IterableFeed:
     """An iterable as a feed, without bookmarks: it cannot resume."""
 
     settings_digest = "given"
-    is_incremental = False
+    is_incremental = is_unchanged = False
     group: str
 
     def __init__(self, name: str, records: AsyncIterable[Any] | Iterable[Any]) -> None:

@@ -428,7 +428,8 @@ class BookmarkAdmission:
             is_done = entry.outcome in ("success", "partial")
             if not (is_done and feed.is_incremental and bookmark is not None):
                 return Failure(feed.name, "sink", _BOOKMARK_ADVICE if is_done else _FULL_REFRESH)
-        self._known[feed.name] = KnownInput(feed.name, stamp, entry if goes_on else None)
+        unfinished = entry if goes_on else None
+        self._known[feed.name] = KnownInput(feed.name, stamp, unfinished, earlier_entry=entry)
         return bookmark
 
     def _may_have_rows(self, feed: Feed) -> bool:

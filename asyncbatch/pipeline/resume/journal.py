@@ -31,6 +31,7 @@ class KnownInput(NamedTuple):
     stamp: Stamp
     unfinished_entry: Entry | None = None
     replay: Replay | None = None  # of a dead letter file
+    earlier_entry: Entry | None = None  # of a feed, also a finished one
 
 
 KnownInputs = dict[str, KnownInput]  # by path
@@ -118,6 +119,10 @@ class Journal:
             total = self._sums.pop(part.start + place, None)
             if known is None:
                 continue
+            if (unchanged := _unchanged_entry(batch_part, known)) and place not in part.errors:
+                self._resumed_dead_letters[part.start + place] = unchanged.letters
+                entries.append(replace(unchanged, generation=self.generation, done_at=now))
+                continue
             counts = (part.records[place], part.dropped.get(place, 0), part.rejected.get(place, 0))
             rows, file_letters = (
                 part.spooled_rows[place] if part.spooled_rows else 0,
@@ -133,17 +138,7 @@ class Journal:
                 reached = total.position if place in part.errors else None
                 bookmark = total.bookmark if place in part.errors else None
             if (arrival := _chunk_of(batch_part)) and bookmark is None:
-                newest = part.largest_cursor
-                if newest is None:  # no page was read, as the killed run had read all
-                    newest = arrival.bookmark.newest
-                newest = None if place in part.errors else newest
-                since = arrival.bookmark.since if newest is None else newest
-                kind = part.cursor_kind or arrival.bookmark.kind
-                end = Bookmark(since=since, kind=kind, shape=arrival.bookmark.shape)
-                if place not in part.errors:
-                    before = arrival.bookmark
-                    end = replace(end, etag=before.etag, modified=before.modified)
-                bookmark = _json(end)
+                bookmark = _json(_end_bookmark(part, place, arrival.bookmark))
             entries.append(
                 Entry(
                     known.identity, known.stamp, part.status(place), *counts, rows,
@@ -236,6 +231,33 @@ def _chunk_of(batch_part: BatchPart) -> Chunk | None:
     """Return the chunk of a feed that a part belongs to, or None."""
     split = batch_part.batch.split
     return split.chunk if split else None
+
+
+def _end_bookmark(part: Part, place: int, before: Bookmark) -> Bookmark:
+    """Return the bookmark of a feed that was read, from which the next run reads what is new."""
+    if place in part.errors:
+        return Bookmark(
+            since=before.since, kind=part.cursor_kind or before.kind, shape=before.shape
+        )
+    newest = part.largest_cursor
+    if newest is None:  # no page was read, as the killed run had read all
+        newest = before.newest
+    return Bookmark(
+        since=before.since if newest is None else newest,
+        kind=part.cursor_kind or before.kind,
+        shape=before.shape,
+        etag=before.etag,
+        modified=before.modified,
+    )
+
+
+def _unchanged_entry(batch_part: BatchPart, known: KnownInput) -> Entry | None:
+    """Return the entry of an earlier run, if nothing has changed since: it also holds now.
+
+    Its rejected records are still those of the feed.
+    """
+    chunk = _chunk_of(batch_part)
+    return known.earlier_entry if chunk is not None and chunk.is_unchanged else None
 
 
 def _json(bookmark: Bookmark) -> str:

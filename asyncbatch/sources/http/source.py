@@ -169,6 +169,11 @@ class HttpSource:
         client = self._entered_client()
         client.conditions.expect(client.first_url(url), validators)
 
+    def is_unchanged(self, url: str) -> bool:
+        """Whether the server has said that the body of a URL is the expected one."""
+        client = self._entered_client()
+        return client.conditions.was_unchanged(client.first_url(url))
+
     def validators(self, url: str) -> Validators:
         """Return the validators of the body of a URL that was read now."""
         client = self._entered_client()
@@ -377,6 +382,10 @@ class UrlFeed:
         self._fields = fields  # a JSON object, which each record gets
         self.is_incremental: bool = source.settings.incremental is not None
         self._source, self._url = source, url
+
+    @property
+    def is_unchanged(self) -> bool:
+        return self._source.settings.conditional and self._source.is_unchanged(self._url)
 
     @property
     def settings_digest(self) -> str:

@@ -430,6 +430,23 @@ def test_a_body_that_has_not_changed_is_nothing_new(tmp_path, api):
     assert load() == (1, 0)  # as does one that could not be loaded
 
 
+def test_the_rejected_records_of_an_unchanged_body_stay_in_the_dead_letters(tmp_path, api):
+    api.items = [{"id": 1}, 2, {"id": 3}, "four"]
+    pipeline(tmp_path, f'urls = ["{api.url("/state")}"]\nconditional = true')
+    with (tmp_path / "p.toml").open("a") as file:
+        file.write('[dead_letter]\nto = "dead.jsonl"\n')
+    told = []
+    for _ in range(3):
+        ran = etl(tmp_path, "-o", "json")
+        told.append((json.loads(ran.stdout)["records"]["read"], ran.returncode))
+        letters = (tmp_path / "dead.jsonl").read_text().splitlines()
+        assert [json.loads(one)["record"] for one in letters] == [2, 4]
+    assert told == [(4, 1), (0, 0), (0, 0)]
+    api.items = [{"id": 1}]
+    assert etl(tmp_path).returncode == 0
+    assert not (tmp_path / "dead.jsonl").read_text()
+
+
 def test_what_excludes_conditional(tmp_path):
     source = 'urls = ["https://x.example/{}"]\nconditional = true\n'
     pages = 'pagination = { type = "page" }'

@@ -54,7 +54,7 @@ class FailedFeed:
     """A feed in the place of URLs that cannot be made."""
 
     group = settings_digest = ""
-    is_incremental = False
+    is_incremental = is_unchanged = False
     name: str
     former_name: str
 

@@ -30,6 +30,7 @@ class Conditions:
     def __init__(self) -> None:
         self._known: dict[URL, Validators] = {}
         self._found: dict[URL, Validators] = {}
+        self._unchanged: set[URL] = set()
 
     def expect(self, url: URL, validators: Validators) -> None:
         """Ask for the body of `url` only if it differs from the one with these validators."""
@@ -43,7 +44,14 @@ class Conditions:
 
     def is_unchanged(self, url: URL, response: ClientResponse) -> bool:
         """Whether a response says that the body of `url` is the known one."""
-        return response.status == _NOT_MODIFIED and bool(self.headers(url))
+        is_unchanged = response.status == _NOT_MODIFIED and bool(self.headers(url))
+        if is_unchanged:
+            self._unchanged.add(url)
+        return is_unchanged
+
+    def was_unchanged(self, url: URL) -> bool:
+        """Whether a response to this run has said so."""
+        return url in self._unchanged
 
     def note(self, url: URL, response: ClientResponse) -> None:
         """Note the validators of a body that is read now."""
