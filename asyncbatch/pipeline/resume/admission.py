@@ -386,8 +386,8 @@ _FULL_REFRESH = (
 )
 
 _FORMER_NAME = (
-    "an earlier version of asyncbatch has kept the state of all URLs together that differ only in "
-    "what is hidden, so it is unknown which of their rows are in the table: "
+    "an earlier run has kept one state for all URLs that differ only in what is hidden, so it is "
+    "unknown which of their rows are in the table: "
     f"{_REPEAT_ADVICE}"
 )
 _SAME_NAME = (

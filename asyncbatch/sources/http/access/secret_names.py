@@ -22,6 +22,11 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _SECRET_VARIABLE = re.compile(r"[_-]key$", re.IGNORECASE)
+# Variables like `AUTH_URL` say where a secret is used; their values are shown.
+_PLAIN_VARIABLE = re.compile(
+    r"[_-](?:url|uri|host|hostname|origin|endpoint|server|domain|port|path|file|user|username|name|id)$",
+    re.IGNORECASE,
+)
 # The parameter of a query in whose value a text ends.
 _LAST_PARAMETER = re.compile(r"[?&]([^=&#]+)=[^&#]*$")
 # Names under which APIs also select records: `?key=A` may be a customer.
@@ -38,7 +43,8 @@ def is_secret_variable(name: str, before: str) -> bool:
 
     `before` is the text before it: a URL may end in `?api_key=`.
     """
-    if is_secret_name(name) or _SECRET_VARIABLE.search(name):
+    is_named = is_secret_name(name) or _SECRET_VARIABLE.search(name) is not None
+    if is_named and not _PLAIN_VARIABLE.search(name):
         return True
     parameter = _LAST_PARAMETER.search(before)
     return parameter is not None and _is_only_secret(unquote_plus(parameter[1]))
