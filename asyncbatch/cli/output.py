@@ -228,7 +228,7 @@ class Output:
         if self.form != "text" and report.over_budget:
             self.log(budget_line(report, budget) or "")
         if self.quiet and not stderr_is_log():
-            for line in self._quiet_lines(report):
+            for line in self._quiet_lines(report, budget):
                 write_stderr(line)
         if self._renderer is not None:
             for data in self._renderer.finish(report, command, exit_code):
@@ -241,7 +241,11 @@ class Output:
             )  # fmt: skip
             await self._finish_text(report, options)
 
-    def _quiet_lines(self, report: AnyReport) -> Iterable[str]:
+    def _quiet_lines(
+        self,
+        report: AnyReport,
+        budget: FailureBudget | None,  # noqa: ARG002 - streams use it
+    ) -> Iterable[str]:
         """Return the lines that are printed in spite of `quiet`."""
         return plain.failure_lines(report, self.show_failures, columns_of(_STDERR))
 

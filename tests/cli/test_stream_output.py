@@ -217,6 +217,18 @@ def test_quiet_leaves_machine_output(stream, events):
     assert (code, len(lines), errors) == (0, 7, "")
 
 
+@pytest.mark.parametrize("more", [(), ("--to", "w.jsonl", "-o", "json")])
+def test_quiet_tells_why_a_stream_has_failed(events, more):
+    arguments = ["stream", "e.jsonl", "--time", "nothing", "--max-failures", "0", "-q", *more]
+    code, _, errors = run_command_text(events, *arguments)
+    assert code == 1
+    stopped, first = errors.splitlines()
+    assert re.fullmatch(
+        r"Stopped: [0-9]+ failures.*, more than the 0 that --max-failures allows", stopped
+    )
+    assert first.startswith("The first of them: e.jsonl:1: missing_field: 'nothing' is missing")
+
+
 def test_a_closed_pipe_ends_quietly(events):
     command = (
         f"{' '.join(COMMAND)} stream simulate: --rate 1000 --window tumbling:100ms -o jsonl"

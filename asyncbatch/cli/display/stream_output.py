@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Raw
 
 from asyncbatch.cli.display.progress_lines import PlainProgress, stream_line
-from asyncbatch.cli.display.text import loss_line
+from asyncbatch.cli.display.text import budget_line, loss_line
 from asyncbatch.cli.output import Output, to_stdout, verbose_line
 from asyncbatch.cli.terminal import (
     find_log,
@@ -18,7 +18,7 @@ from asyncbatch.cli.terminal import (
     write_stderr,
 )
 from asyncbatch.core.report import StreamReport
-from asyncbatch.core.units import format_count, printable
+from asyncbatch.core.units import format_count, format_location, printable
 from asyncbatch.sinks.target import STDOUT
 from asyncbatch.sinks.windows import window_lines
 
@@ -150,5 +150,16 @@ class StreamOutput(Output):
         if report.error is not None:
             to_stderr(f"Error: {report.error}")
 
-    def _quiet_lines(self, report: AnyReport) -> Iterable[str]:  # noqa: ARG002 - as of `Output`
-        return ()
+    def _quiet_lines(self, report: AnyReport, budget: FailureBudget | None) -> Iterable[str]:
+        """Yield the reasons for an exit status that is not 0, with the first failure."""
+        assert isinstance(report, StreamReport)
+        tally = report.tally
+        if report.over_budget and (line := budget_line(report, budget)):
+            yield line
+            for failure in report.failures[:1]:
+                place = printable(format_location(failure))
+                yield f"The first of them: {place}: {failure.kind}: {printable(failure.message)}"
+        for reason in tally.refusals:
+            yield f"refused  {printable(reason)}"
+        if more := tally.refused - len(tally.refusals):
+            yield f"... and {more:,} more"
