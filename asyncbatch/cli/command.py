@@ -104,6 +104,7 @@ class SectionedCommand(TyperCommand):
             if self.name in COMMANDS:
                 ctx.default_map = FileDefaults(ctx, args)
             parsed: list[str] = super().parse_args(ctx, args)
+        _refuse_empty_arguments(ctx)
         self._refuse_idle_options(ctx)
         return parsed
 
@@ -165,6 +166,16 @@ class SectionedCommand(TyperCommand):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def _refuse_empty_arguments(ctx: Any) -> None:
+    """Raise BadParameter for an argument without a text: a variable of a shell that is not set."""
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name)
+        if parameter.param_type_name == "argument" and (
+            value == "" or (isinstance(value, list | tuple) and "" in value)
+        ):
+            raise typer.BadParameter("is empty", param_hint=f"'{parameter.metavar}'")
 
 
 # The options that say how a command that cannot begin tells of it.
@@ -229,7 +240,7 @@ class ReportingCommand(SectionedCommand):
     @contextmanager
     def _logged(self, given: Mapping[str, Any]) -> Iterator[None]:
         """Open the log, if the options ask for one. Raises BadParameter."""
-        path, form = given.get("log_file"), given.get("log_format")
+        path, form = given.get("log_file") or None, given.get("log_format")
         if path is None and form is None:
             yield
             return
@@ -247,7 +258,7 @@ class ReportingCommand(SectionedCommand):
     def _report_failure(self, given: Mapping[str, Any], error: str) -> None:
         if given.get("dry_run") or given.get("check"):
             return
-        if paths := given.get("report"):
+        if paths := [path for path in given.get("report") or () if path]:
             import asyncio
 
             from asyncbatch.cli.report_files import write_failed_reports

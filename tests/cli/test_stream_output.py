@@ -220,9 +220,9 @@ def test_quiet_leaves_machine_output(stream, events):
 @pytest.mark.parametrize("more", [(), ("--to", "w.jsonl", "-o", "json")])
 def test_quiet_tells_why_a_stream_has_failed(events, more):
     arguments = ["stream", "e.jsonl", "--time", "nothing", "--max-failures", "0", "-q", *more]
-    code, _, errors = run_command_text(events, *arguments)
-    assert code == 1
-    stopped, first = errors.splitlines()
+    ran = run_command_text(*arguments, cwd=events)
+    assert ran.returncode == 1
+    stopped, first = ran.stderr.splitlines()
     assert re.fullmatch(
         r"Stopped: [0-9]+ failures.*, more than the 0 that --max-failures allows", stopped
     )

@@ -248,6 +248,31 @@ def test_numbers_and_names_have_bounds(tmp_path, arguments, told):
 
 
 @pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        *(("run .", f"--{name}") for name in (
+            "key", "by", "agg", "dedupe", "columns", "add", "allow-origins", "pattern", "exclude",
+            "schema", "table", "root", "ledger", "report", "log-file", "dead-letter", "config",
+        )),
+        *(("stream -", f"--{name}") for name in ("by", "agg", "checkpoint", "late")),
+        ("stream simulate:", "--types"), ("profile .", "--pattern"), ("schema infer .", "--to"),
+    ],
+)  # fmt: skip
+def test_an_empty_value_is_told_with_its_option(tmp_path, command, name):
+    (tmp_path / "a.json").write_text("1")
+    ran = run_command(*command.split(), name, "", cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert f"Invalid value for '{name}': is empty" in ran.stderr.decode()
+
+
+@pytest.mark.parametrize("command", ["run", "stream", "etl", "profile", "schema infer"])
+def test_an_empty_input_is_told(tmp_path, command):
+    ran = run_command(*command.split(), "", cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert re.search("Invalid value for '.+': is empty", ran.stderr.decode())
+
+
+@pytest.mark.parametrize(
     ("arguments", "hint"),
     [
         (("run", ".", "--jobs", "2"), "--workers"),

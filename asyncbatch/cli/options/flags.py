@@ -40,6 +40,7 @@ class Flag(Struct, frozen=True):
     hint: Any = None  # the type of the field, with its descriptions
     old: str | None = None  # the name that it had, which still works
     needs: str | None = None  # the parameter of the flag without which it has no meaning
+    is_filled: bool = False  # whether an empty text is no value
 
     @property
     def parameter(self) -> str:
@@ -69,6 +70,11 @@ class Flag(Struct, frozen=True):
 
     def value(self, given: Any) -> Any:
         """Return the value of the field. Raises BadParameter."""
+        # A variable of a shell that is not set must not switch the option off.
+        if (self.is_filled or self.splits) and "" in (given if self.is_many else [given]):
+            raise typer.BadParameter(
+                "is empty: give it a value, or leave it out", param_hint=f"'{self.names[0]}'"
+            )
         if not (self.is_many or self.splits):
             return self._checked(given) if self.form is None else self._parse(given)
         texts = [name for text in given for name in split_names(text)] if self.splits else given
@@ -139,6 +145,7 @@ def flags(kind: type[Options]) -> Iterator[Flag]:
             field.type,
             flag.get("old"),
             flag.get("needs"),
+            any(meta.min_length for meta in metas),
         )
 
 
