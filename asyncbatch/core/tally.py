@@ -158,6 +158,11 @@ class StreamTally(Struct):
         return self.rejected + self.late + self.lost
 
     @property
+    def seen(self) -> int:
+        """The base of a percentage of failures: events."""
+        return self.read
+
+    @property
     def all_rejected(self) -> bool:
         """Whether events were read, and none of them was of use."""
         return bool(self.rejected) and not (self.events or self.late or self.dropped)

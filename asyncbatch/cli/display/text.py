@@ -244,9 +244,13 @@ def budget_line(report: AnyReport, budget: FailureBudget | None) -> str | None:
     if budget is None or not report.tally.failures:
         return None
     failures = format_count(report.tally.failures, "failure")
+    link = " of"
+    if budget.percent:
+        noun = "events" if isinstance(report, StreamReport) else "files and records"
+        failures, link = f"{failures} in {report.tally.seen:,} {noun}", ","
     if report.over_budget:
         return f"Stopped: {failures}, more than the {budget} that --max-failures allows"
-    return f"Within the failure budget: {failures} of at most {budget}"
+    return f"Within the failure budget: {failures}{link} at most {budget}"
 
 
 def summary_text(report: AnyReport, options: SummaryOptions) -> str:

@@ -300,7 +300,9 @@ class FailureFlags(Options, frozen=True, kw_only=True):
     max_failures: Annotated[
         str | None,
         option(
-            "Exit 0 with up to N failures, or P percent. Stop once there are more.", metavar="N|P%"
+            "Exit 0 with up to N failures, or P percent of the files and records together. Stop "
+            "once there are more.",
+            metavar="N|P%",
         ),
     ] = None
     fail_fast: Annotated[bool, option("Stop at the first failure, as --max-failures 0 does.")] = (

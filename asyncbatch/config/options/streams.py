@@ -241,7 +241,8 @@ class StreamFailureFlags(Options, frozen=True, kw_only=True):
     max_failures: Annotated[
         str | None,
         option(
-            "Stop and exit 1 once more than N events, or P percent, are rejected or late.",
+            "Stop and exit 1 once more than N events, or P percent of all events, are rejected or "
+            "late.",
             metavar="N|P%",
         ),
     ] = None

@@ -168,7 +168,7 @@ class StreamRun:
         """Whether more events failed than the budget allows; `final`: no more events come."""
         tally = self.stream.tally
         return self._budget is not None and self._budget.is_spent(
-            tally.failures, tally.read, final=final
+            tally.failures, tally.seen, final=final
         )
 
     async def _read_all(self) -> None:
