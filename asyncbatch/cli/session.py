@@ -219,6 +219,8 @@ class Session:
     async def _conclude(self, code: int) -> int:
         report, self._has_snapshot = self._work.report, True
         await self._output.complete(report)
+        if report.error is not None:
+            code = code or exit_codes.FAILURES
         for file in tuple(self._report_files):
             with self._drop_if_unwritable(file):
                 await file.finish(report, self._command, code)

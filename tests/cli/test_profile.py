@@ -205,6 +205,31 @@ def test_a_run_that_fails_early_keeps_the_old_schema(files, command):
     assert sorted(path.name for path in folder.iterdir()) == ["1.json", "2.json", "s.json"]
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{", "[oops]"])
+@pytest.mark.parametrize("options", [(), ("--max-failures", "5"), ("-q",)])
+def test_inputs_without_records_leave_the_schema(files, command, content, options):
+    folder = files({"in/a.json": content, "in/b.jsonl": "", "x.json": '{"type": "object"}'})
+    found = command("schema", "infer", "in", "--to", "x.json", *options)
+    assert found.code == 1
+    told = "no input had an accepted record, so that no schema is written"
+    assert told in (found.stderr if "-q" in options else found.stdout)
+    assert (folder / "x.json").read_text() == '{"type": "object"}'
+
+
+def test_an_empty_array_is_a_document(files, command):
+    files({"a.json": "[]"})
+    found = command("schema", "infer", "a.json", "--unit", "file", "-q")
+    assert (found.code, found.json["type"]) == (0, "array")
+
+
+@pytest.mark.parametrize("name", ["profile", "schema infer"])
+def test_no_option_is_proposed_that_is_not_there(files, command, name):
+    files({"a.json": "{", "b.json": "1"})
+    found = command(*name.split(), ".")
+    assert found.code == 1
+    assert "--dead-letter" not in found.stdout + found.stderr
+
+
 def test_a_schema_that_is_read_is_replaced_only_by_its_update(files, command):
     folder = files({"a.json": "{}", "old.json": "{}", "link.json": ""})
     (folder / "link.json").unlink()

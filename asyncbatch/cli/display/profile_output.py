@@ -13,6 +13,7 @@ from asyncbatch.cli.output import Output, to_stdout
 from asyncbatch.cli.terminal import stdout
 from asyncbatch.core.report import Report
 from asyncbatch.core.settings import ProfileSettings
+from asyncbatch.core.units import printable
 from asyncbatch.formats.decoder import encode as encode_value
 from asyncbatch.transforms.profile.infer import DIALECT, infer_schema
 from asyncbatch.transforms.profile.profile import Profile
@@ -20,6 +21,8 @@ from asyncbatch.transforms.profile.summary import ProfileSummary, summarize
 from asyncbatch.transforms.profile.widen import widen_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asyncbatch.config.options.control import OutputFlags
     from asyncbatch.config.options.profiles import InferFlags, ProfileFlags
     from asyncbatch.core.batches import BatchPart
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.report import AnyReport
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.storage.atomic import AtomicFile
+    from asyncbatch.transforms.profile.fields import Field
 
 
 class MergingOutput(Output):
@@ -96,20 +100,37 @@ class InferOutput(MergingOutput):
         super().__init__(options, flags.max_fields, stdout_is_taken=file is None)
         self._strict, self._file, self._old, self._whole = flags.strict, file, old, whole
 
+    async def complete(self, report: AnyReport) -> None:
+        """Fail a run that has seen nothing: its schema would accept everything."""
+        assert isinstance(report, Report)
+        ended = report.tally.files and not report.interrupted and not report.over_budget
+        if ended and self._old is None and not self._seen().count:
+            report.error = "no input had an accepted record, so that no schema is written"
+
     async def finish(
         self, report: AnyReport, budget: FailureBudget | None, command: str, exit_code: int
     ) -> None:
         """Write the schema of a run that ended, then print the summary of the run."""
         assert isinstance(report, Report)
         self.close()
-        if not report.interrupted and not report.over_budget and self.profile:
+        ended = not report.interrupted and not report.over_budget and report.error is None
+        if ended and self.profile:
             await self._write(await asyncio.to_thread(self._schema))
         elif self._file is not None:  # after a signal the process ends at once
             await asyncio.to_thread(self._file.discard)
         await super().finish(report, budget, command, exit_code)
 
+    def _quiet_lines(self, report: AnyReport, budget: FailureBudget | None) -> Iterable[str]:
+        yield from super()._quiet_lines(report, budget)
+        if report.error is not None:
+            yield f"Error: {printable(report.error)}"
+
+    def _seen(self) -> Field:
+        """Return the statistics of the values that the schema is about."""
+        return self.profile.whole_documents() if self._whole else self.profile.records()
+
     def _schema(self) -> bytes:
-        field = self.profile.whole_documents() if self._whole else self.profile.records()
+        field = self._seen()
         if self._old is None:
             schema: Json = {"$schema": DIALECT, **infer_schema(field, strict=self._strict)}
         else:
