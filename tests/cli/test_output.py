@@ -153,6 +153,36 @@ def test_the_summary_names_what_to_do_next(run, files):
     assert steps_of(run("good.json", "--jq", "empty")) == []
 
 
+def test_a_percentage_of_failures_is_one_of_files_and_records(run, files):
+    files({"good.json": "[1, 2, 3]", "bad.json": "{"})
+    found = run(".", "--max-failures", "20%")
+    assert found.code == 0
+    assert "budget: 1 failure in 5 files and records, at most 20%" in found.stdout
+    found = run(".", "--max-failures", "19%")
+    assert found.code == 1
+    assert "Stopped: 1 failure in 5 files and records, more than the 19%" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_kept"),
+    [
+        (("nowhere.json",), False),
+        (("nowhere.json", "bad.json"), True),
+        (("good.json", "other.json", "--by", "misspelt"), False),
+        (("good.json", "bad.json", "--by", "misspelt"), True),
+        (("good.json", "other.json", "--by", "b"), True),  # not each record lacks the field
+        (("good.json", "--to", "sqlite:///x.db", "--table", "loaded"), False),
+        (("good.json", "bad.json", "--to", "sqlite:///x.db", "--table", "loaded"), True),
+    ],
+)
+def test_a_dead_letter_file_is_proposed_only_if_it_helps(run, files, arguments, is_kept):
+    files({"good.json": '{"a": 1}', "other.json": '{"a": 1, "b": 2}', "bad.json": "{"})
+    assert run("good.json", "--to", "sqlite:///x.db", "--table", "loaded").code == 0
+    outcome = run(*arguments)
+    assert outcome.code == 1
+    assert ("--dead-letter" in outcome.stdout) is is_kept, outcome.stdout
+
+
 def test_the_slowest_files_are_listed_if_they_say_something(run, files):
     files({"slow.py": SLOW.replace("11.5", "1.2"), **{f"in/{n}.json": f"{n}" for n in (1, 2, 3)}})
     assert "slowest" not in run("in").stdout

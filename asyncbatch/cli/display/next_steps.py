@@ -23,6 +23,9 @@ _REPEATED_KEY = re.compile(
     re.DOTALL,
 )
 
+_LOADED = "rows are in the table already"  # as the ledger refuses inputs
+_WITH_DEAD_LETTERS = frozenset({"run", "etl"})
+
 
 def next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
     """Return what the user may do after a run that was not a success."""
@@ -40,10 +43,23 @@ def next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
         steps += _key_steps(report, command)
     if report.tally.failures and not report.target_lost:
         if job.dead_letter is None:
+            if command not in _WITH_DEAD_LETTERS or not _is_worth_repeating(report):
+                return steps
             steps.append("--dead-letter FILE keeps what failed, so that it can be run again")
         elif command == "run":
             steps.append(f"--from-dead-letter {job.dead_letter} runs again what failed")
     return steps
+
+
+def _is_worth_repeating(report: Report) -> bool:
+    """Whether some failure may not come again if its input, and nothing else, is mended."""
+    missing = [one for one in report.missing.values() if one.note in report.notes]
+    hopeless = report.kinds.get("not_found", 0) + sum(sum(one.counts.values()) for one in missing)
+    reasons = [one.first.message for one in report.first_groups if one.first.kind == "sink"]
+    if all(_LOADED in one or _REPEATED_KEY.search(one) for one in reasons):
+        hopeless += report.kinds.get("sink", 0)
+    # A file without an accepted record is failed, too: it has no failure of its own.
+    return sum(report.kinds.values()) > hopeless
 
 
 def _is_resumable(target: Target | None) -> bool:
