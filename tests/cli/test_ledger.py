@@ -72,6 +72,17 @@ def test_one_job_of_several_is_shown_and_cleared(run_here, files, ledger):
     assert jobs[1] in left
 
 
+@pytest.mark.parametrize("job", ["wrong", ""])
+def test_a_job_that_is_not_there_is_told(ledger, run, files, job):
+    files({"a.json": "1"})
+    assert run("a.json", "--resume", "--ledger", "x.ledger").code == 0
+    for command in ("clear", "show"):
+        found = ledger(command, "x.ledger", "--job", job)
+        assert (found.returncode, found.stdout) == (2, "")
+        assert f"Invalid value for '--job': there is no job '{job}'" in found.stderr
+    assert "1 success" in ledger("show", "x.ledger").stdout
+
+
 def test_all_ledgers_of_this_user_are_shown(run_here, files, ledger, tmp_path):
     files({"in/1.json": '{"a": 1}'})
     assert ledger("show").stdout == "no ledger found\n"

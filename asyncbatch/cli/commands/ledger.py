@@ -57,11 +57,17 @@ def show(
 ) -> None:
     """Show the jobs and their numbers of inputs. With --files, list each input."""
     paths = _default_ledgers() if target is None else [_ledger_path(target)]
-    if not paths:
+    if not paths and job is None:
         print_note("no ledger found")
+    known: list[str] = []
     for path in paths:
         with _open_ledger(path) as inspected:
-            _print_ledger(inspected, job, files=files)
+            names = [found.job for found in inspected.jobs()]
+            known += names
+            if job is None or job in names:
+                _print_ledger(inspected, job, files=files)
+    if job is not None:
+        _require_job(job, known)
 
 
 @ledger.command(cls=SectionedCommand)
@@ -74,6 +80,8 @@ def clear(
 ) -> None:
     """Forget which inputs are done, so that the next run repeats them. Outputs stay."""
     with _open_ledger(_ledger_path(target), writes=True) as inspected:
+        if job is not None:  # an empty one must not clear all jobs
+            _require_job(job, [found.job for found in inspected.jobs()])
         print_note(f"forgot {format_count(inspected.clear(job), 'input')}")
 
 
@@ -88,6 +96,15 @@ def path(target: Target = None) -> None:
         print_note(found)
     else:  # for a program: the path as it is
         stdout().buffer.write(os.fsencode(found) + b"\n")
+
+
+def _require_job(job: str, known: list[str]) -> None:
+    """Raise BadParameter for a job that is not among the known ones."""
+    if job not in known:
+        names = "`asyncbatch ledger show` lists the jobs" if known else "there are no jobs"
+        raise typer.BadParameter(
+            f"there is no job {printable(repr(job))}: {names}", param_hint="'--job'"
+        )
 
 
 def _print_ledger(inspected: Inspection, job: str | None, *, files: bool) -> None:
