@@ -19,6 +19,7 @@ from asyncbatch.cli.options.usage import (
     NotBegunError,
     refuse_second_file,
     suggested_names,
+    unknown_variables,
     usage_message,
 )
 from asyncbatch.cli.terminal import stderr_is_log, stdout, to_stderr, write_stderr
@@ -117,17 +118,25 @@ class SectionedCommand(TyperCommand):
         is_file = any(word.endswith(".toml") for word in ctx.params.get("source") or ())
         for name, flag in flags.items():
             # With a pipeline file, the other may be there.
-            if flag.needs is None or is_file or ctx.params.get(flag.needs):
+            if not flag.needs or is_file or any(map(ctx.params.get, flag.needs)):
                 continue
-            origin = ctx.get_parameter_source(name)
-            if origin is not None and origin.name == "COMMANDLINE":
-                raise typer.BadParameter(f"{flag.names[0]} needs {flags[flag.needs].names[0]}")
+            if is_typed(ctx, name):
+                others = [flags[other].names[0] for other in flag.needs if other in flags]
+                raise typer.BadParameter(f"{flag.names[0]} needs {' or '.join(others)}")
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; first print the notes about its options."""
         if isinstance(ctx.default_map, FileDefaults) and not ctx.params.get("quiet"):
             for note in ctx.default_map.notes:
                 to_stderr(f"Note: {note}")
+        if self.name in COMMANDS and not ctx.params.get("quiet"):
+            flags = getattr(self.callback, "flags", {}).values()
+            for warning in unknown_variables(
+                f"{ctx.auto_envvar_prefix}_",
+                self.get_params(ctx),
+                [flag.old for flag in flags if flag.old is not None],
+            ):
+                to_stderr(f"Warning: {warning}")
         return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -166,6 +175,12 @@ class SectionedCommand(TyperCommand):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def is_typed(ctx: Any, name: str) -> bool:
+    """Whether the command line, and no file or variable, gives an option."""
+    origin = ctx.get_parameter_source(name)
+    return origin is not None and origin.name == "COMMANDLINE"
 
 
 def _refuse_empty_arguments(ctx: Any) -> None:

@@ -40,7 +40,8 @@ def option(description: str, **flag: Any) -> Meta:
     `short` name, `also` (another short name), `metavar`, `default` (a text for a default that is
     chosen later), `panel`, `commas` (they separate several values), and `main` (`--help` shows it;
     `--help-all` shows all).
-    `needs`: the field without which it has no meaning; given alone, it is a mistake.
+    `needs`: the field without which it has no meaning, or several, of which one is enough; given
+    alone, it is a mistake.
     `trusted`: a configuration file may set it only if the user names the file. `eager`: its value
     is known before other options are read. `old`: the name that it had; it works, with a note, and
     `--help` does not show it.

@@ -295,8 +295,8 @@ def test_every_option_may_stand_in_the_file_and_means_the_same(name, tmp_path, m
         if flag.is_eager or (name, flag.parameter) == ("validate", "schema"):
             continue
         value, arguments = sample(flag)
-        if flag.needs is not None:  # a file may set it alone
-            arguments = [*arguments, *sample(one.callback.flags[flag.needs])[1]]
+        if flag.needs:  # a file may set it alone
+            arguments = [*arguments, *sample(one.callback.flags[flag.needs[0]])[1]]
         # A profile is read as its file is: a quarter of the options shows it.
         tables = (f"[{name}]", f"[profile.p.{name}]")[: 1 + (seen % 4 == 0)]
         for table in tables:

@@ -265,6 +265,35 @@ def test_an_empty_value_is_told_with_its_option(tmp_path, command, name):
     assert f"Invalid value for '{name}': is empty" in ran.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--null", "--null needs --files-from"),
+        ("--identity content", "--identity needs --to or --resume"),
+        ("--pause 1s --concurrency 4", "--pause runs one batch at a time: leave out --concurrency"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, options, told):
+    (tmp_path / "a.json").write_text("1")
+    ran = run_command("run", "a.json", *options.split(), cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert told in ran.stderr.decode()
+    for same in ("--pause 0 --concurrency 4", "--identity content --resume", "--pause 1ms"):
+        ran = run_command("run", "a.json", *same.split(), cwd=tmp_path)
+        assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_a_variable_that_sets_no_option_is_told(tmp_path):
+    (tmp_path / "a.json").write_text("1")
+    given = {"ASYNCBATCH_RUN_WORKER": "2", "ASYNCBATCH_RUN_WORKERS": "0", "ASYNCBATCH_OTHER": "1"}
+    env = environment(**given, ASYNCBATCH_STREAM_WORKER="1", ASYNCBATCH_RUN_LIMIT="1")
+    ran = run_command("run", "a.json", cwd=tmp_path, env=env)
+    told = "Warning: the variable ASYNCBATCH_RUN_WORKER sets no option: is ASYNCBATCH_RUN_WORKERS"
+    assert (ran.returncode, ran.stderr.decode()) == (0, f"{told} meant?\n")
+    ran = run_command("run", "a.json", "-q", cwd=tmp_path, env=env)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("command", ["run", "stream", "etl", "profile", "schema infer"])
 def test_an_empty_input_is_told(tmp_path, command):
     ran = run_command(*command.split(), "", cwd=tmp_path)

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from asyncbatch.cli.command import (
     config_files,
+    is_typed,
     open_reports,
     open_servers,
     refuse_results,
@@ -113,6 +114,8 @@ def run_files(
             "--shard divides files, and a --from-dead-letter file holds the records of many "
             "files: give each shard its own --dead-letter, and run each of them again"
         )
+    if batches.pause and (batches.concurrency or 1) > 1 and is_typed(context, "concurrency"):
+        raise typer.BadParameter("--pause runs one batch at a time: leave out --concurrency")
     dask = dask_settings(cluster.engine, cluster.scheduler)
     try:
         watch = None

@@ -39,7 +39,7 @@ class Flag(Struct, frozen=True):
     is_eager: bool = False  # known before other options are read
     hint: Any = None  # the type of the field, with its descriptions
     old: str | None = None  # the name that it had, which still works
-    needs: str | None = None  # the parameter of the flag without which it has no meaning
+    needs: tuple[str, ...] = ()  # the parameters of flags; without one of them it has no meaning
     is_filled: bool = False  # whether an empty text is no value
 
     @property
@@ -144,7 +144,7 @@ def flags(kind: type[Options]) -> Iterator[Flag]:
             bool(flag.get("eager")),
             field.type,
             flag.get("old"),
-            flag.get("needs"),
+            (needs,) if isinstance(needs := flag.get("needs", ()), str) else needs,
             any(meta.min_length for meta in metas),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from asyncbatch.cli import exit_codes
+from asyncbatch.core.units import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,6 +69,24 @@ class NotBegunError(typer.Exit):
 def usage_message(error: TyperException) -> str:
     """Return the message of a mistake, with the name of the option if it is about one value."""
     return error.format_message().removeprefix("Invalid value: ")
+
+
+def unknown_variables(prefix: str, parameters: Sequence[Any], others: Sequence[str]) -> list[str]:
+    """Return a warning for each variable with `prefix` that sets no option.
+
+    `others` are further options with a variable.
+    """
+    import difflib
+
+    known = {one.envvar for one in parameters if getattr(one, "envvar", None)}
+    known |= {prefix + name.removeprefix("--").replace("-", "_").upper() for name in others}
+    warnings = []
+    for name in sorted(os.environ):
+        if name.startswith(prefix) and name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.6)
+            hint = f": is {near[0]} meant?" if near else ""
+            warnings.append(f"the variable {printable(name)} sets no option{hint}")
+    return warnings
 
 
 @contextmanager

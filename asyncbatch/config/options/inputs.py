@@ -56,7 +56,9 @@ class FileOptions(Options, frozen=True, kw_only=True):
     null: Annotated[
         bool,
         option(
-            "Separate the paths of --files-from by NUL, as find -print0 writes them.", short="-0"
+            "Separate the paths of --files-from by NUL, as find -print0 writes them.",
+            short="-0",
+            needs="files_from",
         ),
     ] = False
     hidden: Annotated[

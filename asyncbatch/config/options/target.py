@@ -193,5 +193,8 @@ class LedgerFlags(Options, frozen=True, kw_only=True):
     ] = None
     identity: Annotated[
         Literal["stat", "content"],
-        option("Detect a changed input by its size and time (stat), or by its content."),
+        option(
+            "Detect a changed input by its size and time (stat), or by its content.",
+            needs=("to", "resume", "retry_failed", "ledger", "watch"),
+        ),
     ] = "stat"
