@@ -107,17 +107,26 @@ def _dead_letter(failure: Failure, data: dict[str, Any]) -> bytes:
 def failed_files(path: str) -> list[str]:
     """Return the failed files that a dead letter file lists, each once.
 
-    Raises OSError. Raises UsageError if standard input failed: it cannot be read again.
+    Raises OSError. Raises UsageError if standard input failed, which cannot be read again, and for
+    a file of other lines, each of which would fail.
     """
     found: dict[str, None] = {}
+    is_empty, is_ours = True, False
     with open(path, "rb") as lines:
         for line in lines:
+            is_empty = is_empty and not line.strip()
             with suppress(
                 msgspec.DecodeError, ValueError
             ):  # an invalid line is reported when its records are read
                 dead_letter = read_dead_letter(line)
+                is_ours = True
                 if not dead_letter.is_record:
                     found[dead_letter.path] = None
+    if not (is_empty or is_ours):
+        raise UsageError(
+            f"{path} is not a dead letter file: no line of it is an object with the file of a "
+            "failure, as --dead-letter writes them"
+        )
     if STDIN in found:
         raise UsageError(
             f"{path} has a line for standard input, which failed as a whole and cannot be read "

@@ -537,3 +537,11 @@ def test_any_record_and_any_line_comes_back_as_it_was(values, junk):
             base64.b64decode(str(letter["data_base64"])) for letter in letters(folder, "3.jsonl")
         ]
         assert b"".join(line + b"\n" for line in kept) == bad
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}\n{"a": 2}\n', "oops\n", '{\n  "a": 1\n}\n'])
+def test_a_file_of_other_lines_is_no_dead_letter_file(run, files, content):
+    files({"a.jsonl": content})
+    outcome = run("--from-dead-letter", "a.jsonl")
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "a.jsonl is not a dead letter file" in outcome.stderr
