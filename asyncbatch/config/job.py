@@ -362,7 +362,7 @@ class Job(Struct, frozen=True):
             place = "the table appears" if target.is_database else f"{target.name} appears"
             raise UsageError(
                 f"--watch has no end, and {place} only at the end of a run: write to a folder, or "
-                "to a database in the mode append or upsert"
+                "to a database in the mode append, upsert or mirror"
             )
         if target is not None and (target.format, target.compression) != ("keep", "keep"):
             raise UsageError(

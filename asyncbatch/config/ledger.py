@@ -99,7 +99,11 @@ def _not_resumable_reason(
 ) -> str | None:
     """Return the reason why a target cannot be resumed, or None if it can be."""
     if _is_write_only(target):
-        return f"{target.name} does not keep its records: it cannot be resumed"
+        name = "standard output" if target.form == "stdout" else target.name
+        return (
+            f"{name} does not keep its records, so that no run can be resumed: leave out --resume,"
+            " --retry-failed and --ledger, or write to a file, a folder or a database"
+        )
     if target.is_remote and target.form != "folder":
         return (
             f"nothing can be added to an object, so each run writes {target.name} again from all"

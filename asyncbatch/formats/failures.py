@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from asyncbatch.core.paths import is_archive_name
 from asyncbatch.core.records import Failure, FailureKind
 from asyncbatch.core.retry import attempts_note
 from asyncbatch.formats.grammar import Fault
@@ -95,11 +96,23 @@ def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one
         case OSError():
             kind = _OS_ERROR_KINDS.get(error.errno, "read_error")
             message = error.strerror or str(error)
-            if not isinstance(error, ObjectError):
+            if error.errno == errno.ENOTDIR:
+                message = _missing_below(file)
+            elif not isinstance(error, ObjectError):
                 message = _OS_ERROR_ADVICE.get(error.errno or 0, message)
             return Failure(file, kind, message + attempts_note(error))
         case _:
             return Failure(file, "too_large", "does not fit in memory")
+
+
+def _missing_below(path: str) -> str:
+    """Return the reason why there is no file at a path that leads through a file."""
+    at = path.find("/")
+    while at >= 0:
+        if is_archive_name(path[:at]):
+            return f"the archive {path[:at]} has no file {path[at + 1 :]}"
+        at = path.find("/", at + 1)
+    return "no such file: a part of its path is a file, not a folder"
 
 
 def with_record_count(failure: Failure, count: int) -> Failure:

@@ -155,10 +155,7 @@ class Target(Struct, frozen=True):
         elif self._is_mirrored_folder:
             self._check_mirrored_folder()
         elif self.table or self.key or self.mode != "append" or self.contract != "evolve":
-            raise UsageError(
-                "--table, --key, --mode and --schema-contract are for databases: sqlite:///,"
-                " duckdb:///, postgresql://"
-            )
+            raise UsageError(self._refused_options())
         if self.mode == "mirror":
             self._check_mirror()
         elif (self.on_delete, self.max_delete) != ("delete", None):
@@ -177,6 +174,20 @@ class Target(Struct, frozen=True):
             raise UsageError("--null-value: a comma, tab, quote or line end would need quotes")
         if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
+
+    def _refused_options(self) -> str:
+        """Return the message about the options of a database that this target has."""
+        by_key = bool(self.key) and self.mode == "upsert"  # the mode that a key chooses
+        given = {
+            "--table": self.table,
+            "--key": self.key,
+            f"--mode {self.mode}": self.mode != "append" and not by_key,
+            "--schema-contract": self.contract != "evolve",
+        }
+        *others, last = [name for name, value in given.items() if value]
+        names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        more = ", and for folders: --to out/" if last == "--mode mirror" else ""
+        return f"{names} for databases: sqlite:///, duckdb:///, postgresql://{more}"
 
     @property
     def _is_mirrored_folder(self) -> bool:

@@ -221,3 +221,51 @@ def test_rows_that_a_table_has_already_lead_to_a_key(run, files, scheme):
     assert outcome.code == 1
     assert "--key id updates the rows that the table has already\n" in outcome.stdout
     assert run("a.json", *to, "--force", "--key", "id").code == 0
+
+
+def test_a_missing_member_of_an_archive_is_told_with_its_archive(run, files):
+    folder = files({"a.json": "1"})
+    with zipfile.ZipFile(folder / "export.zip", "w") as archive:
+        archive.writestr("in/a.json", "1")
+    assert run("export.zip/in/a.json").code == 0
+    missing = run("export.zip/in/zz.json").stdout
+    assert "export.zip/in/zz.json: the archive export.zip has no file in/zz.json" in missing
+    assert (
+        "a.json/b.json: no such file: a part of its path is a file" in run("a.json/b.json").stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--to x.jsonl --mode mirror", "Error: --mode mirror is for databases: sqlite:///"),
+        ("--to x.jsonl --key a --table t", "Error: --table and --key are for databases"),
+        ("--to x.csv --schema-contract freeze", "Error: --schema-contract is for databases"),
+        ("--to - --resume", "Error: standard output does not keep its records"),
+        ("--to x.jsonl --watch", "in the mode append, upsert or mirror"),
+    ],
+)
+def test_messages_name_the_options_that_were_given(run, files, options, told):
+    files({"in/a.json": "1"})
+    outcome = run("in", *options.split())
+    assert outcome.code == 2
+    assert told in outcome.stderr
+
+
+def test_a_word_that_is_neither_true_nor_false_gets_the_words(run, files):
+    files({"a.json": "1"})
+    outcome = run("a.json", env=environment(ASYNCBATCH_RUN_RESUME="maybe"))
+    assert outcome.code == 2
+    assert "'maybe' is not a valid boolean: write one of 0, 1, f, false, " in outcome.stderr
+
+
+def test_repeated_keys_with_a_key_lead_to_upsert(run, files):
+    folder = files({"a.json": '{"id": 1}'})
+    with closing(sqlite3.connect(folder / "x.db")) as database:
+        database.execute("CREATE TABLE t (id INTEGER UNIQUE)")
+        database.execute("INSERT INTO t VALUES (1)")
+        database.commit()
+    into = ("a.json", "--to", "sqlite:///x.db", "--table", "t", "--key", "id")
+    told = "--mode upsert updates the rows that the table has already"
+    assert told in run(*into, "--mode", "append").stdout
+    assert run(*into, "--mode", "upsert").code == 0

@@ -177,6 +177,7 @@ def test_a_comparison_names_the_files_that_began_or_ceased_to_fail(files, comman
     assert found["began"] == [{"file": "in/1.json", "kinds": ["invalid_json"]}]
     assert found["ceased"] == [{"file": "in/4.json", "kinds": ["invalid_json"]}]
     assert found["still"] == ["in/3.json"]
+    command("run", "in", "--history")  # a run of another job
     assert command("history", "diff", "1").stdout.splitlines()[2:] == [
         "began to fail (1)", "  in/1.json: invalid_json",
         "ceased to fail (1)", "  in/4.json: invalid_json",
@@ -184,6 +185,9 @@ def test_a_comparison_names_the_files_that_began_or_ceased_to_fail(files, comman
     ]  # fmt: skip
     ids = [found[name]["run_id"] for name in "ab"]  # as logs and reports have them
     assert json.loads(command("history", "diff", *ids, "-o", "json").stdout) == found
+    alone = command("history", "diff", "2")
+    assert alone.returncode == 2
+    assert "run 2 is the latest of its job: name another run, too" in alone.stderr
 
 
 def test_a_comparison_says_what_it_cannot_know(files, command):

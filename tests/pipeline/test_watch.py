@@ -607,7 +607,7 @@ def test_mirror_of_a_watched_folder(tmp_path, watch):
     ("arguments", "message"),
     [
         (("in", "--to", "o.jsonl"), "appears only at the end of a run"),
-        (("in", "--to", "-"), "does not keep its records"),
+        (("in", "--to", "-"), "excludes --to - (standard output does not keep its records"),
         (("in", *("--to", "sqlite:///t.db", "--table", "t", "--mode", "replace")), "has no end"),
         (("in/a.json",), "in/a.json is a file: name its folder"),
         (("s3://bucket/in",), "--watch needs folders of this machine"),

@@ -126,13 +126,19 @@ def diff(
         str, typer.Argument(metavar="A", help="The number of the earlier run, or its id.")
     ],
     b: Annotated[
-        str, typer.Argument(metavar="B", help="The number of the later run, its id, or 'last'.")
-    ] = LAST,
+        str | None,
+        typer.Argument(
+            metavar="[B]",
+            help="The number of the later run, its id, or 'last'.  "
+            "[default: the latest of A's job]",
+        ),
+    ] = None,
     *,
     flags: PastRunFlags,
 ) -> None:
     """Show the files that began to fail, and those that ceased to, from run A to run B."""
-    earlier, later = _find(a), _find(b)
+    earlier = _find(a)
+    later = _latest_of_job(earlier) if b is None else _find(b)
     before, after = _failed_files(earlier), _failed_files(later)
     kinds_before, kinds_after = _kinds_by_file(before), _kinds_by_file(after)
     began = {file: kinds for file, kinds in kinds_after.items() if file not in kinds_before}
@@ -188,6 +194,14 @@ def _find(text: str) -> PastRun:
         "`asyncbatch history` lists the numbers of the runs, and logs and reports have their ids"
     )
     raise typer.BadParameter(f"the history has no run {text!r} ({advice})")
+
+
+def _latest_of_job(run: PastRun) -> PastRun:
+    """Return the latest run of the job of a run. Raises BadParameter if it is the same."""
+    [latest] = _runs(1, job=run.job)
+    if latest.run == run.run:
+        raise typer.BadParameter(f"run {run.run} is the latest of its job: name another run, too")
+    return latest
 
 
 def _with_earlier(runs: Sequence[PastRun]) -> Iterator[tuple[PastRun, list[PastRun]]]:

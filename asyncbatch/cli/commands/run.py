@@ -129,6 +129,8 @@ def run_files(
                     "--from-dead-letter": replay.from_dead_letter, "--limit": inputs.limit,
                     "--retry-failed": ledger.retry_failed, "--force": ledger.force,
                     "--engine dask": dask,
+                    "--to - (standard output does not keep its records: write to a folder or a "
+                    "database)": target.to == "-",
                 },
             )  # fmt: skip
             ledger = replace(ledger, resume=True)

@@ -39,8 +39,8 @@ def next_steps(job: Job, command: str, report: AnyReport) -> list[str]:
         steps.append("the same command continues: finished files are remembered")
     elif report.interrupted and _is_resumable(job.target) and command == "run":
         steps.append("--resume continues where the run ended")
-    if (target := job.target) is not None and target.is_database and not target.key:
-        steps += _key_steps(report, command)
+    if (target := job.target) is not None and target.is_database:
+        steps += _key_steps(target, report, command)
     if report.tally.failures and not report.target_lost:
         if job.dead_letter is None:
             if command not in _WITH_DEAD_LETTERS or not _is_worth_repeating(report):
@@ -66,14 +66,19 @@ def _is_resumable(target: Target | None) -> bool:
     return target is not None and target.groups is None
 
 
-def _key_steps(report: Report, command: str) -> Iterator[str]:
+def _key_steps(target: Target, report: Report, command: str) -> Iterator[str]:
     """Yield the step after rows whose key the table has already."""
+    if target.key and target.mode != "append":
+        return
     for group in report.first_groups:
         if group.first.kind != "sink" or not (found := _REPEATED_KEY.search(group.first.message)):
             continue
         columns = next(filter(None, found.groups()), "FIELDS").split(", ")
         names = [printable(name.rpartition(".")[2].strip('"')) for name in columns]
-        if command == "etl":
+        if target.key:
+            option = 'mode = "upsert" in [sink]' if command == "etl" else "--mode upsert"
+            yield f"{option} updates the rows that the table has already"
+        elif command == "etl":
             key = ", ".join(f'"{name}"' for name in names)
             yield f"key = [{key}] in [sink] updates the rows that the table has already"
         else:

@@ -116,6 +116,7 @@ def _explain_number(error: TyperException) -> None:
     """Say in words that a number is none, or too small."""
     message = getattr(error, "message", "")
     message = _NO_NUMBER.sub(_name_number, message)
+    message = message.replace(". Recognized values: , ", ": write one of ")  # "" stands for false
     error.message = _TOO_SMALL.sub(r"is \1, but must be at least \2", message)
 
 
