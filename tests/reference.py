@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+from typer.main import get_command
+
+from asyncbatch.cli.app import app
 from asyncbatch.cli.commands.config import ShowFlags
 from asyncbatch.cli.commands.etl import run_etl
 from asyncbatch.cli.commands.generate import EventFlags
@@ -18,8 +21,15 @@ from asyncbatch.cli.commands.stream import stream_events
 from asyncbatch.cli.commands.validate import validate_files
 from asyncbatch.cli.options.flags import flags
 from asyncbatch.cli.render.kinds import KINDS
-from asyncbatch.config.options.control import ConfigFlags
-from asyncbatch.config.options.profiles import DiffFlags, InferFlags
+from asyncbatch.config.options.control import (
+    ClusterFlags,
+    ConfigFlags,
+    FailureFlags,
+    StopFlags,
+    WorkerFlags,
+)
+from asyncbatch.config.options.inputs import InputOptions
+from asyncbatch.config.options.profiles import DiffFlags, InferFlags, SchemaOutputFlags
 from asyncbatch.config.options.streams import SimulatorOptions
 from asyncbatch.core.options import Options
 from tests.commands import ROOT
@@ -37,7 +47,8 @@ _HEAD = """\
 `make reference` makes this page of the declarations in `asyncbatch/config/options`: do not edit it.
 Each option can also be set by an environment variable: `ASYNCBATCH_RUN_BATCH_SIZE` sets
 `--batch-size` of `run`. A DURATION is a number of seconds, or has a unit: `500ms`, `5s`, `1m`,
-`1h`, `1d`. A SIZE is a number of bytes, or has a unit: `64K`, `10MB`, `1.5GiB`.
+`1h`, `1d`. A SIZE is a number of bytes, or has a unit: `64K`, `10MB`, `1.5GiB`. K, M, G
+and T, also written KiB and so on, are powers of 1,024; KB, MB, GB and TB are powers of 1,000.
 """
 _FAILURES_HEAD = """\
 # Kinds of failure
@@ -53,6 +64,13 @@ With `--report last.json`, `jq .failure_kinds last.json` counts the failures of 
 """
 
 
+# Sections that describe several commands.
+_SHARED_SECTIONS = {
+    "history show": ("history show|diff",),
+    "history diff": ("history show|diff",),
+}
+
+
 def groups() -> Iterator[tuple[str, type[Options]]]:
     """Yield each command and group of options, as its function takes them."""
     functions = {
@@ -63,7 +81,11 @@ def groups() -> Iterator[tuple[str, type[Options]]]:
         for kind in get_type_hints(function).values():
             if isinstance(kind, type) and issubclass(kind, Options):
                 yield name, kind
-    yield "schema infer", InferFlags
+    for kind in (
+        InferFlags, InputOptions, WorkerFlags, ClusterFlags, StopFlags, FailureFlags,
+        SchemaOutputFlags,
+    ):  # fmt: skip
+        yield "schema infer", kind
     yield "schema diff", DiffFlags
     yield "generate events", EventFlags
     yield "generate events", SimulatorOptions
@@ -72,6 +94,31 @@ def groups() -> Iterator[tuple[str, type[Options]]]:
     yield "history show|diff", PastRunFlags
     yield "config show", ShowFlags
     yield "config show", ConfigFlags
+
+
+def typer_options(group: Any = None, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each command and option of the tree of commands, without those for help."""
+    group = group or get_command(app)
+    context = group.context_class(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        path = f"{above} {name}".strip()
+        for one in command.params:
+            if one.param_type_name == "option" and one.name not in ("help", "help_all"):
+                yield path, one
+        if hasattr(command, "list_commands"):
+            yield from typer_options(command, path)
+
+
+def _other_row(one: Any) -> str:
+    """Return an option that is in no group as a row of a table."""
+    choices = "|".join(getattr(one.type, "choices", ()))
+    value = one.metavar or choices
+    names = ", ".join(_code(f"{name} {value}" if value else name) for name in reversed(one.opts))
+    text = one.help
+    if isinstance(one.default, str):
+        text += f"  [default: {one.default}]"
+    return f"| {names} | {text} |"
 
 
 def _row(flag: Flag) -> str:
@@ -86,6 +133,10 @@ def _row(flag: Flag) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
+def _name(flag: Flag) -> str:
+    return flag.names[0].partition("/")[0]
+
+
 def _code(text: str) -> str:
     """Return a text as code in a cell of a table, where GitHub and the site write a bar alike."""
     return f"<code>{text.replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
@@ -97,6 +148,17 @@ def reference() -> str:
     for command, kind in groups():
         for flag in flags(kind):
             commands.setdefault(command, {}).setdefault(flag.panel, []).append(_row(flag))
+    rows_of_flags = {
+        (command, row) for command, kind in groups() for row in map(_name, flags(kind))
+    }
+    for command, one in typer_options():
+        is_known = any(
+            (section, max(one.opts, key=len)) in rows_of_flags
+            for section in (command, *_SHARED_SECTIONS.get(command, ()))
+        )
+        if not is_known:
+            panel = getattr(one, "rich_help_panel", None) or "Other"
+            commands.setdefault(command, {}).setdefault(panel, []).append(_other_row(one))
     text = _HEAD
     for command, panels in commands.items():
         text += f"\n## `asyncbatch {command}`\n"

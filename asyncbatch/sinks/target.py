@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from asyncbatch.windows.groups import GroupSettings
 
 STDOUT = "-"
-KNOWN = "'-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, .parquet), a folder/, "
-KNOWN += "one of these at s3://, gs:// or az://, sqlite:///FILE, duckdb:///FILE or "
+KNOWN = "'-', a file (.jsonl, .ndjson, each with .gz, .bz2, .xz or .zst, .csv, .tsv, .parquet), "
+KNOWN += "a folder/, one of these at s3://, gs:// or az://, sqlite:///FILE, duckdb:///FILE or "
 KNOWN += "postgresql://USER@HOST/DATABASE"
 
 FILE_FORMS: tuple[Form, ...] = ("lines", "csv", "parquet")

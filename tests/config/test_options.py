@@ -16,7 +16,7 @@ from asyncbatch.cli.app import app
 from asyncbatch.cli.options.flags import flags
 from asyncbatch.config.pipeline_file.check import pipeline_schema, stream_schema
 from tests.commands import ROOT, environment, run_command
-from tests.reference import FAILURES_PATH, PATH, failures, groups, reference
+from tests.reference import FAILURES_PATH, PATH, failures, groups, reference, typer_options
 
 if TYPE_CHECKING:
     from typer.core import TyperGroup
@@ -366,3 +366,16 @@ def test_help_shows_the_main_options_and_how_to_see_all(tmp_path):
 def test_the_reference_is_that_of_the_declarations():
     assert PATH.read_text() == reference(), "write it again: make reference"
     assert FAILURES_PATH.read_text() == failures(), "write it again: make reference"
+
+
+def test_the_reference_has_each_option_of_each_command():
+    page = re.split("^## ", reference(), flags=re.MULTILINE)
+    sections = {part.partition("\n")[0].strip("`"): part for part in page}
+    of_both = sections["asyncbatch history show|diff"]
+    sections |= {"asyncbatch history show": of_both, "asyncbatch history diff": of_both}
+    seen = 0
+    for command, one in typer_options():
+        name = max(one.opts, key=len)
+        assert re.search(rf"{name}\b", sections[f"asyncbatch {command}"]), (command, name)
+        seen += 1
+    assert seen > 200

@@ -576,7 +576,8 @@ def test_one_output_that_misfits_rejects_all_of_its_record(run, folder, files):
 
 def test_helpful_order_in_help(run):
     words = " ".join(run("--help-all").stdout.split())
-    assert "in this order: --jq, --call, --schema, --dedupe" in words
+    assert "in this order: --jq, --call, --schema:" in words
+    assert "equal FIELDS, separated by commas, after all transforms" in words
 
 
 STEPS = {

@@ -80,6 +80,10 @@ Examples:
 On a terminal it shows a table. Elsewhere it prints a line of JSON for each window and key, as soon
 as the window closes. Ctrl-C, SIGTERM and the end of the input stop it cleanly: it prints the open
 windows and exits 0.
+
+Exit status: 0 ended or stopped, 1 more failures than --max-failures, every event was rejected or
+the target failed, 2 wrong usage, 75 another run has the lock or the checkpoint, 130/143 interrupted
+with --signal-exit.
 """
 
 SIMULATE = "simulate:"

@@ -111,7 +111,7 @@ class WorkerFlags(Options, frozen=True, kw_only=True):
     workers: Annotated[
         Natural | None,
         option(
-            "Use N worker processes; 0 uses none, except for --jq, --call and --timeout.",
+            "Use N worker processes; 0 uses none, unless a program or --timeout needs one.",
             short="-w",
             also="-j",
             metavar="N",

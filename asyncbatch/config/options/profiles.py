@@ -39,6 +39,14 @@ class ProfileOutputFlags(RunOutputFlags, frozen=True, kw_only=True):
         Literal["text", "json"],
         option("Print tables (text), or one object (json).", short="-o", main=True),
     ] = "text"
+    quiet: Annotated[
+        bool,
+        option(
+            "Print only the profile, and failures on stderr: no progress, no summary.",
+            short="-q",
+            main=True,
+        ),
+    ] = False
 
 
 class InferFlags(Options, frozen=True, kw_only=True):
@@ -89,6 +97,14 @@ class SchemaOutputFlags(RunOutputFlags, frozen=True, kw_only=True):
             "Print the summary as text, or with --to as one object (json).", short="-o", main=True
         ),
     ] = "text"
+    quiet: Annotated[
+        bool,
+        option(
+            "Print only the schema, and failures on stderr: no progress, no summary.",
+            short="-q",
+            main=True,
+        ),
+    ] = False
 
 
 class DiffFlags(Options, frozen=True, kw_only=True):

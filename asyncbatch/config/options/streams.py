@@ -180,7 +180,7 @@ class StreamTargetFlags(StreamSinkOptions, frozen=True, kw_only=True):
     to: Annotated[
         str | None,
         option(
-            "Write windows to '-', FILE.jsonl or .ndjson [.gz|.zst], FILE.csv, .tsv, .parquet, "
+            "Write windows to '-', FILE.jsonl[.gz|.bz2|.xz|.zst], FILE.csv, .tsv, .parquet, "
             "sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE. In a table, each "
             "window and key is one row.",
             metavar="TARGET",
@@ -296,8 +296,8 @@ class StreamOutputFlags(OutputFlags, frozen=True, kw_only=True):
     report: Annotated[
         tuple[Name, ...],
         option(
-            "Also write a report, by the ending of FILE: .json, .jsonl (events), .md, .prom "
-            "(metrics).",
+            "Also write a report, by the ending of FILE: .html (a page with charts), .json, "
+            ".jsonl (events), .md, .prom (metrics).",
             metavar="FILE",
             writes=True,
             main=True,

@@ -155,7 +155,7 @@ class TargetFlags(SinkOptions, frozen=True, kw_only=True):
     to: Annotated[
         str | None,
         option(
-            "Write records to '-' (JSON Lines), FILE.jsonl[.gz|.zst], .csv, .tsv, .parquet "
+            "Write to '-' (JSON Lines), FILE.jsonl[.gz|.bz2|.xz|.zst], .csv, .tsv, .parquet "
             "({FIELD} in it: one each), FOLDER/ (like the input), sqlite:///FILE, "
             "duckdb:///FILE or postgresql://USER@HOST/DATABASE.",
             metavar="TARGET",

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from asyncbatch.core.options import Count, Name, Options, Path, option
 
-_PANEL = "Transforms, in this order: --jq, --call, --schema, --dedupe"
+_PANEL = "Transforms, in this order: --jq, --call, --schema"
 
 CheckContent: TypeAlias = Annotated[
     bool,
@@ -137,8 +137,8 @@ class DedupeFlags(Options, frozen=True, kw_only=True):
     dedupe: Annotated[
         tuple[Path, ...],
         option(
-            "Keep only the first of several records with equal FIELDS, which are separated by "
-            "commas.",
+            "Keep only the first of several records with equal FIELDS, separated by commas, after "
+            "all transforms.",
             metavar="FIELDS",
             commas=True,
         ),
