@@ -81,7 +81,7 @@ KINDS: dict[FailureKind, Kind] = {
         "file or record",
         "A value is nested too deeply.",
         "Arrays and objects are in each other for more than 1,024 levels. Such a text is rarely "
-        "meant, and would end the stack of many programs.",
+        "meant, and would overflow the stack of many programs.",
         "Correct the program that writes it.",
     ),
     "corrupt_archive": Kind(
