@@ -129,8 +129,8 @@ class SectionedCommand(TyperCommand):
         if isinstance(ctx.default_map, FileDefaults) and not ctx.params.get("quiet"):
             for note in ctx.default_map.notes:
                 to_stderr(f"Note: {note}")
-        if self.name in COMMANDS and not ctx.params.get("quiet"):
-            flags = getattr(self.callback, "flags", {}).values()
+        flags = getattr(self.callback, "flags", {}).values()
+        if flags and ctx.auto_envvar_prefix and not ctx.params.get("quiet"):
             for warning in unknown_variables(
                 f"{ctx.auto_envvar_prefix}_",
                 self.get_params(ctx),

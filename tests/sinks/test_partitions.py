@@ -304,7 +304,7 @@ def test_names_that_cannot_be(run, files, name, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--mode", "replace"), "are for databases"),
+        (("--mode", "replace"), "--mode replace is for databases"),
         (("--to-format", "json"), "are for folders"),
         (("--columns", "a"), "--columns is for .csv"),
         (("--watch",), "appears only at the end of a run"),

@@ -466,7 +466,7 @@ def test_a_target_that_may_not_be_written(put, files, s3, store, name):
         ("s3://b/o.csv.gz", (), "unknown kind of target"),
         ("s3:///o.csv", (), "names no bucket"),
         ("s3://key:SECRET@b/o.csv", (), "a bucket URL cannot contain credentials"),
-        ("s3://b/o.csv", ("--table", "t"), "are for databases"),
+        ("s3://b/o.csv", ("--table", "t"), "--table is for databases"),
         ("s3://b/o.jsonl", ("--resume",), "each run writes s3://b/o.jsonl again"),
         ("s3://b/o.jsonl", ("--retry-failed",), "each run writes s3://b/o.jsonl again"),
         ("s3://b/o.csv", ("--ledger", "l"), "write to a folder (s3://b/o/)"),

@@ -41,8 +41,8 @@ Examples:
   asyncbatch schema infer more/ --update export.schema.json --to export.schema.json
   asyncbatch schema infer config/ --unit file --strict   # for asyncbatch validate
 
-Exit status: 0 all files were read (or within --max-failures), 1 some input failed, 2 wrong usage
-or nothing matched, 130/143 interrupted.
+Exit status: 0 all files were read (or within --max-failures), 1 some input failed, or none had a
+record, so that no schema is written, 2 wrong usage or nothing matched, 130/143 interrupted.
 """
 
 _DIFF_EPILOG = """\
