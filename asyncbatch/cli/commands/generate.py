@@ -9,7 +9,7 @@ from asyncbatch.cli import exit_codes
 from asyncbatch.cli.command import CommandGroup, SectionedCommand
 from asyncbatch.cli.options.parameters import with_options
 from asyncbatch.config.options.streams import SimulatorOptions
-from asyncbatch.core.options import Count, Options, Span, option
+from asyncbatch.core.options import Count, Name, Options, Span, option
 
 if TYPE_CHECKING:
     from typing import IO
@@ -52,7 +52,7 @@ class EventFlags(Options, frozen=True, kw_only=True):
         ),
     ] = None
     to: Annotated[
-        str,
+        Name,
         option("Write to FILE; '-' is standard output.", metavar="FILE", panel="Output"),
     ] = "-"
 

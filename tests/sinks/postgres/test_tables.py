@@ -400,7 +400,7 @@ def test_tables_may_be_in_a_schema(load, sql):
     ("options", "told"),
     [
         (("--table", "é" * 32), "its name has 64 bytes"),
-        (("--table", ""), "needs --table"),
+        (("--table", ""), "Invalid value for '--table': is empty"),
         (("--table", "t", "--key", "xmin"), "cannot be the key"),
         (("--table", "a_view"), "is not a table, but a view"),
         (("--table", "pg_class"), "a system table of the server"),
