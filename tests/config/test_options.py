@@ -293,11 +293,11 @@ def test_a_variable_that_sets_no_option_is_told(tmp_path):
     ran = run_command("run", "a.json", "-q", cwd=tmp_path, env=env)
     assert (ran.returncode, ran.stderr) == (0, b"")
     env = environment(ASYNCBATCH_PROFILE_TOPS="1", ASYNCBATCH_SCHEMA_INFER_STRICT="1")
-    for command, told in (("profile", b"ASYNCBATCH_PROFILE_TOP meant"), ("schema infer", b"")):
+    for command, near in (("profile", b"ASYNCBATCH_PROFILE_TOP meant"), ("schema infer", b"")):
         ran = run_command(*command.split(), "a.json", cwd=tmp_path, env=env)
         assert ran.returncode == 0
-        assert told in ran.stderr
-        assert (b"Warning" in ran.stderr) == bool(told)
+        assert near in ran.stderr
+        assert (b"Warning" in ran.stderr) == bool(near)
 
 
 @pytest.mark.parametrize("command", ["run", "stream", "etl", "profile", "schema infer"])

@@ -170,7 +170,7 @@ def test_a_jq_error_rejects_its_record_with_its_message(run, folder):
     [
         (".a |", "line 1, column 5"),
         (".a\n| foo(1)", "line 2, column 3"),
-        ("", "not given"),
+        ("#", "not given"),
         ('import "a" as a; .', "import"),
     ],
 )
