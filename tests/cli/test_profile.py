@@ -130,6 +130,31 @@ def test_redacted_profile_has_no_values(files, command, tmp_path):
         assert "7712" not in found.stdout
 
 
+def test_redacted_profile_of_maps_has_no_keys(files, command, tmp_path):
+    people = [{f"{name}{n}@x.com": 1 for name in ("bob", "eve")[: n % 2 + 1]} for n in range(60)]
+    files({f"in/{number:02}.json": json.dumps(one) for number, one in enumerate(people)})
+    (tmp_path / "in" / "odd.json").write_text('[{"zoe@x.com": 1}]')
+    for form in ("text", "json"):
+        reports = [f"--report={form}{end}" for end in (".html", ".json", ".md")]
+        found = command("profile", "in", "--redact", "-o", form, *reports)
+        for text in (found.stdout, *(path.read_text() for path in tmp_path.glob(f"{form}.*"))):
+            assert "@x.com" not in text
+    assert found.json["profile"]["shapes"] == [{"type": "object", "names": ["*"], "records": 61}]
+    shown = command("profile", "in", "-o", "json").json["profile"]
+    assert len(shown["shapes"]) == 20, "without --redact, shapes are those of the keys"
+
+
+def test_an_estimated_number_of_keys_is_marked(files, command):
+    files({"a.json": json.dumps({"few": dict.fromkeys(map(str, range(256)), 1),
+                                 "many": dict.fromkeys(map(str, range(1200)), 1)})})  # fmt: skip
+    rows = by_path(command("profile", "a.json", "-o", "json"))
+    assert (rows["few"]["keys"], rows["few"]["keys_are_exact"]) == (256, True)
+    assert (rows["many"]["keys_are_exact"], abs(rows["many"]["keys"] - 1200) < 200) == (False, True)
+    text = command("profile", "a.json").stdout
+    assert "map of 256 keys" in text
+    assert f"map of ~{rows['many']['keys']:,} keys" in text
+
+
 def test_maps_are_recognised(files, command):
     days = {f"2024-01-{day:02}": {"count": day} for day in range(1, 29)}
     files({"a.json": json.dumps({"days": days, "names": {f"k{n}": n for n in range(1500)}})})

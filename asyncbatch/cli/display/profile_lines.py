@@ -67,7 +67,8 @@ def field_cells(row: FieldSummary) -> dict[str, str]:
     """Return the cells of a field by the names of their columns: the same for all fields."""
     types = "|".join(row.types)
     if row.is_map:
-        types = f"map of {row.keys:,} keys" if isinstance(row.keys, int) else "map"
+        about = "" if row.keys_are_exact else "~"
+        types = f"map of {about}{row.keys:,} keys" if isinstance(row.keys, int) else "map"
     formats = row.formats or {}
     return {
         "field": row.path,

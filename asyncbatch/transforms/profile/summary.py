@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET, Struct, UnsetType
 
 from asyncbatch.core.records import Json  # noqa: TC001 - msgspec reads the annotations
-from asyncbatch.transforms.profile.profile import MANY_NAMES
+from asyncbatch.transforms.profile.profile import MANY_NAMES, FileGroup, FileShape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from asyncbatch.transforms.profile.fields import Field
-    from asyncbatch.transforms.profile.profile import FileGroup, FileShape, Profile
+    from asyncbatch.transforms.profile.profile import Profile, Shape
     from asyncbatch.transforms.profile.scalars import Scalars
 
 MAX_SHOWN_SHAPES = 20
@@ -59,6 +59,7 @@ class FieldSummary(Struct, kw_only=True, omit_defaults=True):
     examples: list[Json] | UnsetType = UNSET
     is_map: bool = False
     keys: int | UnsetType = UNSET  # different keys of a map
+    keys_are_exact: bool | UnsetType = UNSET  # whether `keys` is no estimate
     is_cut: bool = False  # the values in it were not followed
 
 
@@ -109,20 +110,23 @@ def summarize(profile: Profile, *, redacts: bool = False, top: int = 5) -> Profi
     records.find_maps()
     show = redacted if redacts else _same
     rows = list(_rows("", records, records.count, _RowMaker(show, top)))
-    shapes = profile.shapes.most_common(MAX_SHOWN_SHAPES)
+    record_shapes, files = profile.shapes, profile.files
+    if redacts and records.map_values is not None:
+        record_shapes, files = _without_names(record_shapes, files)
+    shapes = record_shapes.most_common(MAX_SHOWN_SHAPES)
     shown = sum(count for _, count in shapes)
-    groups = sorted(profile.files.items(), key=lambda one: (-one[1].count, one[0]))
+    groups = sorted(files.items(), key=lambda one: (-one[1].count, one[0]))
     return ProfileSummary(
         records=records.count,
         fields=rows,
         keys=list(_candidate_keys("", records, records.count)),
         shapes=[ShapeSummary(kind, list(names), count) for (kind, names), count in shapes],
-        other_shapes=profile.shapes.total() - shown + profile.other_shapes,
+        other_shapes=record_shapes.total() - shown + profile.other_shapes,
         file_shapes=[
             FileShapeSummary(list(shape.types), list(shape.names), group.count, group.files)
             for shape, group in groups[:MAX_SHOWN_SHAPES]
         ],
-        different_files=list(_different_files(profile.files))[:MAX_DIFFERENT_FILES],
+        different_files=list(_different_files(files))[:MAX_DIFFERENT_FILES],
         max_fields_exceeded=profile.is_reduced,
     )
 
@@ -132,6 +136,20 @@ def redacted(value: Json) -> Json:
     if type(value) is str:
         return "".join("9" if char.isdigit() else _LETTER.sub("x", char) for char in value)
     return re.sub(r"\d", "9", str(value))
+
+
+def _without_names(
+    shapes: Counter[Shape], files: dict[FileShape, FileGroup]
+) -> tuple[Counter[Shape], dict[FileShape, FileGroup]]:
+    """Return the shapes of records that are maps, and of their files: their names are data."""
+    kinds: Counter[Shape] = Counter()
+    for (kind, names), count in shapes.items():
+        kinds[kind, (MANY_NAMES,) if names else ()] += count
+    groups: dict[FileShape, FileGroup] = {}
+    for shape, group in files.items():
+        names = (MANY_NAMES,) if shape.names else ()
+        groups.setdefault(FileShape(shape.types, names), FileGroup()).add(group.count, group.files)
+    return kinds, groups
 
 
 def _same(value: Json) -> Json:
@@ -184,6 +202,7 @@ class _RowMaker:
             row.min_items, row.max_items = field.fewest, field.most
         if field.map_keys is not None:
             row.is_map, row.keys = True, field.map_keys.distinct
+            row.keys_are_exact = field.map_keys.is_complete
         if field.booleans:
             row.distinct, row.distinct_is_exact, row.unique = 0, True, False
             row.distinct += bool(field.trues) + bool(field.falses)
