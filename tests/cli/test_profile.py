@@ -210,6 +210,28 @@ def test_update_widens_and_diff_tells(files, command):
     assert command("schema", "diff", "old.json", "new.json", "--compatible", "forward").code == 1
 
 
+def test_diff_reads_the_files_that_schemas_refer_to(files, command):
+    shared = '{"properties": {"a": {"$ref": "item.json"}, "b": {"$ref": "#/$defs/own%20one"}}'
+    same = {f"{name}/s.json": shared + ', "$defs": {"own one": {}}}' for name in "on"}
+    folder = files(
+        {**same, "o/item.json": '{"type": "string"}', "n/item.json": '{"type": "integer"}'}
+    )
+    found = command("schema", "diff", "o/s.json", "n/s.json")
+    assert (found.code, found.stdout.splitlines()[0]) == (
+        1, "breaks  a: type: string -> integer",
+    )  # fmt: skip
+    (folder / "n" / "item.json").write_text('{"type": ["string", "null"]}')
+    assert command("schema", "diff", "o/s.json", "n/s.json").code == 0
+    assert command("schema", "diff", "n/s.json", "o/s.json").code == 1
+
+
+def test_diff_tells_of_another_draft(files, command):
+    drafts = [f"http://json-schema.org/draft-0{number}/schema#" for number in (4, 7)]
+    files({f"{n}.json": json.dumps({"$schema": one, "const": 1}) for n, one in enumerate(drafts)})
+    assert command("schema", "diff", "0.json", "1.json").code == 1
+    assert command("schema", "diff", "1.json", "0.json").code == 0
+
+
 def test_large_files_in_splits(files, command):
     """Records of a file that several workers read count once, and so does the file."""
     files({"big.jsonl": lines({"n": number, "t": "x" * 300} for number in range(120_000))})

@@ -250,6 +250,7 @@ def test_no_keyword_restricts_unseen(old, other, referred, chance, values):
 
 
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
+OWN = "https://example.org/s"
 DRAFT_4, DRAFT_7 = (f"http://json-schema.org/draft-0{number}/schema#" for number in (4, 7))
 DRAFT_2020 = "https://json-schema.org/draft/2020-12/schema"
 
@@ -289,6 +290,21 @@ def test_references_are_followed_wherever_they_are(schema, value):
          {"$schema": DRAFT_2020, "$ref": "#/$defs/a", "type": "integer", "$defs": {"a": {}}}, "s"),
         ({"allOf": [{"properties": {"title": TEXT}}]},
          {"allOf": [{"properties": {"title": NUMBER}}]}, {"title": "s"}),
+        ({"const": 1}, {"const": 1, "enum": [2]}, 1),
+        ({"const": 1, "enum": [1.0, 2]}, {"const": 1, "enum": [True]}, 1),
+        ({"$schema": DRAFT_4, "const": 1}, {"$schema": DRAFT_7, "const": 1}, 2),
+        ({"$schema": DRAFT_7, "allOf": [{"prefixItems": [TEXT]}]},
+         {"allOf": [{"prefixItems": [TEXT]}]}, [1]),
+        ({"$schema": DRAFT_7, "dependentRequired": {"a": ["b"]}},
+         {"dependentRequired": {"a": ["b"]}}, {"a": 1}),
+        ({"$schema": DRAFT_7, "format": "uuid"}, {"format": "uuid"}, "s"),
+        (NUMBER, {"$schema": DRAFT_4} | NUMBER, 1.0),
+        ({"allOf": [NUMBER]}, {"$schema": DRAFT_4, "allOf": [NUMBER]}, 1.0),
+        ({"enum": [1, 2, "a"]}, {"type": "integer"}, "a"),
+        ({"multipleOf": 4}, {"multipleOf": 3}, 4),
+        ({"type": "boolean"}, {"enum": [True, 0]}, False),
+        ({"type": ["string", "integer"], "minLength": 1},
+         {"anyOf": [{"type": "string", "minLength": 2}, NUMBER]}, "a"),
     ],
 )  # fmt: skip
 def test_changes_that_break(old, new, value):
@@ -296,6 +312,116 @@ def test_changes_that_break(old, new, value):
     assert restrictions(old, new)
     assert not restrictions(old, old)
     assert not restrictions(new, new)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda one: {"$ref": "#/$defs/a%20b", "$defs": {"a b": one}},
+        lambda one: {"$ref": "#/$defs/a~1b%25", "$defs": {"a/b%": one}},
+        lambda one: {"$id": OWN, "$ref": "item", "$defs": {"i": {"$id": "item"} | one}},
+        lambda one: {"$ref": f"{OWN}/item#/$defs/x",
+                     "$defs": {"i": {"$id": f"{OWN}/item", "$defs": {"x": one}}}},
+        lambda one: {"$id": OWN, "properties": {"a": {"$ref": f"{OWN}#/$defs/i"}},
+                     "$defs": {"i": one}},
+        lambda one: {"properties": {"a": {"$id": OWN, "$ref": "#/$defs/i", "$defs": {"i": one}}}},
+        lambda one: {"$ref": "#x", "$defs": {"i": {"$dynamicAnchor": "x"} | one}},
+        lambda one: {"$dynamicRef": "#x", "$defs": {"i": {"$dynamicAnchor": "x"} | one}},
+        lambda one: {"$ref": "#x", "$defs": {"y": {"const": {"$anchor": "x"}},
+                                             "z": {"enum": [{"$anchor": "x"}]},
+                                             "i": {"$anchor": "x"} | one}},
+        lambda one: {"$schema": DRAFT_7, "$ref": "#x", "definitions": {"i": {"$id": "#x"} | one}},
+        lambda one: {"$schema": DRAFT_4, "id": OWN, "allOf": [{"$ref": f"{OWN}#/definitions/i"}],
+                     "definitions": {"i": one}},
+        lambda one: {"allOf": [{"$ref": "#/$defs/a%20b", "minLength": 0}], "$defs": {"a b": one}},
+    ],
+)  # fmt: skip
+def test_references_of_all_forms_are_followed(of):
+    old, new = of(TEXT), of(NUMBER)
+    value = {"a": "s"} if "properties" in old else "s"
+    assert is_valid(old, value) > is_valid(new, value)
+    assert restrictions(old, new)
+    assert not restrictions(old, deepcopy(old))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"type": ["string", "integer"]}, {"anyOf": [TEXT, NUMBER]}),
+        ({"type": ["string", "integer"], "minLength": 2}, {"anyOf": [NUMBER, TEXT]}),
+        ({"enum": [1, 2]}, {"type": "integer", "minimum": 1}),
+        ({"enum": ["a", "b"]}, {"enum": ["b", "a", "c"], "maxLength": 5}),
+        ({"type": "string", "enum": ["a", "b", 5]}, {"maxLength": 1}),
+        ({"enum": [1, [1]]}, {"enum": [[1.0], 1.0]}),
+        ({"const": {"a": [1]}}, {"type": "object", "required": ["a"]}),
+        ({"type": "array"}, {"type": "array", "minItems": 0, "uniqueItems": False}),
+        (TEXT, TEXT | {"minLength": 0}),
+        ({"type": "object"}, {"type": "object", "minProperties": 0}),
+        ({"not": {"minLength": 2}}, {"not": {"minLength": 2, "minItems": 0}}),
+        ({"multipleOf": 4}, {"multipleOf": 2}),
+        ({"type": "array", "uniqueItems": True}, {"type": "array", "uniqueItems": False}),
+        ({"type": "boolean"}, {"enum": [True, False]}),
+        ({"type": ["null", "boolean"]}, {"enum": [True, None, False, 1]}),
+        ({"$schema": DRAFT_7} | TEXT, {"$schema": DRAFT_4} | TEXT),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"enum": [1]}}},
+         {"$ref": "#/$defs/a", "$defs": {"a": {"minimum": 0}}}),
+    ],
+)  # fmt: skip
+def test_changes_that_keep_all_values(old, new):
+    assert not restrictions(old, new)
+
+
+def _levels(end):
+    """Return a schema of 40 levels, each with two references to the next: a tree of 2^40 parts."""
+    parts = {
+        f"t{n}": {"properties": {name: {"$ref": f"#/$defs/t{n + 1}"} for name in ("a", "b")}}
+        for n in range(40)
+    }
+    return {"$ref": "#/$defs/t0", "$defs": parts | {"t40": end}}
+
+
+def _network(names):
+    """Return 12 schemas, each with references to all; the first requires some names."""
+    kinds = {
+        f"t{n}": {"properties": {f"p{m}": {"$ref": f"#/$defs/t{m}"} for m in range(12)}}
+        for n in range(12)
+    }
+    kinds["t0"]["required"] = names
+    return {"$ref": "#/$defs/t11", "$defs": kinds}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(_levels(TEXT), _levels(NUMBER)), (_network(["a"]), _network(["b"]))]
+)
+@pytest.mark.parametrize("rule", ["$ref", "not"])
+def test_shared_definitions_are_compared_once(old, new, rule):
+    if rule == "not":
+        old, new = ({"not": {"$ref": one["$ref"]}, "$defs": one["$defs"]} for one in (old, new))
+    assert restrictions(old, deepcopy(old)) == []
+    assert restrictions(old, new)
+    alternatives = new | {"anyOf": [{"$ref": "#/$defs/t1"}, TEXT]}
+    assert restrictions(alternatives, deepcopy(alternatives)) == []
+
+
+def test_a_pair_that_only_seemed_equal_is_compared_again():
+    """A part is equal if the one around it is, which is not: elsewhere it differs."""
+
+    def make(end):
+        outer = {"type": "object", "required": ["z"], "properties": {
+            "inner": {"$ref": "#/$defs/inner"}, "end": end}}  # fmt: skip
+        inner = {"type": "object", "properties": {"outer": {"$ref": "#/$defs/outer"}}}
+        return {
+            "properties": {
+                "a": {"anyOf": [{"$ref": "#/$defs/outer"}, {"type": "object"}]},
+                "b": {"$ref": "#/$defs/inner"},
+            },
+            "$defs": {"outer": outer, "inner": inner},
+        }  # fmt: skip
+
+    value = {"b": {"outer": {"z": 1, "end": "s"}}}
+    old, new = make(TEXT), make(NUMBER)
+    assert is_valid(old, value) > is_valid(new, value)
+    assert any(one.path.startswith("b.") for one in restrictions(old, new))
 
 
 @given(RECORDS, RECORDS)

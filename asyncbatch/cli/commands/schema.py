@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import Detail
     from asyncbatch.storage.atomic import AtomicFile
     from asyncbatch.transforms.profile.compare import SchemaChange
+    from asyncbatch.transforms.schema import SchemaSource
 
 schema: typer.Typer = typer.Typer(
     name="schema",
@@ -122,7 +123,7 @@ def diff(
     """
     from asyncbatch.transforms.profile.compare import restrictions
 
-    before, after = _read_schema(old, "OLD"), _read_schema(new, "NEW")
+    before, after = _load_schema(old, "OLD"), _load_schema(new, "NEW")
     narrower = restrictions(before, after)
     wider = [_reversed(one) for one in restrictions(after, before)]
     breaking = narrower if flags.compatible != "forward" else []
@@ -160,21 +161,27 @@ def _open_target(path: str | None) -> Iterator[AtomicFile | None]:
             file.discard()
 
 
-def _read_schema(path: str, name: str) -> Any:
-    """Return the schema in a file, which is valid."""
+def _load_schema(path: str, name: str) -> SchemaSource:
+    """Return the schema in a file, and those that it refers to. They are valid."""
     from asyncbatch.errors import UsageError
-    from asyncbatch.formats.decoder import decode
-    from asyncbatch.formats.positions import BOM
-    from asyncbatch.transforms.profile.widen import unmovable_reference
     from asyncbatch.transforms.schema import load_schema
 
     try:
-        load_schema(path, check_formats=False)  # it reports each error in the schema
+        return load_schema(path, check_formats=False)  # it reports each error in the schema
     except UsageError as error:
         raise typer.BadParameter(f"{name}: {error}") from None
+
+
+def _read_schema(path: str, name: str) -> Any:
+    """Return the schema in a file, which is valid and can be updated."""
+    from asyncbatch.formats.decoder import decode
+    from asyncbatch.formats.positions import BOM
+    from asyncbatch.transforms.profile.widen import unmovable_reference
+
+    _load_schema(path, name)
     with open(path, "rb") as file:
         found = decode(file.read().removeprefix(BOM))
-    if name == "--update" and (reference := unmovable_reference(found)) is not None:
+    if (reference := unmovable_reference(found)) is not None:
         raise typer.BadParameter(
             f"--update {path}: {reference} refers to a part that the update may change: move it to "
             "$defs"

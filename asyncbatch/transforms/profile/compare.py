@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.transforms.profile.resolved_schema import Equality, ResolvedSchema
+from asyncbatch.transforms.profile.resolved_schema import Equality, PairMemory, ResolvedSchema
 from asyncbatch.transforms.profile.summary import child_path
 from asyncbatch.transforms.profile.widen import ANNOTATIONS
+from asyncbatch.transforms.schema_drafts import DRAFT_4
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncbatch.core.records import Json
+    from asyncbatch.transforms.schema_file import SchemaSource
 
+_ANY: dict[str, Any] = {}  # one object: pairs are known by their identity
+# The types of which a schema can list all values.
+_LISTED: dict[str, list[Json]] = {"boolean": [False, True], "null": [None]}
 ALL_TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 _MAX_SHOWN = 60  # characters of a value in a message
 # The smallest and the largest size of each kind: a lower number restricts the other way round.
@@ -58,44 +63,81 @@ class SchemaChange(Struct, frozen=True):
     after: str
 
 
-def restrictions(old: Json, new: Json, *, exact: bool = False) -> list[SchemaChange]:
+def restrictions(
+    old: Json | SchemaSource, new: Json | SchemaSource, *, exact: bool = False
+) -> list[SchemaChange]:
     """Return the restrictions of `new` that `old` lacks; none: values of `old` satisfy `new`.
 
     A field that only `new` names, and `old` allows with any value, is one only if it is required or
-    forbidden; with `exact`, also if it is restricted.
+    forbidden; with `exact`, also if it is restricted. A reference to a file can be followed if the
+    schema is a `SchemaSource`.
     """
-    return list(dict.fromkeys(_Comparison(old, new, exact=exact).compare(old, new, "$")))
+    before, after = ResolvedSchema(old), ResolvedSchema(new)
+    found = _Comparison(before, after, exact=exact).compare(before.root, after.root, "$")
+    return list(dict.fromkeys(found))
 
 
 class _Comparison:
     """Compares the parts of two schemas."""
 
-    def __init__(self, old: Json, new: Json, *, exact: bool) -> None:
-        self._old, self._new, self._exact = ResolvedSchema(old), ResolvedSchema(new), exact
-        self._equality = Equality(self._old, self._new)
-        self._open: set[tuple[int, int]] = set()  # the pairs that are compared, by their ids
+    def __init__(self, old: ResolvedSchema, new: ResolvedSchema, *, exact: bool) -> None:
+        self._old, self._new, self._exact = old, new, exact
+        self._equality = Equality(old, new)
+        self._pairs = PairMemory()
 
-    def compare(self, old: Json, new: Json, path: str) -> Iterator[SchemaChange]:
-        """Yield the restrictions of `new` that `old` does not have."""
+    def compare(self, old: Json, new: Json, path: str) -> list[SchemaChange]:
+        """Return the restrictions of `new` that `old` does not have."""
         old, new = self._old.plain(old), self._new.plain(new)
-        pair = id(old), id(new)
-        if _takes_all(new) or old is False or pair in self._open:
-            return
+        if _takes_all(new) or old is False:
+            return []
         if new is False:
-            yield SchemaChange(path, "false", _shown(old), "no value")
-            return
-        self._open.add(pair)
-        old = {} if old is True else old
+            return [SchemaChange(path, "false", _shown(old), "no value")]
+        old = _ANY if old is True else old
+        return self._pairs.differences(
+            (id(old), id(new)), lambda: self._changes(old, new, path), repeats=True
+        )
+
+    def _changes(self, old: dict[str, Any], new: dict[str, Any], path: str) -> list[SchemaChange]:
         if _is_union(old):
-            for one in old["anyOf"]:
-                yield from self.compare(one, new, path)
+            found = [change for one in old["anyOf"] for change in self.compare(one, new, path)]
         elif _is_union(new):
-            found = [list(self.compare(old, one, path)) for one in new["anyOf"]]
-            if found and all(found):
-                yield from min(found, key=len)
+            found = self._compare_with_union(old, new, path)
         else:
-            yield from self._compare_keywords(old, new, path)
-        self._open.discard(pair)
+            found = list(self._compare_keywords(old, new, path))
+        return [] if found and self._all_satisfy(old, new) else found
+
+    def _compare_with_union(
+        self, old: dict[str, Any], new: dict[str, Any], path: str
+    ) -> list[SchemaChange]:
+        """Compare with the alternatives of `new`: all of `old`, or each of its types."""
+        fewest: list[SchemaChange] | None = None
+        for one in new["anyOf"]:
+            found = self.compare(old, one, path)
+            if not found:
+                return []
+            if fewest is None or len(found) < len(fewest):
+                fewest = found
+        kinds = self._old.by_type(old)
+        if kinds and not any(self.compare(kind, new, path) for kind in kinds):
+            return []
+        return fewest or []
+
+    def _all_satisfy(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """Whether `old` has only a few values, and all of them satisfy `new`."""
+        types, values = _types(old), _values(old)
+        if values is None:
+            if not types <= _LISTED.keys():
+                return False
+            values = [value for kind in sorted(types) for value in _LISTED[kind]]
+        before = self._old.validator(old, check_formats=False)
+        after = self._new.validator(new, check_formats=True)
+        if before is None or after is None:
+            return False
+        return all(
+            after.is_valid(value)
+            for value in values
+            if _is_of_types(value, types) and before.is_valid(value)
+        )
 
     def _compare_keywords(
         self, old: dict[str, Any], new: dict[str, Any], path: str
@@ -104,6 +146,8 @@ class _Comparison:
         common = {kind for kind in before if _allows(after, kind)}
         if common != before:
             yield SchemaChange(path, "type", _shown_types(before), _shown_types(after))
+        elif self._excludes_floats(old, new):
+            yield SchemaChange(path, "type", "integer, also as 1.0", "integer of draft 4, not 1.0")
         if "number" in before | after and "integer" in common:
             common.add("number")
         yield from _compare_values(old, new, path)
@@ -123,7 +167,7 @@ class _Comparison:
                 continue
             before_it, after_it = _shown(old.get(name)), _shown(value)
             if before_it == after_it:
-                after_it = "the same with other references"
+                after_it = "the same with another meaning"
             yield SchemaChange(path, name, before_it, after_it)
         if "object" in common:
             yield from self._compare_lifted(_OBJECT_LIFTS, old, new, path)
@@ -133,6 +177,11 @@ class _Comparison:
             if "contains" in new and "minContains" not in new and old.get("minContains", 1) < 1:
                 yield SchemaChange(path, "minContains", _shown(old["minContains"]), "1")
             yield from self.compare(old.get("items", True), new.get("items", True), f"{path}[]")
+
+    def _excludes_floats(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """Whether 1.0 is no integer any more."""
+        is_other = self._new.draft(new) == DRAFT_4 != self._old.draft(old)
+        return is_other and "integer" in _types(old) and "number" not in _types(new)
 
     def _is_kept(self, name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
         return name in old and self._equality.of_keyword(name, old, new)
@@ -218,6 +267,8 @@ def _is_looser(name: str, old: dict[str, Any], value: Json) -> bool:
         return bool(value <= old.get(name, 1))
     if name not in old:
         return False
+    if name == "multipleOf" and type(old[name]) is type(value) is int:
+        return bool(old[name] % value == 0)
     return (name in _LEAST and old[name] >= value) or (name in _MOST and old[name] <= value)
 
 
@@ -239,9 +290,21 @@ def _is_union(schema: dict[str, Any]) -> bool:
 
 
 def _values(schema: dict[str, Any]) -> list[Json] | None:
-    if "const" in schema:
-        return [schema["const"]]
-    return schema.get("enum")
+    """Return the values that a schema lists, None if it lists none."""
+    if "const" not in schema:
+        return schema.get("enum")
+    value = schema["const"]
+    listed = schema.get("enum", [value])
+    return [value] if any(_is_same(value, one) for one in listed) else []
+
+
+def _is_same(one: Json, other: Json) -> bool:
+    """Whether two values are the same: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return (type(one) is bool) == (type(other) is bool) and bool(one == other)
 
 
 def _types(schema: dict[str, Any]) -> frozenset[str]:
@@ -259,6 +322,12 @@ def _type_of(value: Json) -> str:
         float: "number",
     }  # fmt: skip
     return kinds.get(type(value), "null")
+
+
+def _is_of_types(value: Json, types: frozenset[str]) -> bool:
+    """Whether a value has one of these types. 1.0 is an integer, too."""
+    is_whole = type(value) is float and value.is_integer()
+    return _allows(types, "integer" if is_whole else _type_of(value))
 
 
 def _allows(types: frozenset[str], kind: str) -> bool:

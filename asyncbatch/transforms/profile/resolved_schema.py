@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from asyncbatch.formats.decoder import encode
-from asyncbatch.formats.positions import parse_pointer
+from asyncbatch.formats.decoder import decode, encode
+from asyncbatch.transforms.profile.references import NO_ADDRESS, SchemaParts
 from asyncbatch.transforms.profile.widen import ANNOTATIONS
+from asyncbatch.transforms.schema_drafts import DRAFTS, LATEST_DRAFT
+from asyncbatch.transforms.schema_file import SchemaSource
+from asyncbatch.transforms.schema_part import PartValidators
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Hashable
+
+    from jsonschema_rs import Validator
 
     from asyncbatch.core.records import Json
 
+_Difference = TypeVar("_Difference")
+
 _MAX_REFERENCES = 100  # that are followed one after another
-# In these drafts, a reference makes the keywords beside it mean nothing.
-_OLD_DRAFT = re.compile(r"json-schema\.org/draft-0[3-7]/")
+_MAX_REPEATS = 1000  # pairs that differ and are compared again, to show each place
 _DYNAMIC = frozenset({"$dynamicRef", "$recursiveRef"})
 _VALUES = frozenset({"const", "enum"})  # keywords whose values are no schemas
 # Keywords whose values are schemas, or others, by name.
 _BY_NAME = frozenset(
     {"properties", "patternProperties", "dependentSchemas", "dependencies", "dependentRequired"}
 )
+# What is never read from elsewhere: each library has its own copy.
+_STANDARD = ("http://json-schema.org/", "https://json-schema.org/")
+# The numbers in `DRAFTS` of the drafts that are the first with a keyword, ...
+_FIRST_DRAFTS = {
+    **dict.fromkeys(("const", "contains", "propertyNames"), 1),
+    **dict.fromkeys(("if", "then", "else"), 2),
+    **dict.fromkeys(("dependentRequired", "dependentSchemas", "minContains", "maxContains"), 3),
+    **dict.fromkeys(("unevaluatedItems", "unevaluatedProperties"), 3),
+    **dict.fromkeys(("prefixItems", "$dynamicRef"), 4),
+}
+# ... and with a format: before, the format is not checked.
+_FIRST_DRAFTS_OF_FORMATS = {
+    **dict.fromkeys(("json-pointer", "uri-reference", "uri-template"), 1),
+    **dict.fromkeys(("idn-hostname", "iri", "iri-reference", "relative-json-pointer"), 2),
+    **dict.fromkeys(("duration", "uuid"), 3),
+}
 
 
 class ResolvedSchema:
-    """A schema that contains others, which may refer to each other."""
+    """A schema that contains others, which may refer to each other and to other documents."""
 
-    def __init__(self, root: Json) -> None:
-        self._root = root
-        self.text: bytes = encode(root)
-        dialect = root.get("$schema") if isinstance(root, dict) else None
-        self._is_old = isinstance(dialect, str) and bool(_OLD_DRAFT.search(dialect))
-        # By its identity: the parts are compared by identity, too.
+    def __init__(self, schema: Json | SchemaSource) -> None:
+        documents = [(NO_ADDRESS, schema)]
+        if isinstance(schema, SchemaSource):
+            documents = [(uri, decode(text)) for uri, text in schema.documents]
+        self._parts = SchemaParts(documents)
+        self.root: Json = self._parts.root
+        # Each document, and its place beside the first one.
+        folder = documents[0][0].rpartition("/")[0]
+        self.texts: list[tuple[str, bytes]] = [
+            (uri.removeprefix(folder) if number else "", encode(one))
+            for number, (uri, one) in enumerate(documents)
+        ]
+        self._validators = PartValidators(self._parts.documents)
+        # By their identity: the parts are compared by identity, too.
         self._plain: dict[int, tuple[Json, Json]] = {}
+        self._by_type: dict[int, list[dict[str, Any]]] = {}
 
     def plain(self, schema: Json) -> Json:
         """Return a part of the document as the newest draft writes it, not as a reference."""
@@ -42,35 +72,125 @@ class ResolvedSchema:
         if not isinstance(schema, dict):
             return schema
         if id(schema) not in self._plain:
-            self._plain[id(schema)] = schema, _modern(schema)
+            plain = _modern(schema, self.draft(schema))
+            if plain is not schema:
+                self._parts.adopt(plain, schema)
+                self._plain[id(plain)] = plain, plain
+            self._plain[id(schema)] = schema, plain
         return self._plain[id(schema)][1]
 
+    def draft(self, part: Json) -> str:
+        """Return the draft of a part."""
+        place = self._parts.place(part)
+        return place.draft if place is not None else LATEST_DRAFT
+
     def _resolve(self, schema: Json) -> Json:
-        """Follow references to parts of the document, from a schema that is nothing else."""
+        """Follow references, from a schema that is nothing else."""
         for _ in range(_MAX_REFERENCES):
             if not isinstance(schema, dict) or "$ref" not in schema:
                 return schema
-            if not self._is_old and schema.keys() - ANNOTATIONS != {"$ref"}:
+            place = self._parts.place(schema)
+            is_old = place is not None and place.is_old
+            if not is_old and schema.keys() - ANNOTATIONS != {"$ref"}:
                 return schema
-            part = self.part_at(schema["$ref"])
+            part = self.part_at(schema["$ref"], schema)
             if part is None:
-                return {"$ref": schema["$ref"]} if self._is_old else schema
+                return self._alone(schema) if is_old else schema
             schema = part
         return schema
 
-    def part_at(self, reference: Json) -> Json:
-        """Return the part that a reference means; None if it is not in this document."""
-        if not isinstance(reference, str) or not reference.startswith("#"):
+    def _alone(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """Return a reference without the keywords beside it, which mean nothing."""
+        if schema.keys() == {"$ref"}:
+            return schema
+        if id(schema) not in self._plain:
+            alone = {"$ref": schema["$ref"]}
+            self._parts.adopt(alone, schema)
+            self._plain[id(schema)] = schema, alone
+        return self._plain[id(schema)][1]  # type: ignore[no-any-return]  # a part is any JSON
+
+    def part_at(self, reference: Json, part: Json) -> Json:
+        """Return the part that a reference in a part means; None if that cannot be told."""
+        return self._parts.part_at(reference, part)
+
+    def standard_target(self, reference: Json, part: Json) -> str | None:
+        """Return the URI that a reference means if it is one of JSON Schema itself."""
+        target = self._parts.target(reference, part)
+        return target if target is not None and target.startswith(_STANDARD) else None
+
+    def by_type(self, schema: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return a schema of several types as one for each type."""
+        types = schema.get("type")
+        if not isinstance(types, list) or len(types) == 1:
+            return []
+        if id(schema) not in self._by_type:
+            found = [schema | {"type": one} for one in types]
+            for one in found:
+                self._parts.adopt(one, schema)
+                self._plain[id(one)] = one, one
+            self._by_type[id(schema)] = found
+        return self._by_type[id(schema)]
+
+    def validator(self, part: Json, *, check_formats: bool) -> Validator | None:
+        """Return a check of the values of a part; None if it depends on what refers to the part."""
+        place = self._parts.place(part)
+        if place is None or any(
+            name.encode() in text for _, text in self.texts for name in _DYNAMIC
+        ):
             return None
-        if reference != "#" and not reference.startswith("#/"):
-            return next(_anchored(self._root, reference), None)
-        part = self._root
-        try:
-            for token in parse_pointer(reference[1:]):
-                part = part[int(token)] if isinstance(part, list) else part[token]
-        except (KeyError, IndexError, ValueError, TypeError):
-            return None
-        return part
+        return self._validators.make(
+            place.document, place.tokens, place.draft, check_formats=check_formats
+        )
+
+
+class PairMemory:
+    """The differences of pairs of parts, which may contain themselves: each is found once.
+
+    A pair in itself is taken for equal. So what depends on a pair is only known when that pair is.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[Hashable, int] = {}  # the pairs that are compared, and their depths
+        self._equal: set[Hashable] = set()
+        # Pairs that are equal if the open one at a depth is, in the order in which they were found.
+        self._assumed: dict[Hashable, int] = {}
+        self._different: dict[Hashable, list[Any]] = {}
+        self._repeats = 0
+        self._least = 0  # the least depth of the open pairs that the present one depends on
+
+    def differences(
+        self, pair: Hashable, find: Callable[[], list[_Difference]], *, repeats: bool = False
+    ) -> list[_Difference]:
+        """Return the differences of a pair, which `find` finds.
+
+        `repeats`: they are found again, for another place. Of very many, the first is returned.
+        """
+        if pair in self._equal:
+            return []
+        depth = self._open.get(pair, self._assumed.get(pair))
+        if depth is not None:
+            self._least = min(self._least, depth)
+            return []
+        if pair in self._different:
+            if not repeats or self._repeats == _MAX_REPEATS:
+                return self._different[pair][:1]
+            self._repeats += 1
+        depth = self._open[pair] = len(self._open)
+        outer, self._least = self._least, depth
+        known = len(self._assumed)
+        found = find() or self._different.get(pair, [])[:1]
+        del self._open[pair]
+        least, self._least = self._least, min(outer, self._least)
+        assumed = list(self._assumed)[known:]
+        for one in assumed:
+            del self._assumed[one]
+        if found:
+            self._different[pair] = found
+        elif least == depth:
+            self._equal.update(assumed, (pair,))
+        else:
+            self._assumed |= dict.fromkeys((*assumed, pair), least)
+        return found
 
 
 class Equality:
@@ -78,45 +198,58 @@ class Equality:
 
     def __init__(self, old: ResolvedSchema, new: ResolvedSchema) -> None:
         self._old, self._new = old, new
-        self._is_one = old.text == new.text
-        self._open: set[tuple[int, int]] = set()  # the pairs that are compared, by their ids
+        self._is_one = old.texts == new.texts
+        self._pairs = PairMemory()
 
     def of_keyword(self, name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
         """Whether a keyword means the same in two schemas that have it."""
         first, second = old[name], new[name]
         if name == "$ref":
-            return self._of_references(first, second)
+            return self._of_references(old, new)
         if name in _DYNAMIC:
             return self._is_one  # what they refer to depends on the way that leads to them
         if name in _VALUES:
             return encode(first) == encode(second)
+        if name in ("type", "unevaluatedItems") and not self._have_same_meaning(name, old, new):
+            return False
         if name in _BY_NAME and isinstance(first, dict) and isinstance(second, dict):
             return first.keys() == second.keys() and all(
                 self._of(one, second[key]) for key, one in first.items()
             )
         return self._of(first, second)
 
+    def _have_same_meaning(self, name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """Whether the drafts of two schemas say the same about a keyword that both know."""
+        drafts = {DRAFTS.index(self._old.draft(old)), DRAFTS.index(self._new.draft(new))}
+        if name == "type":  # 1.0 is no integer in draft 4
+            return "integer" not in old[name] or len(drafts) == 1 or 0 not in drafts
+        return len(drafts) == 1  # of the items that `contains` finds
+
     def _of(self, old: Json, new: Json) -> bool:
         old, new = self._old.plain(old), self._new.plain(new)
         if isinstance(old, dict) and isinstance(new, dict):
             pair = id(old), id(new)
-            if pair in self._open:
-                return True
-            self._open.add(pair)
-            try:
-                return self._of_objects(old, new)
-            finally:
-                self._open.discard(pair)
+            return not self._pairs.differences(
+                pair, lambda: [] if self._of_objects(old, new) else [pair]
+            )
         if isinstance(old, list) and isinstance(new, list):
             return len(old) == len(new) and all(map(self._of, old, new))
         return encode(old) == encode(new)
 
-    def _of_references(self, old: Json, new: Json) -> bool:
-        """Whether two references mean the same. One that leads out of its document is its text."""
-        first, second = self._old.part_at(old), self._new.part_at(new)
-        if first is None or second is None:
-            return first is second and encode(old) == encode(new)
-        return self._of(first, second)
+    def _of_references(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """Whether the references of two schemas mean the same.
+
+        Those that lead to no part do if they lead to JSON Schema itself, or if all is equal.
+        """
+        references = old["$ref"], new["$ref"]
+        first = self._old.part_at(references[0], old)
+        second = self._new.part_at(references[1], new)
+        if first is not None and second is not None:
+            return self._of(first, second)
+        standard = self._old.standard_target(references[0], old)
+        if standard is not None and standard == self._new.standard_target(references[1], new):
+            return True
+        return first is second and references[0] == references[1] and self._is_one
 
     def _of_objects(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
         names = old.keys() - ANNOTATIONS
@@ -125,9 +258,13 @@ class Equality:
         )
 
 
-def _modern(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema with the keywords of the newest draft in place of older ones."""
+def _modern(schema: dict[str, Any], draft: str) -> dict[str, Any]:
+    """Return a schema with the keywords of the newest draft in place of older ones.
+
+    Without those that its draft does not know, and those that restrict nothing.
+    """
     changed: dict[str, Any] = {}
+    number = DRAFTS.index(draft)
     if isinstance(schema.get("items"), list):
         changed["prefixItems"] = schema["items"]
         changed["items"] = schema.get("additionalItems", True)
@@ -136,21 +273,26 @@ def _modern(schema: dict[str, Any]) -> dict[str, Any]:
             changed |= {exclusive: schema[end], end: None}
         elif isinstance(schema.get(exclusive), bool):
             changed[exclusive] = None
-    if not changed:
+    dropped = {name for name, one in changed.items() if one is None}
+    dropped.update(
+        name
+        for name, value in schema.items()
+        if name not in changed and (_means_nothing(name, value) or not _knows(number, name, value))
+    )
+    if not changed and not dropped:
         return schema
-    merged = schema | changed
-    dropped = {"additionalItems", *(name for name, one in changed.items() if one is None)}
-    return {name: one for name, one in merged.items() if name not in dropped}
+    return {name: one for name, one in (schema | changed).items() if name not in dropped}
 
 
-def _anchored(part: Json, reference: str) -> Iterator[Json]:
-    """Yield the parts of a document that a reference such as `#name` may mean."""
-    if isinstance(part, dict):
-        ids = part.get("$id"), part.get("id")
-        if part.get("$anchor") == reference[1:] or reference in ids:
-            yield part
-        for one in part.values():
-            yield from _anchored(one, reference)
-    elif isinstance(part, list):
-        for one in part:
-            yield from _anchored(one, reference)
+def _means_nothing(name: str, value: Json) -> bool:
+    """Whether a keyword restricts no value."""
+    if name in ("minLength", "minItems", "minProperties"):
+        return bool(value == 0)
+    return (name == "uniqueItems" and value is False) or name == "additionalItems"
+
+
+def _knows(number: int, name: str, value: Json) -> bool:
+    """Whether the draft of this number knows a keyword."""
+    if name == "format":
+        return number >= _FIRST_DRAFTS_OF_FORMATS.get(value, 0)
+    return number >= _FIRST_DRAFTS.get(name, 0)
