@@ -281,23 +281,26 @@ def load_schema(
     check_formats: bool,
     check_content: bool = False,
     copies: Sequence[tuple[str, str]] = (),
+    text: bytes | None = None,
 ) -> SchemaSource:
     """Read the schema at `path` and all files that it refers to.
 
     Supports drafts 4, 6, 7, 2019-09 and 2020-12, the default without `$schema`. Makes no network
     requests: `copies` are URIs and the files or folders that hold what is there. Raises UsageError
-    with file, line and column of each error.
+    with file, line and column of each error. `text` is taken for the content of the file.
     """
     allow_deep_nesting()
-    loader = _SchemaLoader(path, copies)
+    loader = _SchemaLoader(path, copies, text)
     return loader.load(check_formats=check_formats, check_content=check_content)
 
 
 class _SchemaLoader:
     """A loader of one schema: reads each document that jsonschema_rs asks for."""
 
-    def __init__(self, path: str, copies: Sequence[tuple[str, str]]) -> None:
-        self._path, self._copies = path, copies
+    def __init__(
+        self, path: str, copies: Sequence[tuple[str, str]], text: bytes | None = None
+    ) -> None:
+        self._path, self._copies, self._text_of_root = path, copies, text
         self._documents: dict[str, SchemaDocument] = {}
         self._refused: list[str] = []  # messages about documents that cannot be read
 
@@ -348,11 +351,13 @@ class _SchemaLoader:
 
     def _read(self, uri: str, path: str, draft: str) -> SchemaDocument:
         """Read a document, which is of `draft` unless it says otherwise."""
-        try:
-            with open(path, "rb") as file:
-                text = file.read().removeprefix(BOM)
-        except OSError as error:
-            raise UsageError(f"{path}: the schema cannot be read: {error.strerror}") from None
+        text = self._text_of_root if not self._documents else None
+        if text is None:
+            try:
+                with open(path, "rb") as file:
+                    text = file.read().removeprefix(BOM)
+            except OSError as error:
+                raise UsageError(f"{path}: the schema cannot be read: {error.strerror}") from None
         result = make_validator()(text)
         if isinstance(result, Fault):
             line, column, _ = locate_byte(text, result.byte)

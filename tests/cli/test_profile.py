@@ -210,6 +210,76 @@ def test_update_widens_and_diff_tells(files, command):
     assert command("schema", "diff", "old.json", "new.json", "--compatible", "forward").code == 1
 
 
+DRAFT_4, DRAFT_7 = (f"http://json-schema.org/draft-0{number}/schema#" for number in (4, 7))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$schema": DRAFT_4, "id": "https://e.com/y", "$ref": "#/definitions/a",
+         "definitions": {"a": {"type": "object", "properties": {"p": {"type": "string"}}}}},
+        {"$schema": DRAFT_4, "id": "https://e.com/y", "definitions": {"a": {"type": "string"}},
+         "type": "object", "oneOf": [{"properties": {"p": {"$ref": "#/definitions/a"}}}]},
+        {"$schema": DRAFT_7, "$id": "https://e.com/y", "definitions": {"a": {"type": "string"}},
+         "allOf": [{"properties": {"p": {"$ref": "https://e.com/y#/definitions/a"}}}]},
+        {"properties": {"p": {"type": "string"}, "q": {"$ref": "#"}}},
+        {"$id": "https://e.com/y", "allOf": [{"required": ["p"]}], "minProperties": 1,
+         "properties": {"q": {"$ref": "https://e.com/y"}, "p": {"$ref": "item"}},
+         "$defs": {"i": {"$id": "item", "type": "string"}}},
+        {"$anchor": "all", "properties": {"q": {"$ref": "#all"}, "p": {"not": {"$ref": "#n"}}},
+         "$defs": {"n": {"$anchor": "n", "type": "integer"}}},
+        {"properties": {"p": {"$id": "https://e.com/n", "$ref": "#/$defs/i",
+                              "$defs": {"i": {"type": "string"}}}}},
+    ],
+)  # fmt: skip
+def test_an_update_keeps_references(files, command, schema):
+    """The inputs and what was allowed satisfy it."""
+    folder = files({"s.json": json.dumps(schema), "in.jsonl": '{"p": 5, "q": {"p": 6}}\n'})
+    assert command("schema", "infer", "in.jsonl", "--update", "s.json", "--to", "n.json").code == 0
+    assert command("run", "in.jsonl", "--schema", "n.json").code == 0
+    new = json.loads((folder / "n.json").read_text())
+    values: list[Any] = [{"p": "a"}, {"p": "a", "q": {"p": "b"}}, {"q": {}}, {}, {"p": 1}]
+    for value in values:
+        assert check(new, value) >= check(schema, value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$id": "https://e.com/s", "allOf": [{"required": ["p"]}],
+         "properties": {"p": {"type": "string"}, "q": {"$ref": "https://e.com/s#/properties/p"}}},
+        {"properties": {"p": {"$anchor": "a", "type": "string"}, "q": {"not": {"$ref": "#a"}}}},
+        {"properties": {"p": {"$dynamicAnchor": "a", "type": "string"},
+                        "q": {"oneOf": [{"$dynamicRef": "#a"}, {"type": "integer"}]}}},
+        {"properties": {"p": {"type": "string"}, "q": {"if": {"$ref": "#"}, "then": False}}},
+        {"properties": {"p": {"$id": "https://e.com/p", "type": "string"},
+                        "q": {"not": {"$ref": "#/$defs/n"}}},
+         "$defs": {"n": {"allOf": [{"$ref": "https://e.com/p"}]}}},
+        {"$schema": DRAFT_7, "properties": {
+            "p": {"$id": "#a", "type": "string"}, "q": {"not": {"$ref": "#a"}}}},
+        {"properties": {"p": {"$anchor": "a", "type": "string"},
+                        "q": {"contains": {"$ref": "#a"}, "maxContains": 1}}},
+        {"properties": {"p": {"type": "string"}, "q": {"$ref": "#/%70roperties/p"}}},
+    ],
+)  # fmt: skip
+def test_an_update_refuses_references_to_what_it_widens(files, command, schema):
+    folder = files({"s.json": json.dumps(schema), "in.jsonl": '{"p": 5}\n'})
+    found = command("schema", "infer", "in.jsonl", "--update", "s.json", "--to", "s.json")
+    assert (found.code, "move this part to $defs" in found.stderr) == (2, True), found.stderr
+    assert json.loads((folder / "s.json").read_text()) == schema
+
+
+def test_an_update_that_cannot_be_used_is_not_written(files, command):
+    """Its files are not where the new one would look for them."""
+    schema = '{"properties": {"a": {"$ref": "item.json"}}}'
+    folder = files({"o/s.json": schema, "o/item.json": "{}", "in.jsonl": "{}", "n/kept.json": "{}"})
+    found = command("schema", "infer", "in.jsonl", "--update", "o/s.json", "--to", "n/kept.json")
+    assert (found.code, "nothing was written" in found.stderr) == (2, True), found.stderr
+    assert (folder / "n" / "kept.json").read_text() == "{}"
+    assert [one.name for one in (folder / "n").iterdir()] == ["kept.json"]
+    assert command("schema", "infer", "in.jsonl", "--update", "o/s.json").code == 0
+
+
 def test_diff_reads_the_files_that_schemas_refer_to(files, command):
     shared = '{"properties": {"a": {"$ref": "item.json"}, "b": {"$ref": "#/$defs/own%20one"}}'
     same = {f"{name}/s.json": shared + ', "$defs": {"own one": {}}}' for name in "on"}
@@ -226,8 +296,8 @@ def test_diff_reads_the_files_that_schemas_refer_to(files, command):
 
 
 def test_diff_tells_of_another_draft(files, command):
-    drafts = [f"http://json-schema.org/draft-0{number}/schema#" for number in (4, 7)]
-    files({f"{n}.json": json.dumps({"$schema": one, "const": 1}) for n, one in enumerate(drafts)})
+    drafts = enumerate((DRAFT_4, DRAFT_7))
+    files({f"{n}.json": json.dumps({"$schema": one, "const": 1}) for n, one in drafts})
     assert command("schema", "diff", "0.json", "1.json").code == 1
     assert command("schema", "diff", "1.json", "0.json").code == 0
 

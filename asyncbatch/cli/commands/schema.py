@@ -176,15 +176,15 @@ def _read_schema(path: str, name: str) -> Any:
     """Return the schema in a file, which is valid and can be updated."""
     from asyncbatch.formats.decoder import decode
     from asyncbatch.formats.positions import BOM
-    from asyncbatch.transforms.profile.widen import unmovable_reference
+    from asyncbatch.transforms.profile.update_references import unmovable_reference
 
-    _load_schema(path, name)
+    source = _load_schema(path, name)
     with open(path, "rb") as file:
         found = decode(file.read().removeprefix(BOM))
-    if (reference := unmovable_reference(found)) is not None:
+    if (reference := unmovable_reference(source)) is not None:
         raise typer.BadParameter(
-            f"--update {path}: {reference} refers to a part that the update may change: move it to "
-            "$defs"
+            f"--update {path}: {reference} refers to a part that the update may change: move this "
+            "part to $defs"
         )
     return found
 

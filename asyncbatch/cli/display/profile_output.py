@@ -14,11 +14,13 @@ from asyncbatch.cli.terminal import stdout
 from asyncbatch.core.report import Report
 from asyncbatch.core.settings import ProfileSettings
 from asyncbatch.core.units import printable
+from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode as encode_value
 from asyncbatch.transforms.profile.infer import DIALECT, infer_schema
 from asyncbatch.transforms.profile.profile import Profile
 from asyncbatch.transforms.profile.summary import ProfileSummary, summarize
 from asyncbatch.transforms.profile.widen import widen_schema
+from asyncbatch.transforms.schema_file import load_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,6 +101,7 @@ class InferOutput(MergingOutput):
     ) -> None:
         super().__init__(options, flags.max_fields, stdout_is_taken=file is None)
         self._strict, self._file, self._old, self._whole = flags.strict, file, old, whole
+        self._path = flags.to or flags.update or ""  # which the references are relative to
 
     async def complete(self, report: AnyReport) -> None:
         """Fail a run that has seen nothing: its schema would accept everything."""
@@ -135,7 +138,20 @@ class InferOutput(MergingOutput):
             schema: Json = {"$schema": DIALECT, **infer_schema(field, strict=self._strict)}
         else:
             schema = widen_schema(self._old, field, strict=self._strict)
-        return format_json(encode_value(schema), indent=2) + b"\n"
+        text = format_json(encode_value(schema), indent=2) + b"\n"
+        if self._old is not None:
+            self._check(text)
+        return text
+
+    def _check(self, text: bytes) -> None:
+        """Raise UsageError for an updated schema that cannot be used."""
+        try:
+            load_schema(self._path, check_formats=False, text=text)
+        except UsageError as error:
+            raise UsageError(
+                f"the schema cannot be updated, and nothing was written: its update would be "
+                f"wrong: {error}"
+            ) from None
 
     async def _write(self, text: bytes) -> None:
         if self._file is None:

@@ -156,14 +156,7 @@ class _Comparison:
         for name, value in new.items():
             if name in ANNOTATIONS or name in _OWN_RULES or self._is_kept(name, old, new):
                 continue
-            about = _ABOUT.get(name)
-            if (
-                about is not None
-                and not _allows(frozenset(common), about)
-                and not (about == "number" and "integer" in common)
-            ):
-                continue
-            if _is_looser(name, old, value):
+            if not _concerns(name, common) or _is_looser(name, old, value):
                 continue
             before_it, after_it = _shown(old.get(name)), _shown(value)
             if before_it == after_it:
@@ -259,6 +252,12 @@ def _compare_ranges(old: dict[str, Any], new: dict[str, Any], path: str) -> Iter
 def _ends(schema: dict[str, Any], name: str, exclusive: str, sign: int) -> list[tuple[Any, bool]]:
     """Return the ends of a range; a larger one is narrower."""
     return [(sign * schema[key], key == exclusive) for key in (name, exclusive) if key in schema]
+
+
+def _concerns(name: str, types: set[str]) -> bool:
+    """Whether a keyword may restrict values of some types."""
+    about = _ABOUT.get(name)
+    return about is None or about in types or (about == "number" and "integer" in types)
 
 
 def _is_looser(name: str, old: dict[str, Any], value: Json) -> bool:

@@ -43,6 +43,16 @@ class Place(Struct, frozen=True):
         return DRAFTS.index(self.draft) < _FIRST_2019
 
 
+class Target(Struct, frozen=True):
+    """What a reference means."""
+
+    part: Any
+    resource: str  # the URI without its fragment
+    pointer: tuple[str, ...]  # from there; empty for a name
+    document: str
+    tokens: tuple[str | int, ...]  # the way to the part in the document
+
+
 class SchemaParts:
     """The parts of the documents of a schema, by their identity.
 
@@ -54,6 +64,7 @@ class SchemaParts:
         self.documents: list[tuple[str, Json]] = [(uri, _copied(one)) for uri, one in documents]
         self.root: Json = self.documents[0][1]
         self._places: dict[int, Place] = {}
+        self._schemas: list[dict[str, Any]] = []
         self._adopted: list[Json] = []  # so that no other part gets their identity
         # The parts that URIs and anchors mean; None if there are several.
         self._resources: dict[str, Json] = {}
@@ -81,22 +92,41 @@ class SchemaParts:
             return None
         return _joined(place.base, reference)
 
+    def schemas(self) -> list[dict[str, Any]]:
+        """Return all schemas in the documents."""
+        return list(self._schemas)
+
     def part_at(self, reference: Json, part: Json) -> Json:
         """Return the part that a reference in a part means; None if that cannot be told."""
-        target = self.target(reference, part)
-        if target is None:
-            return None
-        uri, fragment = urldefrag(target)
+        found = self.find(reference, part)
+        return found.part if found is not None else None
+
+    def find(self, reference: Json, part: Json) -> Target | None:
+        """Return what a reference in a part means, None if that cannot be told."""
+        uri, fragment = urldefrag(self.target(reference, part) or "")
         fragment = unquote(fragment)
-        if fragment and not fragment.startswith("/"):
-            return self._anchors.get((uri, fragment))
+        if not fragment or fragment.startswith("/"):
+            return self._find_below(uri, fragment)
+        part = self._anchors.get((uri, fragment))
+        place = self.place(part)
+        return Target(part, uri, (), place.document, place.tokens) if place is not None else None
+
+    def _find_below(self, uri: str, pointer: str) -> Target | None:
         found: Any = self._resources.get(uri)
+        if isinstance(found, bool) and not pointer:
+            return Target(found, uri, (), uri, ())
+        start = self.place(found)
+        if start is None:
+            return None
         try:
-            for token in parse_pointer(fragment):
+            tokens = parse_pointer(pointer)
+            for token in tokens:
                 found = found[_index(token)] if isinstance(found, list) else found[token]
         except (KeyError, IndexError, ValueError, TypeError):
             return None
-        return found if isinstance(found, bool) or self.place(found) is not None else None
+        if not isinstance(found, bool) and self.place(found) is None:
+            return None
+        return Target(found, uri, tokens, start.document, (*start.tokens, *tokens))
 
     def _add(self, value: Json, place: Place, *, are_names: bool) -> None:
         """Note the places of a value and of those in it."""
@@ -128,6 +158,7 @@ class SchemaParts:
             if isinstance(schema.get(keyword), str):
                 _note(self._anchors, (place.base, schema[keyword]), schema)
         self._places[id(schema)] = place
+        self._schemas.append(schema)
         return place
 
 

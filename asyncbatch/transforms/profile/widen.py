@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.transforms.profile.infer import infer_schema, schema_types
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 # They do not restrict values.
 ANNOTATIONS = frozenset(
     {
-        *("$anchor", "$comment", "$defs", "$id", "$schema", "$vocabulary", "definitions"),
+        *("$anchor", "$comment", "$defs", "$id", "$schema", "$vocabulary", "definitions", "id"),
         *("contentEncoding", "contentMediaType", "contentSchema", "default", "deprecated"),
         *("description", "examples", "readOnly", "title", "writeOnly"),
     }
@@ -36,8 +35,6 @@ _WIDENED = frozenset(
     }
 )
 _UNDERSTOOD = ANNOTATIONS | _WIDENED | {name for names in _DROPPED.values() for name in names}
-
-_INNER_REFERENCE = re.compile(r"#/(?!\$defs/|definitions/)")
 
 
 def widen_schema(schema: Schema, field: Field, *, strict: bool = False) -> Schema:
@@ -225,16 +222,3 @@ def _lower(schema: dict[str, Any], name: str, value: float) -> None:
 def _raise(schema: dict[str, Any], name: str, value: float) -> None:
     if name in schema:
         schema[name] = max(schema[name], value)
-
-
-def unmovable_reference(schema: Json) -> str | None:
-    """Return a reference to a part of the schema that an update changes or moves, or None."""
-    if isinstance(schema, list):
-        return next(filter(None, map(unmovable_reference, schema)), None)
-    if not isinstance(schema, dict):
-        return None
-    for name in ("$ref", "$dynamicRef", "$recursiveRef"):
-        target = schema.get(name)
-        if isinstance(target, str) and _INNER_REFERENCE.match(target):
-            return target
-    return unmovable_reference(list(schema.values()))
