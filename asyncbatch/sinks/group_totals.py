@@ -100,6 +100,11 @@ class GroupTotals:
             yield self._keys.named(key), self._aggregates(list(parts))
 
     @property
+    def has_mixed_keys(self) -> bool:
+        """Whether a key field has values of several kinds. Known once `results` has begun."""
+        return None in self._kinds or len(self._kinds) > 1
+
+    @property
     def _order(self) -> Callable[[_PartialGroup], Any]:
         """The order of the groups of all runs: that of their keys, if all are of one kind."""
         is_plain = len(self._kinds) == 1 and None not in self._kinds

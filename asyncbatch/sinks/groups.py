@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from asyncbatch.core.ledger_entries import Entry
+    from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import BatchSink, Refusal
     from asyncbatch.sinks.columns.block import Kind
     from asyncbatch.sinks.target import Target
@@ -98,6 +99,8 @@ class GroupSink:
         self._target, self._groups, self._sink = target, groups, sink
         self._totals = GroupTotals(groups)
         self._compression = compression_by_name(target.path) if target.form == "lines" else None
+        # The keys of the rows so far, as the texts that columns of texts hold.
+        self._known_keys: set[tuple[str, ...]] = set()
         self.written: int = 0
 
     @property
@@ -172,10 +175,30 @@ class GroupSink:
             yield key | aggregates
 
     def _load_rows(self, rows: list[dict[str, Any]]) -> None:
+        if self._target.mode == "upsert":
+            self._check_keys(rows)
         for refusal in self._sink.load(self._payload(rows)):
-            row = rows[refusal.row]
-            key = " ".join(f"{name}={encode(row[name]).decode()}" for name in self._groups.by)
-            raise SinkError(f"the row of {key or 'all records'} is rejected: {refusal.message}")
+            raise self._refused(rows[refusal.row], refusal.message)
+
+    def _check_keys(self, rows: list[dict[str, Any]]) -> None:
+        """Raise SinkError for a row that would replace another row of the result.
+
+        The groups 1 and "1" have the same key in a column of texts. Groups of one kind have
+        different keys, unless these are only a part of the group.
+        """
+        names = self._target.key
+        if set(names) >= set(self._groups.by) and not self._totals.has_mixed_keys:
+            return
+        for row in rows:
+            key = tuple(_column_text(row[name]) for name in names)
+            if key in self._known_keys:
+                message = f"an earlier row of the result has the same {', '.join(names)}"
+                raise self._refused(row, message)
+            self._known_keys.add(key)
+
+    def _refused(self, row: dict[str, Any], message: str) -> SinkError:
+        key = " ".join(f"{name}={encode(row[name]).decode()}" for name in self._groups.by)
+        return SinkError(f"the row of {key or 'all records'} is rejected: {message}")
 
     def _payload(self, rows: list[dict[str, Any]]) -> Any:
         """Return rows in the form that the sink takes."""
@@ -203,6 +226,11 @@ class GroupSink:
         ]
         found = ColumnBlock(block.names, kinds, block.values, block.count)
         return found.fields([block.names.index(name) for name in self._groups.columns])
+
+
+def _column_text(value: Json) -> str:
+    """Return a scalar as a column of texts holds it."""
+    return value if type(value) is str else encode(value).decode().removesuffix(".0")
 
 
 class GroupRows:

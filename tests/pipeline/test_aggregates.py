@@ -142,6 +142,35 @@ def test_a_key_replaces_rows_and_append_adds_them(run, folder, tmp_path):
         assert database.execute("SELECT count FROM 'all'").fetchall() == [(3000,), (3000,)]
 
 
+@pytest.mark.parametrize("target", ["sqlite:///x.db", "duckdb:///x.duckdb"])
+def test_groups_of_one_result_do_not_replace_each_other(run, tmp_path, target):
+    """1 and "1" are two groups, and one key of a column of texts."""
+    keys = ["1", 1, "true", True, "b"]
+    data = "".join(json.dumps({"k": key, "v": n}) + "\n" for n, key in enumerate(keys))
+    (tmp_path / "k.jsonl").write_text(data)
+    to = ("--by", "k", "--agg", "sum:v", "--to", target, "--table", "t")
+    for mode in ((), ("--mode", "append")):
+        ran = run("k.jsonl", *to, "--key", "k", *mode)
+        assert (ran.code, "the row of k=" in ran.stdout) == (1, True), ran.stdout
+    ran = run("k.jsonl", "--by", "k,v", "--agg", "count", *to[4:], "--key", "v")
+    assert ran.code == 0, ran.stderr
+    (tmp_path / "k.jsonl").write_text('{"k": 1, "v": 2}\n{"k": "b", "v": 2}\n{"k": 2, "v": 3}\n')
+    ran = run("k.jsonl", "--by", "k,v", "--agg", "count", *to[4:-1], "u", "--key", "v")
+    assert (ran.code, "an earlier row of the result has the same v" in ran.stdout) == (1, True)
+    assert run("k.jsonl", "--by", "k", "--agg", "count", *to[4:-1], "w", "--key", "k").code == 0
+
+
+@pytest.mark.parametrize("target", ["sqlite:///x.db", "duckdb:///x.duckdb"])
+def test_records_of_one_batch_with_other_keys_do_not_replace_each_other(run, tmp_path, target):
+    keys = ["1", 1, "2", "1", 1.0, True, 3]
+    data = "".join(json.dumps({"k": key, "v": n}) + "\n" for n, key in enumerate(keys))
+    (tmp_path / "k.jsonl").write_text(data)
+    ran = run("k.jsonl", "--key", "k", "--to", target, "--table", "t", "-o", "json")
+    found = json.loads(ran.stdout)
+    assert [one["record"] for one in found["failures"]] == [2, 5]
+    assert (ran.code, found["records"]["written"]) == (1, 5)
+
+
 def test_the_table_and_the_objects_have_the_same_groups(run, folder):
     options = ("in", "--by", "kind", "--agg", "n=count,sum:n")
     expected = query(
