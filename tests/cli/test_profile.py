@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import json
 from collections import Counter
@@ -153,6 +154,76 @@ def test_an_estimated_number_of_keys_is_marked(files, command):
     text = command("profile", "a.json").stdout
     assert "map of 256 keys" in text
     assert f"map of ~{rows['many']['keys']:,} keys" in text
+
+
+def test_statistics_of_few_values_stay_exact_with_a_long_one(files, command):
+    values = ["A", "B"] * 3000 + ["x" * 300]
+    files({"a.jsonl": lines({"v": value} for value in values)})
+    row = by_path(command("profile", "a.jsonl", "-o", "json"))["v"]
+    assert (row["distinct"], row["distinct_is_exact"]) == (3, True)
+    assert row["top"] == [{"value": "A", "count": 3000}, {"value": "B", "count": 3000}]
+    assert (row["min_length"], row["max_length"]) == (1, 300)
+    assert max(map(len, row["examples"])) == 256
+    schema = '{"properties": {"v": {"enum": ["C"]}}}'
+    files({"s.json": schema})
+    new = command("schema", "infer", "a.jsonl", "--update", "s.json").json
+    assert new["properties"]["v"]["enum"] == ["C", "A", "B", "x" * 300]
+
+
+@pytest.mark.parametrize("shift", range(2))
+def test_frequent_values_of_periodic_records_are_found(files, command, shift):
+    """Each eighth record has an A, another one in 100 a text that is long."""
+    long = "y" * 1000
+    values = ["A" if n % 8 == shift else long if n % 80 == 7 else f"v{n}" for n in range(16_000)]
+    files({f"{part}.jsonl": lines({"v": one} for one in values[part::3]) for part in range(3)})
+    row = by_path(command("profile", ".", "-o", "json", "-w", "2"))["v"]
+    top = {one["value"]: one["count"] for one in row["top"]}
+    assert top.keys() == {"A", long[:256]}
+    assert 2000 - 64 <= top["A"] <= 2000
+    assert 200 - 64 <= top[long[:256]] <= 200
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (-1, -2), (5, 5 + 2**61 - 1), (-7, -7 - 2**61 + 1), ("a", "\0a"), ("", "\0\0"),
+        ("Axxxxxxb", "axxxxxxa"),
+    ],
+)  # fmt: skip
+def test_values_with_the_same_hash_are_unique(files, command, pair):
+    others = range(10, 1000) if type(pair[0]) is int else [f"t{n}" for n in range(990)]
+    for end in ([], [pair[0]]):
+        files({"a.jsonl": lines({"k": value} for value in [*pair, *others, *end])})
+        found = command("profile", "a.jsonl", "-o", "json")
+        assert by_path(found)["k"]["unique"] is not bool(end)
+        assert found.json["profile"]["keys"] == ([] if end else ["k"])
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        ("2024-01-01T23:00:00+14:00", "2024-01-01T01:00:00-10:00"),
+        ("2024-01-01T00:00:00Z", "2024-01-01T00:00:00.5Z"),
+        ("2024-01-01T10:00:00.1234565Z", "2024-01-01T10:00:00.12345651Z"),
+        ("2024-01-01T10:00", "2024-01-01 11:00"),
+        ("2024-01-01T10:00:00", "2024-01-01 10:00:00.01"),
+    ],
+)
+def test_the_range_of_times_is_that_of_instants(files, command, first, last):
+    zone = "Z" if first[-1] == "Z" or first[-6] in "+-" else ""
+    second = dt.timedelta(seconds=1)
+    start, end = map(dt.datetime.fromisoformat, (first, last))
+    if zone:
+        start, end = start.astimezone(dt.UTC), end.astimezone(dt.UTC)
+    many = [f"{start - second * n:%Y-%m-%dT%H:%M:%S}{zone}" for n in range(1, 301)]
+    many += [f"{end + second * n:%Y-%m-%dT%H:%M:%S.%f}{zone}" for n in range(1, 301)]
+    for values, ends in (([last, first], (first, last)), ([*many, first], (many[299], many[599]))):
+        files({"a.jsonl": lines({"t": value} for value in values)})
+        row = by_path(command("profile", "a.jsonl", "-o", "json"))["t"]
+        assert (row["min"], row["max"]) == ends
+    # The ends are beyond the number of values that are counted, and of other offsets.
+    files({"a.jsonl": lines({"t": one} for one in [*[f"{first}"] * 3, last, *many[:299]])})
+    assert by_path(command("profile", "a.jsonl", "-o", "json"))["t"]["max"] == last
 
 
 def test_maps_are_recognised(files, command):

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from heapq import nlargest, nsmallest
-from operator import itemgetter
+from heapq import nsmallest
+from itertools import repeat
+from operator import and_
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from msgspec import Struct, field
 
-from asyncbatch.transforms.profile.text_formats import TESTS, format_shares, formats_of_all
+from asyncbatch.transforms.profile.text_formats import (
+    INSTANT_FORMATS,
+    TESTS,
+    format_shares,
+    formats_of_all,
+    have_order,
+    instant,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,29 +32,33 @@ MAX_COUNTED = 256  # different values, up to which each value is counted exactly
 MAX_HASHES = 1024  # the standard error of a distinct count beyond: 1/sqrt(1022), 3.1 %
 MAX_SAMPLES = 32
 _FEW_HASHES = 64  # are inserted one by one in less time than all are sorted again
-MAX_CHARACTERS = 256  # of a text that is kept
-_SAMPLING = 8  # every eighth value is counted, if not all values can be
+MAX_CHARACTERS = 256  # of a text that is kept; counted texts have as many on average
 _FREQUENT = 0.01  # the least share of a value that is frequent, if not all values are counted
 _SPAN = 2.0**64  # hashes are uniform over this number of integers
 _LEAST = -(2**63)
+_LOW_BITS = 2**60 - 1  # below the prime number modulo which CPython hashes integers
 _TOLERANCE = 0.125  # of a distinct count of unique values: four standard errors
 
 
 class Scalars(Struct, gc=False):
     """The statistics of strings, of integers or of floats at one path.
 
-    Up to `MAX_COUNTED` different values, `counts` has all of them, and the other fields are unused.
-    With more, `counts` has estimates for frequent values, and values are known by hashes: those
-    with the smallest hashes (a bottom-k sketch) are a random sample of the different values, the
-    same for any order and any division into parts.
+    Up to `MAX_COUNTED` different values, unless these are long texts, `counts` has all of them, and
+    the other fields are unused. With more, `counts` has the frequent values (a Misra-Gries sketch),
+    long ones as digests, and values are known by hashes: those with the smallest hashes (a bottom-k
+    sketch) are a random sample of the different values, the same for any order and any division
+    into parts.
     """
 
     count: int = 0
     counts: Counter[Any] = field(default_factory=Counter)
     is_complete: bool = True  # whether `counts` has all values
+    missed: int = 0  # by which a count in `counts`, or that of another value, may be too low
     repeats: bool = False  # whether a value is known to occur twice
     lowest: Any = None
     highest: Any = None
+    earliest: str | None = None  # of texts that are all times
+    latest: str | None = None
     shortest: int = 0  # the length of a text
     longest: int = 0
     formats: frozenset[str] = frozenset(TESTS)  # those that all texts have
@@ -60,14 +74,11 @@ class Scalars(Struct, gc=False):
             if detail == "formats" and is_text and self.formats:
                 self.formats = formats_of_all(values, self.formats)
             return
-        if self.is_complete and is_text and max(map(len, values)) > MAX_CHARACTERS:
-            self._seal()
         if self.is_complete:
             self.counts.update(values)
-            if len(self.counts) > MAX_COUNTED:
-                self._seal()
+            self._bound()
         else:
-            self._fold(values, None)
+            self._fold(Counter(values))
 
     def add_counts(self, counts: Mapping[Any, int], detail: Detail = "full") -> None:
         """Add counted values of one type."""
@@ -78,14 +89,11 @@ class Scalars(Struct, gc=False):
             self.count += sum(counts.values()) - len(counts)
             return
         self.count += sum(counts.values())
-        if any(type(value) is str and len(value) > MAX_CHARACTERS for value in counts):
-            self._seal()
         if self.is_complete:
             self.counts.update(counts)
-            if len(self.counts) > MAX_COUNTED:
-                self._seal()
+            self._bound()
         else:
-            self._fold(list(counts), counts)
+            self._fold(counts)
 
     def merge(self, others: Sequence[Scalars]) -> None:
         """Add the statistics of other values of the type."""
@@ -98,10 +106,9 @@ class Scalars(Struct, gc=False):
                 self._merge_sketches(other)
         if self.is_complete:
             self.counts.update(counts)
-            if len(self.counts) > MAX_COUNTED:
-                self._seal()
+            self._bound()
         elif counts:
-            self._fold(list(counts), counts)
+            self._fold(counts)
 
     def _merge_sketches(self, other: Scalars) -> None:
         self._seal()
@@ -111,7 +118,10 @@ class Scalars(Struct, gc=False):
         if other.lowest is not None:
             self._extend(other.lowest, other.highest, other.shortest, other.longest)
         self.formats &= other.formats
+        if other.earliest is not None and other.latest is not None:
+            self._extend_times((other.earliest, other.latest))
         self._keep_hashes(other.hashes, other.samples)
+        self.missed += other.missed
         self._count_frequent(other.counts)
 
     @property
@@ -131,23 +141,40 @@ class Scalars(Struct, gc=False):
             return len(self.counts) == self.count
         return not self.repeats and self.distinct >= self.count * (1 - _TOLERANCE)
 
+    def all_values(self) -> list[Any]:
+        """Return all values, if they are known."""
+        return sorted(self.counts) if self.is_complete else []
+
     def kept(self) -> list[Any]:
-        """Return the values that are known: all of them, or a random sample, sorted."""
-        return sorted(self.counts if self.is_complete else self.samples.values())
+        """Return the values that are known: all of them, or a random sample, sorted.
+
+        Of long texts, the beginnings.
+        """
+        return sorted(map(_shortened, self.counts if self.is_complete else self.samples.values()))
 
     def frequent(self, limit: int) -> list[tuple[Any, int]]:
-        """Return the most frequent values and their counts.
+        """Return the most frequent values and their counts; of long texts, the beginnings.
 
-        Unless it is complete, these are estimates of values that are at least 1 % of all.
+        Unless it is complete, these are the values that are at least 1 % of all, and some of hardly
+        less. A count may be too low then, by at most 0.4 % of all.
         """
-        least = 1 if self.is_complete else max(2, self.count * _FREQUENT)
+        least = 1 if self.is_complete else max(2, self.count * _FREQUENT - self.missed)
         found = [(value, count) for value, count in self.counts.items() if count >= least]
-        return nsmallest(limit, found, key=lambda one: (-one[1], one[0]))
+        ranked = nsmallest(limit, found, key=lambda one: (-one[1], one[0]))
+        return [(_shortened(value), count) for value, count in ranked]
 
     def extremes(self) -> tuple[Any, Any]:
-        """Return the smallest and the largest value; of long texts, the beginnings."""
+        """Return the smallest and the largest value; of long texts, the beginnings.
+
+        If all are times with their zones, or all without, these are the earliest and the latest.
+        """
         if self.is_complete:
-            return min(self.counts), max(self.counts)
+            is_text = type(next(iter(self.counts))) is str
+            is_time = is_text and bool(formats_of_all(self.counts, INSTANT_FORMATS))
+            key = instant if is_time else None
+            return _shortened(min(self.counts, key=key)), _shortened(max(self.counts, key=key))
+        if self.earliest is not None and self.formats & INSTANT_FORMATS:
+            return self.earliest, self.latest
         return self.lowest, self.highest
 
     def lengths(self) -> tuple[int, int]:
@@ -162,46 +189,63 @@ class Scalars(Struct, gc=False):
 
     def format_shares(self) -> dict[str, float]:
         """Return the shares of the formats among the different texts, or a sample of these."""
-        return format_shares(self.kept())
+        return format_shares(self.counts if self.is_complete else self.kept())
+
+    def _bound(self) -> None:
+        """Go to sketches if there are too many values, or too many characters in them."""
+        is_text = type(next(iter(self.counts), None)) is str
+        if len(self.counts) > MAX_COUNTED or (
+            is_text and sum(map(len, self.counts)) > MAX_COUNTED * MAX_CHARACTERS
+        ):
+            self._seal()
 
     def _seal(self) -> None:
         """Go from the counts of all values to sketches."""
         if self.is_complete:
             counts, self.counts, self.is_complete = self.counts, Counter(), False
             if counts:
-                self._fold(list(counts), counts)
+                self._fold(counts)
 
-    def _fold(self, values: Sequence[Any], counts: Mapping[Any, int] | None) -> None:
-        """Add values to the sketches. They are different if they have `counts`."""
+    def _fold(self, counts: Mapping[Any, int]) -> None:
+        """Add counted values to the sketches."""
+        values = list(counts)
         low, high = min(values), max(values)
         shortest = longest = 0
-        if is_text := type(low) is str:
+        if type(low) is str:
             lengths = list(map(len, values))
             shortest, longest = min(lengths), max(lengths)
             low, high = low[:MAX_CHARACTERS], high[:MAX_CHARACTERS]
             if self.formats:
                 self.formats = formats_of_all(values, self.formats)
+            if self.formats & INSTANT_FORMATS:
+                self._extend_times(values)
         self._extend(low, high, shortest, longest)
-        hashes = _hashes(values, is_text=is_text)
+        hashes = _hashes(values)
         if len(self.hashes) < MAX_HASHES:
             near = dict(zip(hashes, values, strict=True))
         else:
-            most = self.hashes[-1]
-            near = {one: value for one, value in zip(hashes, values, strict=True) if one <= most}
+            end = self.hashes[-1]
+            near = {one: value for one, value in zip(hashes, values, strict=True) if one <= end}
+        most = max(counts.values())
         if not self.repeats:
-            has_repeats = any(one > 1 for one in counts.values()) if counts else False
-            self.repeats = (
-                has_repeats or len(set(hashes)) < len(hashes) or any(map(self._has_hash, near))
-            )
+            self.repeats = most > 1 or any(map(self._has_hash, near))
         samples = {one: _shortened(near[one]) for one in nsmallest(MAX_SAMPLES, near)}
         self._keep_hashes(near, samples)
-        if longest > MAX_CHARACTERS:
-            values = [text for text in values if len(text) <= MAX_CHARACTERS]
-        if counts is None:
-            counts = _estimates(values)
-        elif longest > MAX_CHARACTERS:
-            counts = {text: counts[text] for text in values}
+        if len(counts) > MAX_COUNTED:  # see `_count_frequent`: most values occur once
+            counts = (
+                {one: count - 1 for one, count in counts.items() if count > 1} if most > 1 else {}
+            )
+            self.missed += 1
+        if counts and longest > MAX_CHARACTERS:
+            digests = map(_digest, counts, _hashes(list(counts)))
+            counts = dict(zip(digests, counts.values(), strict=True))
         self._count_frequent(counts)
+
+    def _extend_times(self, times: Collection[str]) -> None:
+        known = [one for one in (self.earliest, self.latest) if one is not None]
+        ends = {min(times), max(times)} if have_order(times) else times
+        ranked = sorted((*known, *ends), key=instant)
+        self.earliest, self.latest = ranked[0], ranked[-1]
 
     def _extend(self, low: Any, high: Any, shortest: int, longest: int) -> None:
         if self.lowest is None:
@@ -243,28 +287,40 @@ class Scalars(Struct, gc=False):
         return is_changed
 
     def _count_frequent(self, counts: Mapping[Any, int]) -> None:
-        """Add counts of values; drop the rarest if they are many."""
-        mine = self.counts
-        mine.update(counts)
-        if len(mine) > MAX_COUNTED:
-            ranked = nlargest(MAX_COUNTED // 2, mine.items(), key=itemgetter(1))
-            self.counts = Counter(dict(ranked))
+        """Add counts of values. If they are many, lower all until few are left.
+
+        A count is lowered together with `MAX_COUNTED` others. So it is by less than one in so many.
+        """
+        merged = dict(counts)
+        for value, count in self.counts.items():
+            merged[value] = merged.get(value, 0) + count
+        if len(merged) > MAX_COUNTED:
+            least = sorted(merged.values(), reverse=True)[MAX_COUNTED]
+            merged = {value: count - least for value, count in merged.items() if count > least}
+            self.missed += least
+        self.counts = Counter(merged)
 
 
-def _estimates(values: Sequence[Any]) -> dict[Any, int]:
-    """Return estimates of the counts of frequent values, from a few of these values."""
-    step = _SAMPLING if len(values) > _SAMPLING * MAX_COUNTED else 1
-    found = Counter(values[::step])
-    return {value: count * step for value, count in found.items() if count > 1}
+def _hashes(values: Sequence[Any]) -> list[int]:
+    """Return a hash of each value of one type, the same in all processes, unlike that of a text.
 
-
-def _hashes(values: Iterable[Any], *, is_text: bool) -> list[int]:
-    """Return a hash of each value, the same in all processes, unlike that of a text.
-
-    CPython's hash of a tuple mixes well, and a tuple of an integer needs no random seed.
+    CPython's hash of a tuple mixes well, and a tuple of integers needs no random seed. It has two
+    for each value: the hash of -1 alone is that of -2, and other numbers collide.
     """
-    numbers = map(int.from_bytes, map(str.encode, values)) if is_text else values
-    return list(map(hash, zip(numbers, strict=False)))
+    numbers: Iterable[int]
+    if type(values[0]) is str:
+        encoded = list(map(str.encode, values))
+        numbers, others = map(int.from_bytes, encoded), map(crc32, encoded)
+    else:
+        if type(values[0]) is float:  # -0.0 is 0.0
+            values = struct.unpack(f"{len(values)}q", array("d", [one + 0.0 for one in values]))
+        numbers, others = values, map(and_, values, repeat(_LOW_BITS))
+    return list(map(hash, zip(numbers, others, strict=True)))
+
+
+def _digest(text: str, hashed: int) -> str:
+    """Return a text that stands for a long one: its beginning, and its hash."""
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}{hashed:x}"
 
 
 def _shortened(value: Any) -> Any:

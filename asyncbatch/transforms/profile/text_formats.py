@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import date, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,11 +15,14 @@ _CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
 _ZONE = r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 _TIME_PART = re.compile(rf"T{_CLOCK}{_ZONE}")
 _LOCAL_PART = re.compile(rf"[T ](?:{_CLOCK}|[0-9]{{2}}:[0-9]{{2}})")
+_NANOSECONDS = re.compile(r"\.[0-9]{6}([0-9]{1,3})")
+_MICROSECONDS_END = 26  # of a date and a time
 # Narrower than RFC 5321: no quoted names, no addresses of hosts, no encoded names (xn--).
 _ATOM = r"[A-Za-z0-9_+-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = re.compile(
-    rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:(?!..--){_LABEL}\.){{1,8}}[A-Za-z]{{2,24}}"
+    rf"(?=[^@]{{1,64}}@[^@]{{1,253}}\Z){_ATOM}(?:\.{_ATOM})*"
+    rf"@(?:(?!..--){_LABEL}\.){{1,8}}[A-Za-z]{{2,24}}"
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -67,6 +71,8 @@ TESTS: dict[str, Callable[[str], object]] = {
     "number": _matches(_NUMBER),
     "hex": _matches(_HEX),
 }
+# Formats whose texts are in another order than what they mean.
+INSTANT_FORMATS = frozenset({"date-time", "local-time"})
 # The formats that JSON Schema knows; each text that passes our test passes that of the schema.
 SCHEMA_FORMATS = frozenset({"date", "date-time", "uuid", "email", "ipv4", "uri"})
 # The formats of names that are data, so that an object with these names is a map.
@@ -76,6 +82,20 @@ KEY_FORMATS = ("date", "date-time", "local-time", "uuid", "email", "ipv4", "uri"
 def formats_of_all(texts: Collection[str], among: Collection[str]) -> frozenset[str]:
     """Return the formats, of those given, that all texts have."""
     return frozenset(name for name in among if all(map(TESTS[name], texts)))
+
+
+def instant(text: str) -> tuple[datetime, str, str]:
+    """Return the order of a time among others of one of the `INSTANT_FORMATS`."""
+    beyond = _NANOSECONDS.search(text, 19) if len(text) > _MICROSECONDS_END else None
+    return datetime.fromisoformat(text), beyond[1] if beyond else "", text
+
+
+def have_order(texts: Collection[str]) -> bool:
+    """Whether times have the order of their texts: all are written alike, with the same zone."""
+    if len(set(map(len, texts))) > 1 or len(set(map(itemgetter(10), texts))) > 1:
+        return False
+    ends = {"Z" if text[-1] == "Z" else text[-6:] for text in texts}
+    return len(ends) == 1 or all(end[0] not in "+-Z" for end in ends)
 
 
 def format_shares(texts: Collection[str]) -> dict[str, float]:

@@ -198,7 +198,7 @@ def _all_values(field: Field) -> list[Json] | None:
     scalars = field.scalars()
     if field.arrays or field.objects or not all(one.is_complete for one in scalars):
         return None
-    found: list[Json] = [value for one in scalars for value in one.kept()]
+    found: list[Json] = [value for one in scalars for value in one.all_values()]
     found += [None] if field.nulls else []
     found += [True] if field.trues else []
     return found + ([False] if field.falses else [])
