@@ -8,15 +8,15 @@ from urllib.parse import quote
 from asyncbatch.formats.positions import format_pointer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from jsonschema_rs import Registry, Validator
+    from jsonschema_rs import Registry
 
     from asyncbatch.core.records import Json
 
 
 class PartValidators:
-    """Makes validators of parts of documents, which are given with their URIs."""
+    """Makes checks by parts of documents, which are given with their URIs."""
 
     def __init__(self, documents: Sequence[tuple[str, Json]]) -> None:
         self._documents = documents
@@ -24,8 +24,8 @@ class PartValidators:
 
     def make(
         self, uri: str, tokens: Sequence[str | int], draft: str, *, check_formats: bool
-    ) -> Validator | None:
-        """Return a validator of the part at `tokens` of a document, None if there is none.
+    ) -> Callable[[Json], bool] | None:
+        """Return a check of values by the part at `tokens` of a document, None if there is none.
 
         There is none for a part that a pointer from the document does not reach.
         """
@@ -40,6 +40,6 @@ class PartValidators:
                 self._registry = jsonschema_rs.Registry(list(self._documents))
             return jsonschema_rs.validator_for(
                 part, registry=self._registry, validate_formats=check_formats, offline=True
-            )
+            ).is_valid
         except ValueError:
             return None

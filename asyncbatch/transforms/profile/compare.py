@@ -129,15 +129,11 @@ class _Comparison:
             if not types <= _LISTED.keys():
                 return False
             values = [value for kind in sorted(types) for value in _LISTED[kind]]
-        before = self._old.validator(old, check_formats=False)
-        after = self._new.validator(new, check_formats=True)
+        before = self._old.check(old, check_formats=False)
+        after = self._new.check(new, check_formats=True)
         if before is None or after is None:
             return False
-        return all(
-            after.is_valid(value)
-            for value in values
-            if _is_of_types(value, types) and before.is_valid(value)
-        )
+        return all(after(value) for value in values if _is_of_types(value, types) and before(value))
 
     def _compare_keywords(
         self, old: dict[str, Any], new: dict[str, Any], path: str

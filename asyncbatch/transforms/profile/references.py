@@ -43,7 +43,7 @@ class Place(Struct, frozen=True):
         return DRAFTS.index(self.draft) < _FIRST_2019
 
 
-class Target(Struct, frozen=True):
+class ReferenceTarget(Struct, frozen=True):
     """What a reference means."""
 
     part: Any
@@ -101,7 +101,7 @@ class SchemaParts:
         found = self.find(reference, part)
         return found.part if found is not None else None
 
-    def find(self, reference: Json, part: Json) -> Target | None:
+    def find(self, reference: Json, part: Json) -> ReferenceTarget | None:
         """Return what a reference in a part means, None if that cannot be told."""
         uri, fragment = urldefrag(self.target(reference, part) or "")
         fragment = unquote(fragment)
@@ -109,12 +109,16 @@ class SchemaParts:
             return self._find_below(uri, fragment)
         part = self._anchors.get((uri, fragment))
         place = self.place(part)
-        return Target(part, uri, (), place.document, place.tokens) if place is not None else None
+        return (
+            ReferenceTarget(part, uri, (), place.document, place.tokens)
+            if place is not None
+            else None
+        )
 
-    def _find_below(self, uri: str, pointer: str) -> Target | None:
+    def _find_below(self, uri: str, pointer: str) -> ReferenceTarget | None:
         found: Any = self._resources.get(uri)
         if isinstance(found, bool) and not pointer:
-            return Target(found, uri, (), uri, ())
+            return ReferenceTarget(found, uri, (), uri, ())
         start = self.place(found)
         if start is None:
             return None
@@ -126,7 +130,7 @@ class SchemaParts:
             return None
         if not isinstance(found, bool) and self.place(found) is None:
             return None
-        return Target(found, uri, tokens, start.document, (*start.tokens, *tokens))
+        return ReferenceTarget(found, uri, tokens, start.document, (*start.tokens, *tokens))
 
     def _add(self, value: Json, place: Place, *, are_names: bool) -> None:
         """Note the places of a value and of those in it."""

@@ -14,8 +14,6 @@ from asyncbatch.transforms.schema_part import PartValidators
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from jsonschema_rs import Validator
-
     from asyncbatch.core.records import Json
 
 _Difference = TypeVar("_Difference")
@@ -131,7 +129,7 @@ class ResolvedSchema:
             self._by_type[id(schema)] = found
         return self._by_type[id(schema)]
 
-    def validator(self, part: Json, *, check_formats: bool) -> Validator | None:
+    def check(self, part: Json, *, check_formats: bool) -> Callable[[Json], bool] | None:
         """Return a check of the values of a part; None if it depends on what refers to the part."""
         place = self._parts.place(part)
         if place is None or any(

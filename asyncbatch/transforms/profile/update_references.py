@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncbatch.core.records import Json
-    from asyncbatch.transforms.profile.references import Target
+    from asyncbatch.transforms.profile.references import ReferenceTarget
 
 _DEFINITIONS = ("$defs", "definitions")  # an update changes nothing in them
 # Keywords about the same value, whose schemas tell which fields or items are evaluated.
@@ -72,7 +72,7 @@ class _Search:
             return False
         return target.pointer[0] not in _DEFINITIONS or target.resource != place.base
 
-    def _is_fixed(self, target: Target) -> bool:
+    def _is_fixed(self, target: ReferenceTarget) -> bool:
         """Whether an update changes nothing in a part."""
         if target.document != self._parts.documents[0][0]:
             return True
