@@ -285,14 +285,18 @@ class Report(Struct):
             self.target_lost = True
             self._keep(-1, Failure(file or self.target or "", "sink", message))
 
-    def discard(self, *, succeeded: bool, can_resume: bool = False) -> None:
-        """Record that the target was left unchanged. `can_resume`: a later run can resume."""
+    def discard(self, *, succeeded: bool, can_resume: bool = False, is_new: bool = False) -> None:
+        """Record that the target was left unchanged. `can_resume`: a later run can resume.
+
+        `is_new`: there was no target before the run.
+        """
         self.tally.written = 0
         for source in self.sources:
             source.tally.written = 0
         ended = not self.interrupted and not self.over_budget and not self.target_lost
         why = "was not a success" if ended and not succeeded else "did not finish"
-        self.discarded = f"{self.target} was left as it was: the run {why}"
+        what = "was not written" if is_new else "was left as it was"
+        self.discarded = f"{self.target} {what}: the run {why}"
         if can_resume:
             self.discarded += " (--resume continues where it ended)"
 

@@ -162,6 +162,7 @@ class Run:
 
             job = with_cluster_sizes(job)
         self.report: Report = Report(failure_limit, target=job.target.name if job.target else None)
+        self._has_new_target = job.target is not None and job.target.is_absent
         self._job = job
         self._make_work = partial(work, job.settings) if work else make_task(job)
         self._delivery = Delivery(job)
@@ -336,12 +337,14 @@ class Run:
         except SinkError as error:
             self._lose_target(error)
             if self._job.target and not self._job.target.keeps_loads:
-                report.discard(succeeded=False, can_resume=can_resume)
+                report.discard(succeeded=False, can_resume=can_resume, is_new=self._has_new_target)
         except TimeoutError:
             finishing.cancel()
         else:
             if not finishing.result():
-                report.discard(succeeded=succeeded, can_resume=can_resume)
+                report.discard(
+                    succeeded=succeeded, can_resume=can_resume, is_new=self._has_new_target
+                )
             report.tally.written += self._delivery.written_at_end
         report.tally.deleted += self._delivery.deleted
         # After a cancellation, the parts of the last records were never yielded.

@@ -132,6 +132,12 @@ class Target(Struct, frozen=True):
         return is_store_url(self.path)
 
     @property
+    def is_absent(self) -> bool:
+        """Whether the target is one file of this machine, and this file is not there."""
+        is_elsewhere = self.is_remote or self.form in ("postgres", "program", "stdout")
+        return not is_elsewhere and self.layout is None and not os.path.exists(self.path)
+
+    @property
     def location(self) -> str:
         """A text that is equal for all spellings of the same location on this machine."""
         return self.path if self.is_remote else os.path.realpath(self.path)

@@ -177,6 +177,18 @@ def test_a_ledger_in_an_input_folder_is_no_input(run, folder):
     assert any("earlier runs" in note for note in outcome.json["notes"])
 
 
+def test_a_target_that_was_not_there_is_not_left_as_it_was(run, folder):
+    (folder / "bad.json").write_text("{")
+    to = ("--fail-fast", "--to", "new.csv", "-o", "json")
+    first = run("in", "bad.json", *to).json["target_discarded"]
+    assert first.startswith("new.csv was not written: the run did not finish")
+    assert not (folder / "new.csv").exists()
+    (folder / "new.csv").write_text("a\n")
+    second = run("in", "bad.json", *to).json["target_discarded"]
+    assert second.startswith("new.csv was left as it was: the run did not finish")
+    assert (folder / "new.csv").read_text() == "a\n"
+
+
 def test_tables(run, folder):
     arguments = ("in", "--to", "sqlite:///t.db", "--table", "t", "-o", "json")
     assert run(*arguments, "--key", "id").json["records"]["written"] == 7
