@@ -409,6 +409,29 @@ def test_shared_definitions_are_compared_once(old, new, rule):
     assert restrictions(alternatives, deepcopy(alternatives)) == []
 
 
+def test_an_alternative_of_itself_hides_nothing():
+    def make(kind):
+        own = {"anyOf": [{"type": kind, "required": ["a"]}, {"$ref": "#/$defs/own"}]}
+        return {"properties": {"x": {"$ref": "#/$defs/own"}}, "$defs": {"own": own}}
+
+    old, new = make("object"), make("array")
+    assert restrictions(old, new)
+    assert not restrictions(old, deepcopy(old))
+
+
+def test_a_tree_is_compared_with_itself_and_others():
+    """Its nodes are alternatives of what is in their fields, not of themselves."""
+
+    def make(leaf):
+        node = {"type": "object", "properties": {"left": {"$ref": "#/$defs/tree"}}}
+        tree = {"anyOf": [leaf, {"$ref": "#/$defs/node"}]}
+        return {"$ref": "#/$defs/tree", "$defs": {"tree": tree, "node": node}}
+
+    narrow, wide = make(NUMBER), make({"type": ["integer", "string"]})
+    assert not restrictions(narrow, wide)
+    assert restrictions(wide, narrow)
+
+
 def test_a_pair_that_only_seemed_equal_is_compared_again():
     """A part is equal if the one around it is, which is not: elsewhere it differs."""
 

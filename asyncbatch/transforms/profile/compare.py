@@ -84,6 +84,7 @@ class _Comparison:
         self._old, self._new, self._exact = old, new, exact
         self._equality = Equality(old, new)
         self._pairs = PairMemory()
+        self._level = 0  # the fields and items from the root to the present parts
 
     def compare(self, old: Json, new: Json, path: str) -> list[SchemaChange]:
         """Return the restrictions of `new` that `old` does not have."""
@@ -94,8 +95,20 @@ class _Comparison:
             return [SchemaChange(path, "false", _shown(old), "no value")]
         old = _ANY if old is True else old
         return self._pairs.differences(
-            (id(old), id(new)), lambda: self._changes(old, new, path), repeats=True
+            (id(old), id(new)),
+            lambda: self._changes(old, new, path),
+            level=self._level,
+            find_circular=lambda: self._circular_changes(old, new, path),
+            repeats=True,
         )
+
+    def _circular_changes(
+        self, old: dict[str, Any], new: dict[str, Any], path: str
+    ) -> list[SchemaChange]:
+        """Compare parts that are alternatives of themselves, which says nothing about a value."""
+        if self._equality.of_parts(old, new):
+            return []
+        return [SchemaChange(path, "anyOf", _shown(old), "an alternative of itself")]
 
     def _changes(self, old: dict[str, Any], new: dict[str, Any], path: str) -> list[SchemaChange]:
         if _is_union(old):
@@ -103,8 +116,11 @@ class _Comparison:
         elif _is_union(new):
             found = self._compare_with_union(old, new, path)
         else:
+            self._level += 1
             found = list(self._compare_keywords(old, new, path))
-        return [] if found and self._all_satisfy(old, new) else found
+            self._level -= 1
+        is_kept = bool(found) and (self._equality.of_parts(old, new) or self._all_satisfy(old, new))
+        return [] if is_kept else found
 
     def _compare_with_union(
         self, old: dict[str, Any], new: dict[str, Any], path: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.transforms.profile.references import NO_ADDRESS, SchemaParts
@@ -141,53 +142,93 @@ class ResolvedSchema:
         )
 
 
+class Assumption(NamedTuple):
+    """What the equality of a pair depends on: pairs that are being compared."""
+
+    least: int  # the least depth of these
+    level: int  # the highest level of those that are reached without going into a field; or -1
+
+
 class PairMemory:
     """The differences of pairs of parts, which may contain themselves: each is found once.
 
     A pair in itself is taken for equal. So what depends on a pair is only known when that pair is.
+    A `level` is the number of fields and items from the root to a pair. A pair that is reached
+    again at its level, as an alternative of itself, must not be taken for equal.
     """
 
     def __init__(self) -> None:
-        self._open: dict[Hashable, int] = {}  # the pairs that are compared, and their depths
+        # The pairs that are compared, with their depths and levels.
+        self._open: dict[Hashable, tuple[int, int]] = {}
         self._equal: set[Hashable] = set()
-        # Pairs that are equal if the open one at a depth is, in the order in which they were found.
-        self._assumed: dict[Hashable, int] = {}
+        # Pairs that are equal if open ones are, in the order in which they were found.
+        self._assumed: dict[Hashable, Assumption] = {}
         self._different: dict[Hashable, list[Any]] = {}
         self._repeats = 0
-        self._least = 0  # the least depth of the open pairs that the present one depends on
+        self._level = 0  # of the innermost open pair
+        self._assumption = Assumption(0, -1)  # of that pair
 
     def differences(
-        self, pair: Hashable, find: Callable[[], list[_Difference]], *, repeats: bool = False
+        self,
+        pair: Hashable,
+        find: Callable[[], list[_Difference]],
+        *,
+        level: int | None = None,
+        find_circular: Callable[[], list[_Difference]] | None = None,
+        repeats: bool = False,
     ) -> list[_Difference]:
         """Return the differences of a pair, which `find` finds.
 
-        `repeats`: they are found again, for another place. Of very many, the first is returned.
+        `find_circular` finds those of a pair that is an alternative of itself. `repeats`: they are
+        found again, for another place. Of very many, the first is returned.
         """
         if pair in self._equal:
             return []
-        depth = self._open.get(pair, self._assumed.get(pair))
-        if depth is not None:
-            self._least = min(self._least, depth)
+        level = len(self._open) if level is None else level
+        known = self._open.get(pair) or self._assumed.get(pair)
+        if known is not None:
+            if known[1] >= level and find_circular is not None:
+                return find_circular()
+            self._depend(Assumption(*known), level)
             return []
         if pair in self._different:
             if not repeats or self._repeats == _MAX_REPEATS:
                 return self._different[pair][:1]
             self._repeats += 1
-        depth = self._open[pair] = len(self._open)
-        outer, self._least = self._least, depth
-        known = len(self._assumed)
+        return self._compare(pair, find, level)
+
+    def _depend(self, on: Assumption, level: int) -> None:
+        """Note what the innermost open pair depends on, at a level."""
+        least, highest = self._assumption
+        if level == self._level:
+            highest = max(highest, on.level)
+        self._assumption = Assumption(min(least, on.least), highest)
+
+    def _compare(
+        self, pair: Hashable, find: Callable[[], list[_Difference]], level: int
+    ) -> list[_Difference]:
+        outer = self._level, self._assumption
+        depth, first = len(self._open), len(self._assumed)
+        self._open[pair] = depth, level
+        self._level, self._assumption = level, Assumption(depth, -1)
         found = find() or self._different.get(pair, [])[:1]
         del self._open[pair]
-        least, self._least = self._least, min(outer, self._least)
-        assumed = list(self._assumed)[known:]
-        for one in assumed:
+        mine = self._assumption
+        self._level, self._assumption = outer
+        inner = list(islice(self._assumed.items(), first, None))
+        for one, _ in inner:
             del self._assumed[one]
         if found:
             self._different[pair] = found
-        elif least == depth:
-            self._equal.update(assumed, (pair,))
-        else:
-            self._assumed |= dict.fromkeys((*assumed, pair), least)
+            return found
+        if mine.least == depth:
+            self._equal.update(dict(inner), (pair,))
+            return found
+        for one, assumption in inner:
+            if assumption.level < level:  # the others may depend on this pair without a field
+                self._assumed[one] = Assumption(mine.least, assumption.level)
+        self._assumed[pair] = mine
+        self._depend(mine, level)
         return found
 
 
@@ -198,6 +239,10 @@ class Equality:
         self._old, self._new = old, new
         self._is_one = old.texts == new.texts
         self._pairs = PairMemory()
+
+    def of_parts(self, old: Json, new: Json) -> bool:
+        """Whether two parts are the same, and all that they refer to."""
+        return self._of(old, new)
 
     def of_keyword(self, name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
         """Whether a keyword means the same in two schemas that have it."""
