@@ -160,17 +160,6 @@ def test_groups_of_one_result_do_not_replace_each_other(run, tmp_path, target):
     assert run("k.jsonl", "--by", "k", "--agg", "count", *to[4:-1], "w", "--key", "k").code == 0
 
 
-@pytest.mark.parametrize("target", ["sqlite:///x.db", "duckdb:///x.duckdb"])
-def test_records_of_one_batch_with_other_keys_do_not_replace_each_other(run, tmp_path, target):
-    keys = ["1", 1, "2", "1", 1.0, True, 3]
-    data = "".join(json.dumps({"k": key, "v": n}) + "\n" for n, key in enumerate(keys))
-    (tmp_path / "k.jsonl").write_text(data)
-    ran = run("k.jsonl", "--key", "k", "--to", target, "--table", "t", "-o", "json")
-    found = json.loads(ran.stdout)
-    assert [one["record"] for one in found["failures"]] == [2, 5]
-    assert (ran.code, found["records"]["written"]) == (1, 5)
-
-
 def test_the_table_and_the_objects_have_the_same_groups(run, folder):
     options = ("in", "--by", "kind", "--agg", "n=count,sum:n")
     expected = query(

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asyncbatch.core.origin import DELETED_COLUMN, FILE_COLUMN, OWN_COLUMNS
 from asyncbatch.core.retry import Retrier, Retries, attempts_note
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.sinks.columns.block import json_texts, plain_texts
 from asyncbatch.sinks.columns.schema_contract import SchemaContractCheck
-from asyncbatch.sinks.columns.table import Written, make_refusals, spread_reasons, write_accepted
+from asyncbatch.sinks.columns.table import Written, spread_reasons, write_accepted
 from asyncbatch.sinks.databases.mirror import LedgerLine, Pruned
 from asyncbatch.sinks.databases.sql import TableName, fold, quote, repetition
 from asyncbatch.state.ledger.table import LedgerTable, TableLedger, unescape_path
@@ -525,39 +524,7 @@ class DatabaseSink(ABC):
 
     def _write(self, payload: ColumnBlock, groups: Sequence[int] | None) -> Sequence[Refusal]:
         """Write rows; return the rejected rows."""
-        clashes = self._clashing_keys(payload, groups) if self.mode == "upsert" else {}
-        if not clashes:
-            return write_accepted(lambda: self._columns, payload, groups, self._write_admitted)
-        rows = [row for row in range(payload.count) if row not in clashes]
-        left = groups if groups is None else [groups[row] for row in rows]
-        refused = write_accepted(
-            lambda: self._columns, payload.without(clashes), left, self._write_admitted
-        )
-        return make_refusals({**{rows[one.row]: one.message for one in refused}, **clashes})
-
-    def _clashing_keys(self, block: ColumnBlock, groups: Sequence[int] | None) -> Mapping[int, str]:
-        """Return the reasons against rows that would replace one with another key.
-
-        A column of texts holds 1 and "1" as one text.
-        """
-        keys = self._keys_of(block)
-        kinds = {self._columns.kinds.get(name) for name in keys.names}
-        if "mixed" not in keys.kinds or kinds & {"any", "json"}:
-            return {}
-        texts = zip(*map(plain_texts, keys.values, keys.kinds), strict=True)
-        are_strings = zip(
-            *([text is None or text[0] == '"' for text in json_texts(values, kind)]
-              for values, kind in zip(keys.values, keys.kinds, strict=True)),
-            strict=True,
-        )  # fmt: skip
-        known: dict[tuple[Any, ...], tuple[bool, ...]] = {}
-        clashing = [
-            row
-            for row, (key, kind) in enumerate(zip(texts, are_strings, strict=True))
-            if known.setdefault(key, kind) != kind
-        ]
-        reason = f"another record has the same {', '.join(self.key)} as a text, of another type"
-        return spread_reasons(dict.fromkeys(clashing, reason), groups)
+        return write_accepted(lambda: self._columns, payload, groups, self._write_admitted)
 
     @abstractmethod
     def _write_admitted(self, admitted: Admitted) -> Written:
