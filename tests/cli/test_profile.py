@@ -90,7 +90,7 @@ def test_profile_of_mixed_files_names_failures_and_those_that_differ(files, comm
     assert [one["file"] for one in found.json["failures"]] == ["./bad.json"]
     differing = {one["file"]: one["reasons"] for one in found.json["profile"]["different_files"]}
     assert differing["./odd.json"] == [
-        "lacks v, which 95% have", "has legacy, which 2% have",
+        "lacks v, which 95% of the files have", "has legacy, which 2% of the files have",
     ]  # fmt: skip
     assert differing["./list.json"] == ["is array of integers, where 98% are object"]
     text = command("profile", ".")

@@ -325,6 +325,11 @@ class OutputFileLedgerSession(FileLedgerSession):
         generations = dict(self._store.generations())
         sizes = self._store.sizes()
         unusable = [number for number in sizes if number not in generations]
+        if self._settings.retry_failed and not sizes:
+            raise UsageError(
+                f"--retry-failed: no run of this job has written {self._location} yet: run without "
+                "--retry-failed"
+            )
         if self._settings.retry_failed and (unusable or not generations):
             raise UsageError(
                 f"{self._location} is not the file that the last run of this job left, so the "

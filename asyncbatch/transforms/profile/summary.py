@@ -284,10 +284,10 @@ def _reasons(
     elif MANY_NAMES not in shape.names:
         for name, count in names.items():
             if total * _COMMON <= count < total and name not in shape.names:
-                yield f"lacks {name}, which {_percent(count, total)} have"
+                yield f"lacks {name}, which {_percent(count, total)} of the files have"
         for name in shape.names:
             if names[name] <= max(1, total * _RARE):
-                yield f"has {name}, which {_percent(names[name], total)} have"
+                yield f"has {name}, which {_percent(names[name], total)} of the files have"
 
 
 def _types_text(shape: FileShape) -> str:
