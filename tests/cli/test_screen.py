@@ -8,6 +8,7 @@ import pty
 import re
 import signal
 import struct
+import sys
 import termios
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +74,15 @@ class Terminal:
         os.write(self._terminal, keys)
 
     @property
+    def unread(self):
+        """The number of typed bytes that the command could read: those of whole lines."""
+        terminal = os.open(f"/proc/{self.pid}/fd/0", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            return int.from_bytes(fcntl.ioctl(terminal, termios.FIONREAD, bytes(4)), sys.byteorder)
+        finally:
+            os.close(terminal)
+
+    @property
     def has_echo(self):
         return bool(termios.tcgetattr(self._terminal)[3] & termios.ECHO)
 
@@ -121,6 +131,7 @@ def test_typed_keys_are_not_echoed_while_the_display_is_there(waiting):
     terminal, pipe = waiting
     assert not terminal.has_echo
     terminal.type(b"KEYS\r")
+    wait_until(lambda: terminal.unread == len("KEYS\n"))  # the system takes keys when it has time
     pipe.write(b"[1]")
     pipe.close()
     assert terminal.wait() == 0

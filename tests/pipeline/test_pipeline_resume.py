@@ -196,7 +196,7 @@ class Sink:
         ((["in", iter([{"n": 1}])], (), "out.jsonl"), {"ledger": "x"}, "files or URLs as sources"),
         (("in", (), Sink()), {"resume": True}, "a sink with a name"),
         (("in", [lambda record: record], "out.jsonl"), {"resume": True}, "cannot be identified"),
-        (("in", (), "-"), {"resume": True}, "cannot be resumed"),
+        (("in", (), "-"), {"resume": True}, "no run can be resumed"),
         (("in", (), "sqlite:///x.db"), {"table": "t", "ledger": "x"}, "keeps its own ledger"),
         (("in", (), "out.jsonl"), {"resume": True, "dedupe": "n"}, "one run must write"),
     ],

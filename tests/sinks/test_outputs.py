@@ -117,8 +117,10 @@ def test_outputs_are_kept_apart_from_inputs_and_each_other(run, folder):
         (".", "--to", "out/"): "inside the input folder",
         ("in", "--to", "o.jsonl", "--dead-letter", "./o.jsonl"): "same file",
         ("in", "--to", "o.jsonl", "--report", "o.jsonl"): "same file",
-        ("--from-dead-letter", "in/b.jsonl", "--dead-letter", "in/b.jsonl"): "is an input",
+        ("--from-dead-letter", "dead.jsonl", "--dead-letter", "dead.jsonl"): "is an input",
     }
+    letter = '{"file": "in/a.json", "record": 1, "kind": "schema", "data": {}}\n'
+    (folder / "dead.jsonl").write_text(letter)
     for arguments, words in refused.items():
         outcome = run(*arguments)
         assert (outcome.code, words in outcome.stderr) == (2, True), (arguments, outcome.stderr)
