@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,11 @@ signal.pthread_sigmask(signal.SIG_SETMASK, ())
 # Tests start hundreds of commands, a third of whose start-up it would be to compile our modules.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
+
+
+def pytest_sessionfinish() -> None:
+    """Remove the state that commands have left, each process of pytest its own."""
+    shutil.rmtree(environment()["XDG_STATE_HOME"], ignore_errors=True)
 
 
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed
