@@ -12,6 +12,8 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+from tests.servers import end_connections
+
 SESSIONS = 3
 # The only parameters of a session that PgBouncer takes, besides those that it is told to ignore.
 TAKEN = (
@@ -51,6 +53,7 @@ class Pooler:
             for pool in self._pools.values():
                 while not pool.empty():
                     pool.get_nowait().writer.close()
+            await end_connections()
 
         self._call(close())
         self._loop.call_soon_threadsafe(self._loop.stop)
