@@ -60,6 +60,15 @@ def test_the_start_of_workers_does_not_slow_the_estimate():
     assert pace.seconds_left == pytest.approx(6)
 
 
+def test_records_of_unfinished_inputs_count_while_no_batch_is_in_flight():
+    """Those of a URL, whose pages come one after another."""
+    meter = PaceMeter()
+    for second in range(1, 5):
+        found = structs.replace(snapshot(second, 0), in_flight=0)
+        pace = meter.measure(structs.replace(found, tally=Tally(read=100 * second)))
+    assert pace.records == pytest.approx(100)
+
+
 def test_bytes_tell_more_than_files():
     total = InputCount(2, 10**9, is_complete=True)
     meter = PaceMeter()

@@ -84,7 +84,7 @@ class PaceMeter:
         now = _Sample(snapshot.elapsed_s, files, tally.read, read)
         if not self._has_begun:  # the time before the first batch says nothing
             self._samples = samples = deque([samples[-1]])
-            self._has_begun = bool(snapshot.in_flight or files)
+            self._has_begun = bool(snapshot.in_flight or files or tally.read)
         samples.append(now)
         if len(samples) > _MAX_SAMPLES:  # nothing happens, perhaps for days
             del samples[1]
