@@ -1,4 +1,4 @@
-"""Print the lowest versions of what users install, by pyproject.toml, as constraints for pip."""
+"""Print the lowest versions of the libraries of users, by pyproject.toml, as constraints."""
 
 from __future__ import annotations
 

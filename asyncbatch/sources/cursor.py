@@ -208,7 +208,7 @@ def to_time(value: object, kind: CursorKind | None) -> datetime | None:
 
 def _parse_time(text: str) -> datetime | None:
     """Return the time of a text of ISO 8601, None for another text."""
-    if text.isdecimal() and len(text) != _DATE_DIGITS:  # a number, whatever Python makes of it
+    if text.isdecimal() and len(text) != _DATE_DIGITS:  # a number, though Python may read a time
         return None
     later = timedelta(0)
     if (end := _END_OF_DAY.search(text)) is not None:

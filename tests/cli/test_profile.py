@@ -304,7 +304,7 @@ DRAFT_4, DRAFT_7 = (f"http://json-schema.org/draft-0{number}/schema#" for number
     ],
 )  # fmt: skip
 def test_an_update_keeps_references(files, command, schema):
-    """The inputs and what was allowed satisfy it."""
+    """The inputs satisfy it, and so do the values that the old schema allowed."""
     folder = files({"s.json": json.dumps(schema), "in.jsonl": '{"p": 5, "q": {"p": 6}}\n'})
     assert command("schema", "infer", "in.jsonl", "--update", "s.json", "--to", "n.json").code == 0
     assert command("run", "in.jsonl", "--schema", "n.json").code == 0

@@ -12,7 +12,7 @@ async def end_connections() -> None:
     would then be open when the loop ends, and a warning in whichever test runs next.
     """
     loop = asyncio.get_running_loop()
-    for _ in range(5):  # what was just accepted becomes a connection, and sockets are closed
+    for _ in range(5):  # new sockets become connections, and old ones close
         for transport in list(loop._transports.values()):  # type: ignore[attr-defined]  # Server.abort_clients is new in 3.13
             transport.abort()
         await asyncio.sleep(0)

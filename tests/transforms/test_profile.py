@@ -420,7 +420,7 @@ def test_an_alternative_of_itself_hides_nothing():
 
 
 def test_a_tree_is_compared_with_itself_and_others():
-    """Its nodes are alternatives of what is in their fields, not of themselves."""
+    """Its nodes are alternatives of the parts in their fields, not of themselves."""
 
     def make(leaf):
         node = {"type": "object", "properties": {"left": {"$ref": "#/$defs/tree"}}}

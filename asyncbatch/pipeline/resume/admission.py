@@ -136,7 +136,7 @@ class Admission:
         """Return the entries of inputs by their names.
 
         An input that was put away has none: another file with its name is a new one. One that is
-        back has the same size and time, whatever its content is known by.
+        back has the same size and time, also where files are known by their content.
         """
         entries = dict(self._ledger.lookup([name for name, _ in identified]))
         for path, (name, stamp) in zip(paths, identified, strict=True):

@@ -71,7 +71,7 @@ class Replay:
     def entries(self) -> list[Entry]:
         """Return the entries that the finished replay changes: without its added records.
 
-        Without the dead letters of the run that began it, nobody knows which these are.
+        Without the dead letters of the run that began it, they are unknown: then none.
         """
         if not self._knows_rejected:
             return []

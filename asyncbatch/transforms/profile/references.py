@@ -102,7 +102,7 @@ class SchemaParts:
         return found.part if found is not None else None
 
     def find(self, reference: Json, part: Json) -> ReferenceTarget | None:
-        """Return what a reference in a part means, None if that cannot be told."""
+        """Return the target of a reference in a part, None if it is unknown."""
         uri, fragment = urldefrag(self.target(reference, part) or "")
         fragment = unquote(fragment)
         if not fragment or fragment.startswith("/"):
@@ -173,7 +173,7 @@ def _copied(value: Json) -> Json:
 
 
 def _note(names: dict[Any, Json], name: Any, part: Json) -> None:
-    """Note what a name means. What two parts are called means none of them."""
+    """Note the part that a name stands for: none if two parts have this name."""
     names[name] = part if names.get(name, part) is part else None
 
 

@@ -131,7 +131,7 @@ class ResolvedSchema:
         return self._by_type[id(schema)]
 
     def check(self, part: Json, *, check_formats: bool) -> Callable[[Json], bool] | None:
-        """Return a check of the values of a part; None if it depends on what refers to the part."""
+        """Return a check of the values of a part; None if it depends on references to it."""
         place = self._parts.place(part)
         if place is None or any(
             name.encode() in text for _, text in self.texts for name in _DYNAMIC
@@ -152,7 +152,7 @@ class Assumption(NamedTuple):
 class PairMemory:
     """The differences of pairs of parts, which may contain themselves: each is found once.
 
-    A pair in itself is taken for equal. So what depends on a pair is only known when that pair is.
+    A pair in itself is taken for equal. So a result that depends on a pair is known after it.
     A `level` is the number of fields and items from the root to a pair. A pair that is reached
     again at its level, as an alternative of itself, must not be taken for equal.
     """
@@ -198,7 +198,7 @@ class PairMemory:
         return self._compare(pair, find, level)
 
     def _depend(self, on: Assumption, level: int) -> None:
-        """Note what the innermost open pair depends on, at a level."""
+        """Note an assumption, at a level, on which the innermost open pair depends."""
         least, highest = self._assumption
         if level == self._level:
             highest = max(highest, on.level)

@@ -289,7 +289,7 @@ class Scalars(Struct, gc=False):
     def _count_frequent(self, counts: Mapping[Any, int]) -> None:
         """Add counts of values. If they are many, lower all until few are left.
 
-        A count is lowered together with `MAX_COUNTED` others. So it is by less than one in so many.
+        A count is lowered together with `MAX_COUNTED` others: by at most that share of all values.
         """
         merged = dict(counts)
         for value, count in self.counts.items():

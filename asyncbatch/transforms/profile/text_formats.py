@@ -71,7 +71,7 @@ TESTS: dict[str, Callable[[str], object]] = {
     "number": _matches(_NUMBER),
     "hex": _matches(_HEX),
 }
-# Formats whose texts are in another order than what they mean.
+# Formats whose texts are in another order than their values.
 INSTANT_FORMATS = frozenset({"date-time", "local-time"})
 # The formats that JSON Schema knows; each text that passes our test passes that of the schema.
 SCHEMA_FORMATS = frozenset({"date", "date-time", "uuid", "email", "ipv4", "uri"})

@@ -24,8 +24,8 @@ _STANDARD = ("http://json-schema.org/", "https://json-schema.org/")
 def unmovable_reference(schema: Json | SchemaSource) -> str | None:
     """Return a reference to a part of the schema that an update must not change, or None.
 
-    An update moves and removes what pointers lead to, except in definitions. And where a schema
-    must not hold (`not`), one that allows more values restricts these.
+    An update moves and removes parts that pointers lead to, except in definitions. And where a
+    schema must not hold (`not`), one that allows more values restricts these.
     """
     return _Search(schema).find()
 
@@ -83,7 +83,7 @@ class _Search:
         return target is not None and target.startswith(_STANDARD)
 
     def _widened_reference(self, value: Json) -> str | None:
-        """Return a reference to a part that an update widens, from a value or what it leads to."""
+        """Return a reference to a part that an update widens, from a value or from its targets."""
         if isinstance(value, list):
             return next(filter(None, map(self._widened_reference, value)), None)
         if not isinstance(value, dict) or id(value) in self._seen:
