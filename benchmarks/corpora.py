@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.setting import Setting
 
 SEED = 20240607
+PART_BYTES = 1_000_000  # of a huge file, at least: what fits the cache of a processor
 
 
 class Corpus(NamedTuple):
@@ -39,6 +40,11 @@ class Corpus(NamedTuple):
         """Return the first files."""
         first = self.subfolders()[0]
         return [os.path.join(first, name) for name in sorted(os.listdir(first))[:count]]
+
+    @property
+    def parts(self) -> str:
+        """A file with the offsets of parts of a huge file that hold whole elements."""
+        return f"{self.path}.parts.json"
 
     def __str__(self) -> str:
         files = f"{self.files:,} files" if self.files > 1 else "1 file"
@@ -115,14 +121,21 @@ def _file(
 
     def write(path: str) -> tuple[int, int, int]:
         elements = cycle(texts())
-        count = 1
+        count, begin = 1, len(start)
+        parts: list[tuple[int, int]] = []
         with open(path, "wb") as stream:
             stream.write(start + next(elements))
-            while stream.tell() < size:
+            while (at := stream.tell()) < size:
+                if at - begin >= PART_BYTES:
+                    parts.append((begin, at))
+                    begin = at + len(between)
                 stream.write(between + next(elements))
                 count += 1
             stream.write(end)
-        return 1, os.path.getsize(path), count
+        corpus = Corpus(path, 1, os.path.getsize(path), count)
+        with open(corpus.parts, "w", encoding="utf-8") as stream_of_parts:
+            json.dump([*parts, (begin, at)], stream_of_parts)
+        return corpus[1:]
 
     return _kept(setting, name, write)
 

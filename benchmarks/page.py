@@ -45,9 +45,7 @@ def markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     every = [["work", "compared with", f"each shape ({first})"], ["---"] * 3]
     for row in known:
-        shapes = [
-            f"{one.shape} {row.goal.show(one.value)}" for one in figures[first] if one.row == row
-        ]
+        shapes = [f"{one.shape} {one.show()}" for one in figures[first] if one.row == row]
         if len(shapes) > 1:
             every.append([row.work, row.against, "; ".join(shapes)])
     trial = ". A trial with small corpora: these are no results."
@@ -73,7 +71,8 @@ def _cell(figure: Figure | None) -> str:
         return ""
     goal = figure.row.goal
     missed = "" if goal.verdict(figure.value) == "ok" else ", **missed**"
-    return f"{goal.show(figure.value)} ({figure.shape}){missed}"
+    floor = f", floor {goal.show(figure.floor)}" if figure.floor else ""
+    return f"{goal.show(figure.value)} ({figure.shape}{floor}){missed}"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -72,8 +72,9 @@ def race(
 ) -> dict[str, int]:
     """Measure the memory of each racer once. Then time all in turn. Return the peaks in bytes.
 
-    The first racer is asyncbatch, and so are all with that name. A slow racer, with fewer rounds,
-    is not measured for memory. A peer that fails is named in the table and in the results.
+    The first racer is asyncbatch, and so are all with that name. The racer whose name starts with
+    "floor" tells how near any program can come to the goals of the others. A slow racer, with fewer
+    rounds, is not measured for memory. A peer that fails is named in the table and in the results.
     Commands write into the output folder of the setting, which is emptied before each command.
     """
     ours, results = racers[0], setting.results
@@ -112,6 +113,8 @@ def race(
     setting.clear_output()
     print(f"{shape}: {corpus}; contenders in turn; every result is checked")
     our_rate = corpus.records / median(times[ours.name])
+    floors = [name for name in times if name.startswith("floor") and times[name]]
+    floor_rate = corpus.records / median(times[floors[0]]) if floors else None
     rows = []
     for racer in racers:
         if racer.missing() or racer.name in failures:
@@ -119,14 +122,17 @@ def race(
             results.leave_out(racer.name, shape, failure)
             rows.append([racer.name, f"left out: {failure[-200:]}"])
         else:
-            figures = _figures(racer, racer.part or corpus, times[racer.name], our_rate)
+            figures = _figures(racer, racer.part or corpus, times[racer.name])
             peak = peaks.get(racer.name)
+            rate = figures.rate
+            floor = floor_rate / rate if floor_rate and racer.name not in floors else None
+            verdict = results.add(racer.row, shape, our_rate / rate, floor) if racer.row else ()
             rows.append(
                 [
                     *figures.cells,
                     f"{peak / 1e6:,.0f}" if peak else "",
-                    f"{figures.ratio:.2f}x",
-                    *(results.add(racer.row, shape, figures.ratio) if racer.row else ("", "")),
+                    f"{our_rate / rate:.2f}x",
+                    *(verdict or ("", "")),
                 ]
             )
     print_table(HEADER, rows)
@@ -137,13 +143,13 @@ def race(
 
 
 class _Figures(NamedTuple):
-    """The first cells of a row, and the speed of asyncbatch divided by that of the racer."""
+    """The first cells of a row, and the speed in records/s."""
 
     cells: list[str]
-    ratio: float
+    rate: float
 
 
-def _figures(racer: Racer, corpus: Corpus, durations: list[float], our_rate: float) -> _Figures:
+def _figures(racer: Racer, corpus: Corpus, durations: list[float]) -> _Figures:
     seconds = median(durations)
     rate = corpus.records / seconds
     cells = [
@@ -154,7 +160,7 @@ def _figures(racer: Racer, corpus: Corpus, durations: list[float], our_rate: flo
         f"{rate:,.0f}",
         f"{corpus.bytes / seconds / 1e6:,.1f}",
     ]
-    return _Figures(cells, our_rate / rate)
+    return _Figures(cells, rate)
 
 
 def expect(records: int, total: Callable[[bytes], int] = int) -> Callable[[bytes], None]:

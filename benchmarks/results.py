@@ -18,17 +18,23 @@ class Figure(NamedTuple):
     row: Row
     shape: str
     value: float
+    floor: float | None = None  # the value that the floor has, where it was measured
+
+    def show(self) -> str:
+        """Return the value, and that of the floor."""
+        show = self.row.goal.show
+        return show(self.value) + (f" (floor {show(self.floor)})" if self.floor else "")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figure as values of JSON."""
         names = self.row._asdict() | {"goal": self.row.goal._asdict()}
-        return {**names, "shape": self.shape, "value": self.value}
+        return {**names, "shape": self.shape, "value": self.value, "floor": self.floor}
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> Figure:
         """Return the figure that `as_dict` described."""
         row = Row(values["work"], values["against"], Goal(**values["goal"]))
-        return cls(row, values["shape"], values["value"])
+        return cls(row, values["shape"], values["value"], values["floor"])
 
 
 class Results:
@@ -41,9 +47,11 @@ class Results:
         self._races: list[dict[str, Any]] = []
         self._tables: dict[str, Sequence[Sequence[str]]] = {}
 
-    def add(self, row: Row, shape: str, value: float) -> tuple[str, str]:
+    def add(
+        self, row: Row, shape: str, value: float, floor: float | None = None
+    ) -> tuple[str, str]:
         """Add a figure. Return the cells of its goal and verdict."""
-        self.figures.append(Figure(row, shape, value))
+        self.figures.append(Figure(row, shape, value, floor))
         return row.goal.cells(value)
 
     def leave_out(self, peer: str, shape: str, reason: str) -> None:
@@ -79,7 +87,7 @@ class Results:
                 worst.row.work,
                 worst.row.against,
                 worst.shape,
-                worst.row.goal.show(worst.value),
+                worst.show(),
                 *worst.row.goal.cells(worst.value),
             ]
             for worst in worst_figures(self.figures)

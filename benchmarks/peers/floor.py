@@ -1,4 +1,4 @@
-"""The floor: bare processes that only list, read and parse with simdjson."""
+"""The floor of files: bare processes that only list, read and parse with simdjson."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import sys
 
 import simdjson
+
+from benchmarks.peers.forks import divide, files_of
 
 
 def count_records(paths: list[str]) -> int:
@@ -24,17 +26,8 @@ def count_records(paths: list[str]) -> int:
 
 def main(processes: int, folder: str) -> None:
     """Print the number of records in all files of a folder."""
-    paths = [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]
-    reader, writer = os.pipe()
-    for share in range(processes):
-        if os.fork() == 0:
-            os.write(writer, b"%d\n" % count_records(paths[share::processes]))
-            os._exit(0)
-    os.close(writer)
-    for _ in range(processes):
-        os.wait()
-    with os.fdopen(reader) as answers:
-        print(sum(map(int, answers)))
+    paths = files_of(folder)
+    print(divide(processes, lambda share: count_records(paths[share::processes])))
 
 
 if __name__ == "__main__":

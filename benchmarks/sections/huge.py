@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import goals
 from benchmarks.corpora import array_of, lines_of
-from benchmarks.races import Racer, expect, peer, race, read_total
+from benchmarks.races import CPUS, Racer, expect, peer, race, read_total
 from benchmarks.shapes import shapes
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def count_lines(setting: Setting) -> None:
 
 
 def _racers(setting: Setting, corpus: Corpus, row: Row, *, large: bool) -> list[Racer]:
-    """Return asyncbatch, and the reader of DuckDB that checks texts as asyncbatch does."""
+    """Return asyncbatch, the reader of DuckDB that checks texts as asyncbatch does, and a floor."""
+    floor = peer("floor_huge", str(CPUS), corpus.path, corpus.parts)
     duckdb = peer("duckdb_huge", corpus.path, *["large"] * large)
     return [
         Racer(
@@ -55,4 +56,5 @@ def _racers(setting: Setting, corpus: Corpus, row: Row, *, large: bool) -> list[
             expect(corpus.records, read_total),
         ),
         Racer("DuckDB, read_json_objects", duckdb, expect(corpus.records), row),
+        Racer(f"floor, {CPUS} processes", floor, expect(corpus.records)),
     ]

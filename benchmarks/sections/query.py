@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks import filesets, goals
-from benchmarks.races import CPUS, Agreement, Racer, beside_python, race, under_xargs
+from benchmarks.races import CPUS, Agreement, Racer, beside_python, expect, peer, race, under_xargs
 
 if TYPE_CHECKING:
     from benchmarks.corpora import Corpus
@@ -56,6 +56,12 @@ def _query(setting: Setting, shape: str, corpus: Corpus, row: Row | None) -> Non
             under_xargs(corpus.path, [jaq, "-c", program]),
             check,
             needs=jaq,
+        ),
+        # It parses with simdjson, and runs no program.
+        Racer(
+            f"floor, {CPUS} processes",
+            peer("floor", str(CPUS), corpus.path),
+            expect(corpus.records),
         ),
     ]
     race(setting, f"--jq, {shape}", corpus, racers)

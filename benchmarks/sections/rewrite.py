@@ -12,9 +12,11 @@ import orjson
 from benchmarks import filesets, goals
 from benchmarks.loads import all_tables
 from benchmarks.measure import CommandError
-from benchmarks.races import Agreement, Racer, in_order, peer, race, shell
+from benchmarks.races import CPUS, Agreement, Racer, in_order, peer, race, shell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benchmarks.corpora import Corpus
     from benchmarks.loads import Table
     from benchmarks.setting import Setting
@@ -50,6 +52,7 @@ def _write_lines(setting: Setting, name: str, corpus: Corpus) -> None:
             check,
         ),
         Racer("jq -c", shell(f"{jq} > {shlex.quote(lines)}"), check, goals.LINES_OUT, needs="jq"),
+        _floor("floor_lines", corpus, lines, check),
     ]
     race(setting, f"{name} into JSON Lines", corpus, racers)
 
@@ -82,5 +85,10 @@ def _write_parquet(setting: Setting, table: Table) -> None:
             "asyncbatch run --to .parquet", [setting.asyncbatch, "run", folder, "--to", path], check
         ),
         Racer("DuckDB, COPY TO", peer("duckdb_parquet", folder, path), check, goals.PARQUET_OUT),
+        _floor("floor_parquet", table.corpus, path, check),
     ]
     race(setting, f"{table.name} into Parquet", table.corpus, racers)
+
+
+def _floor(name: str, corpus: Corpus, target: str, check: Callable[[bytes], None]) -> Racer:
+    return Racer(f"floor, {CPUS} processes", peer(name, str(CPUS), corpus.path, target), check)
