@@ -152,10 +152,12 @@ def test_a_peer_that_fails_is_named_and_ours_fails_the_section(small):
 def test_the_floor_tells_how_near_the_goals_are(small):
     corpus = counted_lines(small, "two", lambda: [b"1\n", b"2\n"], 2)
     seconds = {"asyncbatch run": 4.0, "peer": 6.0, "floor, 2 processes": 2.0}
-    racers = [
-        Racer(name, ["echo", "2"], expect(2), row, clock=lambda _, name=name: seconds[name])
-        for name, row in zip(seconds, (None, goals.ARRAY_DUCKDB, goals.MIXED_FLOOR), strict=True)
-    ]
+
+    def racer(name, row):
+        return Racer(name, ["echo", "2"], expect(2), row, clock=lambda _: seconds[name])
+
+    rows = (None, goals.ARRAY_DUCKDB, goals.MIXED_FLOOR)
+    racers = [racer(name, row) for name, row in zip(seconds, rows, strict=True)]
     race(small, "two lines", corpus, racers)
     found = [(one.row, one.value, one.floor) for one in small.results.figures[:2]]
     assert found == [(goals.ARRAY_DUCKDB, 1.5, 3.0), (goals.MIXED_FLOOR, 0.5, None)]

@@ -22,7 +22,7 @@ def test_many_more_files_take_no_more_memory(run, files, options):
         (folder / f"d{number}").symlink_to("f")
     names = [f"d{outer}/{inner}.json\n" for outer in range(1000) for inner in range(1000)]
     peaks = []
-    for count in (30_000, 120_000):
+    for count in (60_000, 240_000):
         # A list is not searched: each of its lines is a file to open and read.
         (folder / "list").write_text("".join(names[:count]))
         outcome = run("--files-from", "list", "-w", "2", *options, "-o", "json", prefix=COLD)
