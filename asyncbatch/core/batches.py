@@ -71,8 +71,18 @@ class Split(Struct, frozen=True, gc=False):
     is_end_marker: bool = False
     error: Failure | None = None  # the reason why the last split ends the file early
     is_relative: bool = False  # records and lines count from the start of the split
+    # With `is_end_marker`: a guess was wrong, so the file must be read as a whole.
+    is_whole: bool = False
     chunk: Chunk | None = None  # set if the input is a chunk of a feed, not a file
     etag: str | None = None  # the ETag that the object must have; None for a file
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether the bounds of the splits of the file are guesses.
+
+        All are right if each split is an array, once its commas at the bounds become brackets.
+        """
+        return self.form == "array" and self.is_relative
 
 
 SOURCE_SPAN = 1 << 40  # The inputs of source k of a job are numbered from k * SOURCE_SPAN.
@@ -160,7 +170,8 @@ class SplitFile(Struct, frozen=True, gc=False):
 
     form: SplitForm
     start: Position | None = None  # the position of the first split
-    # if true, lines are not counted in advance: records count from the start of each split
+    # If true, lines are not counted in advance, and bounds between elements are guessed: records
+    # count from the start of each split. As the answer to such a split: a bound is wrong.
     is_relative: bool = False
 
 

@@ -136,9 +136,18 @@ class BoundaryScanner:
         for step in reversed(steps):
             inside = _Follower(step.depth, step.in_string)
             for part in reversed(inside.follow(text, step.start, step.end, _PART_BYTES)):
-                if at := _find_boundary(text, part):
-                    return at
+                if found := _boundaries_of(text, part):
+                    return found[-1]
         return 0
+
+
+def find_boundaries(text: bytes) -> list[int]:
+    """Return the offsets of the commas of an array, up to its end, which counts too.
+
+    `text` begins with the bracket of the array.
+    """
+    steps = _Follower().follow(text, 1, len(text), STEP_BYTES)
+    return [at for step in steps for at in _boundaries_of(text, step)]
 
 
 class _Step(NamedTuple):
@@ -201,28 +210,29 @@ class _Follower:
         return min(depths)
 
 
-def _find_boundary(text: bytes, step: _Step) -> int:
-    """Return the offset of the array's end in a step, else of its last comma, else 0."""
-    start, boundary, depth = step.start, 0, step.depth
+def _boundaries_of(text: bytes, step: _Step) -> list[int]:
+    """Return the offsets of the array's commas in a step, up to its end, which counts too."""
+    start, found, depth = step.start, [], step.depth
     if step.in_string:
         closed = _STRING_END.match(text, start, step.end)
         if closed is None:
-            return 0
+            return []
         start = closed.end()
     for match in _BRACKET.finditer(text, start, step.end):
         token = text[match.start()]
         if token == 0x2C:
             if not depth:
-                boundary = match.start()
+                found.append(match.start())
         elif token in b"[{":
             depth += 1
         elif token in b"]}":
             if not depth:
-                return match.start()
+                found.append(match.start())
+                break
             depth -= 1
         elif match[0] == b'"':
             break
-    return boundary
+    return found
 
 
 def find_array(text: bytes, tokens: Sequence[str]) -> int | None:

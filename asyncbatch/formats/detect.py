@@ -74,6 +74,11 @@ def is_compressed(content: Content) -> bool:
     return detect_compression(content.head) is not None
 
 
+def begins_array(head: bytes) -> bool:
+    """Whether a JSON text with these first bytes is an array."""
+    return head.removeprefix(BOM).lstrip(_BLANK).startswith(b"[")
+
+
 def is_splittable(path: str, content: Content, sizes: Sizes, form: TextForm = "json") -> bool:
     """Whether a file is large, several workers can read parts of it, and its start is valid."""
     return (
@@ -114,7 +119,7 @@ def find_stream_fault(head: bytes) -> Fault | None:
     message, option, _ = fault.message.partition(" (--input-format")
     if not option:
         return fault
-    each = ".[]" if head.removeprefix(BOM).lstrip(_BLANK).startswith(b"[") else "."
+    each = ".[]" if begins_array(head) else "."
     return Fault(fault.kind, 0, f"{message} (jq -c '{each}' makes JSON Lines of it)")
 
 

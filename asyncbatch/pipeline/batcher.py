@@ -116,7 +116,8 @@ class Batcher:
         self.unsettled -= 1
         self._changed.set()
         if batch.split is not None:
-            if (file := self._split_files.get(batch.start)) and file.settle(batch.split):
+            file = self._split_files.get(batch.start)
+            if file and file.settle(batch.split, is_refused=split_file is not None):
                 del self._split_files[batch.start]
             return
         rest = batch.paths[done:]

@@ -36,6 +36,11 @@ class SplitLimiter:
         self._max_unsettled = max(MIN_AHEAD, max_unsettled or AHEAD_PER_CPU * usable_cpus())
 
     @property
+    def is_settled(self) -> bool:
+        """Whether all splits that were given out are settled."""
+        return self._added == self._settled
+
+    @property
     def has_capacity(self) -> bool:
         """Whether one more split may be given out."""
         return self._added - self._settled < self._max_unsettled
@@ -53,7 +58,11 @@ class SplitLimiter:
 
 
 class SplitFileReader:
-    """A reader that gives out the splits of one file as batches, and finds the next one ahead."""
+    """A reader that gives out the splits of one file as batches, and finds the next one ahead.
+
+    The end marker of a file with guessed bounds waits until all splits are settled: after a wrong
+    guess, its batch reads the whole file.
+    """
 
     def __init__(
         self, start: int, path: str, splits: Iterator[Split], max_ahead: int | None = None
@@ -61,32 +70,51 @@ class SplitFileReader:
         self._start, self._path, self._splits = start, path, splits
         self._next: asyncio.Future[Split] | None = None
         self._last: Split | None = None
-        self._is_cut = False
+        self._end: Split | None = None  # the end marker that waits
+        self._is_cut = self._is_refused = False
         self._limiter = SplitLimiter(max_ahead)
 
     @property
     def has_next(self) -> bool:
         """Whether there is another split, and the limit allows it."""
+        if self._end is not None and not self._limiter.is_settled:
+            return False
         has_more = self._last is None or not self._last.is_end_marker
         return has_more and self._limiter.has_capacity
 
-    async def next_split(self) -> Batch:
-        """Return the next split. Cancellable."""
-        if self._next is None:
-            self._next = self._find()
-        split = await asyncio.shield(self._next)
-        self._next = None
+    async def next_split(self) -> Batch | None:
+        """Return the next split, or None if it must wait. Cancellable."""
+        split = self._end or await self._found_split()
         if self._is_cut and not split.is_end_marker:
-            split = Split(split.number, split.form, split.start, 0, is_end_marker=True)
+            split = structs.replace(split, length=0, is_end_marker=True)
+        if split.is_end_marker and split.is_guess:
+            if not self._limiter.is_settled:
+                self._end = split
+                return None
+            if self._is_refused:
+                split = structs.replace(split, is_whole=True)
         self._last = split
         self._limiter.add()
         if not split.is_end_marker:
             self._next = self._find()
         return Batch(self._start, (self._path,), split)
 
-    def settle(self, split: Split) -> bool:
-        """Note that a split is done; return whether it was the last of the file."""
+    async def _found_split(self) -> Split:
+        if self._next is None:
+            self._next = self._find()
+        split = await asyncio.shield(self._next)
+        self._next = None
+        return split
+
+    def settle(self, split: Split, *, is_refused: bool = False) -> bool:
+        """Note that a split is done; return whether it was the last of the file.
+
+        `is_refused`: its bounds are no boundaries between elements.
+        """
         self._limiter.settle(split.number)
+        if is_refused:
+            self._is_refused = True
+            self.cut_short()
         return split.is_end_marker
 
     def cut_short(self) -> None:
@@ -153,6 +181,8 @@ class SplitSums:
             return
         file = self._files.setdefault(batch.start, _SplitSum())
         if split.is_end_marker:
+            if split.is_whole and file.error is None:
+                file.counts = Counts(result.part.records[0])
             yield BatchPart(
                 batch, _whole_part(result.part, file, only_counts=batch.source in self._counted)
             )

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from asyncbatch.core.batches import Split
 from asyncbatch.core.records import Position, display_path
 from asyncbatch.core.settings import FileWorkSettings
+from asyncbatch.formats.array_cutter import find_boundaries
 from asyncbatch.formats.arrays import ArrayStream
+from asyncbatch.formats.element_pattern import ElementPattern
 from asyncbatch.formats.failures import FILE_ERRORS, file_failure
 from asyncbatch.formats.lines import count_lines
-from asyncbatch.formats.positions import parse_pointer
+from asyncbatch.formats.positions import BOM, parse_pointer
 from asyncbatch.formats.validator import make_validator
 from asyncbatch.storage.local import Content, TooLargeError
 from asyncbatch.storage.opener import Opener
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import Sizes
     from asyncbatch.storage.opener import RandomAccess
 
+_SPACE = b" \t\n\r"
 _SEARCH_BYTES = 16 * 1024  # bytes of one read in the search for a line end
+_SAMPLE_BYTES = 256 * 1024  # bytes of the first sample of elements
+_MIN_BOUNDARIES = 4  # boundaries of a sample that is large enough
 # Each split costs the main process a millisecond. So the splits of a file whose records are only
 # counted grow with the file: from this number of them, up to this factor.
 _MANY_SPLITS, _MAX_GROWTH = 64, 4
@@ -51,6 +56,7 @@ class Splitter:
         self._pointer = None if pointer is None else parse_pointer(pointer)
         self._position = self._start = split_file.start or Position()
         self._end_of_reading = self._start.byte
+        self._is_whole = False  # whether no more boundaries can be guessed
 
     def splits(self) -> Iterator[Split]:
         """Yield the splits in order, then an end marker that has the error, if any.
@@ -74,13 +80,20 @@ class Splitter:
             error = file_failure(display_path(self._path), problem)
         rest = self._end_of_reading - self._start.byte - covered
         yield Split(
-            number, self._form, self._position, max(0, rest), is_end_marker=True, error=error
+            number,
+            self._form,
+            self._position,
+            max(0, rest),
+            is_end_marker=True,
+            error=error,
+            is_relative=self._is_relative,
+            is_whole=self._is_whole,
         )
 
     def _split_starts(self) -> Iterator[Position]:
         """Yield the start of each split; `_position` is then its end."""
         if self._form == "array":
-            return self._starts_of_elements()
+            return self._guessed_starts() if self._is_relative else self._starts_of_elements()
         return self._starts_by_line_ends() if self._is_relative else self._starts_of_lines()
 
     def _starts_by_line_ends(self) -> Iterator[Position]:
@@ -91,8 +104,7 @@ class Splitter:
         window_buffer = memoryview(bytearray(_SEARCH_BYTES))
         with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
-            smallest = self._sizes.split
-            length = min(max(smallest, file.size // _MANY_SPLITS), smallest * _MAX_GROWTH)
+            length = self._split_length(file.size)
             while (begin := self._position).byte < file.size:
                 end = begin.byte + length
                 while end < file.size and (count := file.read_into(window_buffer, end)):
@@ -105,6 +117,11 @@ class Splitter:
                 self._end_of_reading = min(end, file.size)
                 self._position = Position(self._end_of_reading)
                 yield begin
+
+    def _split_length(self, size: int) -> int:
+        """Return the length of the splits of a file of `size` bytes."""
+        smallest = self._sizes.split
+        return min(max(smallest, size // _MANY_SPLITS), smallest * _MAX_GROWTH)
 
     def _starts_of_lines(self) -> Iterator[Position]:
         """Yield the start of each split of lines; count lines and records."""
@@ -148,11 +165,58 @@ class Splitter:
             finally:
                 self._end_of_reading = stream.read_to
 
+    def _guessed_starts(self) -> Iterator[Position]:
+        """Yield the start of each split of array elements, by guesses without parsing."""
+        with closing(self._opener.random_access(self._path)) as file:
+            pattern = self._learn_pattern(file)
+            length = self._split_length(file.size)
+            while pattern is not None and (begin := self._position).byte < file.size:
+                end = self._find_match(file, pattern, begin.byte + length)
+                if end is None:
+                    break
+                self._end_of_reading = end
+                self._position = Position(end)
+                yield begin
+            self._is_whole = not 0 < self._position.byte == file.size
+
+    def _learn_pattern(self, file: RandomAccess) -> ElementPattern | None:
+        """Return the pattern of the elements of an array; None if guesses would be bad."""
+        size, most = min(_SAMPLE_BYTES, self._sizes.split), self._sizes.split
+        while True:
+            text = _read(file, 0, size).removeprefix(BOM).lstrip(_SPACE)
+            if not text.startswith(b"["):
+                return None
+            boundaries = find_boundaries(text)
+            if size >= most or len(boundaries) >= _MIN_BOUNDARIES:
+                return ElementPattern.learn(text, boundaries)
+            size = min(4 * size, most)
+
+    def _find_match(self, file: RandomAccess, pattern: ElementPattern, start: int) -> int | None:
+        """Return the offset of the first match from `start` on, or the end of the file.
+
+        None: both are too far away, so that a split would need too much memory.
+        """
+        most, overlap = start + self._sizes.split_threshold, len(pattern.prefix)
+        while start < file.size:
+            if start >= most:
+                return None
+            text = _read(file, start, _SEARCH_BYTES)
+            if (at := pattern.find(text)) >= 0:
+                return start + at
+            start += max(1, len(text) - overlap)
+        return file.size
+
 
 def _line_too_long(max_bytes: int) -> TooLargeError:
     return TooLargeError(
         max_bytes + 1, max_bytes, f"a line has more than {max_bytes:,} bytes, the limit"
     )
+
+
+def _read(file: RandomAccess, offset: int, size: int) -> bytes:
+    """Return up to `size` bytes at `offset`."""
+    buffer = bytearray(size)
+    return bytes(buffer[: _fill_buffer(file, buffer, offset)])
 
 
 def _fill_buffer(file: RandomAccess, buffer: bytearray, offset: int) -> int:

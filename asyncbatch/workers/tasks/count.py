@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.batches import Part, SplitFile
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import STDIN, Position, display_path
-from asyncbatch.formats.detect import is_compressed, is_json_lines, is_splittable, open_text
+from asyncbatch.formats.detect import (
+    begins_array,
+    is_compressed,
+    is_json_lines,
+    is_splittable,
+    open_text,
+)
 from asyncbatch.formats.failures import (
     FILE_ERRORS,
     InvalidTextError,
@@ -18,6 +25,7 @@ from asyncbatch.formats.failures import (
     with_record_count,
 )
 from asyncbatch.formats.lines import InvalidLine, validate_lines
+from asyncbatch.formats.positions import BOM
 from asyncbatch.formats.validator import make_validator
 from asyncbatch.sources.reader import OPEN_ERRORS, InputOpener, Reader, close_opened, read_size
 from asyncbatch.storage.local import Content, TooLargeError
@@ -25,7 +33,7 @@ from asyncbatch.storage.local import Content, TooLargeError
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from asyncbatch.core.batches import Batch
+    from asyncbatch.core.batches import Batch, Split, SplitForm
     from asyncbatch.core.records import Failure
     from asyncbatch.core.settings import FileWorkSettings
     from asyncbatch.formats.arrays import ArrayWindow
@@ -61,7 +69,7 @@ class CountTask:
         """Yield the outcome of the files, in order; may end before the last at a limit."""
         validator, now = self._validator, time.perf_counter
         names_tell = self._settings.format == "auto"
-        if batch.split is not None:
+        if batch.split is not None and not batch.split.is_whole:
             yield from self._count_split(batch)
             return
         part = Part(batch.start)
@@ -76,11 +84,11 @@ class CountTask:
             if type(verdict) is int and type(opened) is bytes:
                 part.records.append(verdict)
                 part.bytes.append(len(opened))
-            elif self._needs_split(path, opened):
+            elif batch.split is None and (form := self._split_form(path, opened)) is not None:
                 close_opened(opened)
                 contents.close()
                 yield part
-                yield Part(part.start + len(part), split_file=SplitFile("lines", is_relative=True))
+                yield Part(part.start + len(part), split_file=SplitFile(form, is_relative=True))
                 return
             else:
                 verdicts = self._file_verdicts(path, opened)
@@ -92,13 +100,16 @@ class CountTask:
         part.retries = self._opener.take_retry_count()
         yield part
 
-    def _needs_split(self, path: str, opened: Opened) -> bool:
-        """Whether a file is split for several workers. An array is as fast in one."""
-        return (
-            isinstance(opened, Content)
-            and is_json_lines(path, self._settings.format)
-            and is_splittable(path, opened, self._settings.sizes, "jsonl")
-        )
+    def _split_form(self, path: str, opened: Opened) -> SplitForm | None:
+        """Return the unit of the splits of a file for several workers; None for one worker."""
+        form, sizes = self._settings.format, self._settings.sizes
+        if not isinstance(opened, Content):
+            return None
+        if is_json_lines(path, form):
+            return "lines" if is_splittable(path, opened, sizes, "jsonl") else None
+        # A guess is a read at any offset, which is a request for an object.
+        may_guess = form in ("auto", "json") and type(path) is str and begins_array(opened.head)
+        return "array" if may_guess and is_splittable(path, opened, sizes) else None
 
     def _count_split(self, batch: Batch) -> Iterator[Part]:
         """Yield the outcome of a split, as if it were a file."""
@@ -107,6 +118,9 @@ class CountTask:
             yield end_of_splits(batch)
             return
         began = time.perf_counter()
+        if split.is_guess:
+            yield self._count_guess(batch.start, path, split, began)
+            return
         chunks = self._opener.byte_range(path, split.start.byte, split.length, split.etag)
         lines = 0
 
@@ -125,6 +139,25 @@ class CountTask:
         part.elapsed_ms.append((time.perf_counter() - began) * 1000)
         part.retries = self._opener.take_retry_count()
         yield part
+
+    def _count_guess(self, start: int, path: str, split: Split, began: float) -> Part:
+        """Return the outcome of a split whose bounds are guessed, or the answer that it is refused.
+
+        The comma before the split becomes a bracket, and so does the one after it.
+        """
+        begin, end = split.start.byte, split.start.byte + split.length
+        count: object = None
+        # An error is refused, too: the task that reads the whole file explains it.
+        with suppress(*FILE_ERRORS):
+            first, *rest = self._opener.byte_range(path, begin, split.length)
+            first = b"[" + first[1:] if begin else first.removeprefix(BOM)
+            last = b"]" if end < self._opener.size(path) else b""
+            count = self._validator(b"".join((first, *rest, last)))
+        if not isinstance(count, int) or not count:  # a comma without a value is no array
+            return Part(start, split_file=SplitFile("array", is_relative=True))
+        elapsed_ms = (time.perf_counter() - began) * 1000
+        retries = self._opener.take_retry_count()
+        return Part(start, [count], [split.length], [elapsed_ms], retries=retries)
 
     def _add_file(
         self, path: str, verdicts: Iterator[Verdicts], part: Part
