@@ -116,7 +116,7 @@ soak: .venv/.tested  ## streams for eight minutes: memory stays, nothing is lost
 
 .venv/.bench: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable \
-	    '.[cloud,dask,http,parquet,postgres]'
+	    '.[cloud,dask,http,parquet,postgres,watch]'
 	@touch $@
 
 BENCH ?=

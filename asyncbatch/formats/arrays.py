@@ -174,6 +174,7 @@ class ArrayStream:
         self._search_bytes = max(len(BOM) + 1, min(_SEARCH_BYTES, sizes.split))
         self._cutter = ArrayCutter(validator)
         self._head = b""  # the text before the array, without the byte order mark
+        self._window_bytes = sizes.split  # the size at which a window may hold a boundary
 
     def begin(self, *, whole: bool = False, is_split: bool = False) -> bool:
         """Whether the text exceeds the limit and contains the array.
@@ -254,6 +255,9 @@ class ArrayStream:
         while not self._is_at_end():
             cut, problem = self._cut()
             if cut is not None:
+                # A large element often follows another: a guess finds its end in such a window.
+                likely = cut.at * 5 // 4 if cut.elements == 1 else 0
+                self._window_bytes = min(max(self._sizes.split, likely), self._sizes.record)
                 start, text = reader.position, reader.text[: cut.at]
                 end = position_after(start, text, cut.elements)
                 reader.text, reader.position = reader.text[cut.at :], end
@@ -297,7 +301,7 @@ class ArrayStream:
     def _cut(self) -> tuple[Cut | None, Exception | None]:
         """Return the next boundary, and the error after it."""
         reader, limit = self._reader, self._sizes.record
-        size, is_checked = self._sizes.split, False
+        size, is_checked = self._window_bytes, False
         while True:
             reader.fill(size)
             # The text that was read to find the array may be many windows long.

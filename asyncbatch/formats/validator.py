@@ -56,6 +56,18 @@ class Validator:
         except _REFUSALS:
             return 0
 
+    def count_valid(self, text: bytes) -> int:
+        """Return the record count of `text`, or 0 if it is invalid. Looks for no error.
+
+        A text may be valid for the grammar alone, with values that no parser can represent: 0, too.
+        """
+        if count := self.count_fast(text):
+            return count
+        try:
+            return _orjson_count()(text)
+        except (ValueError, RecursionError):
+            return 0
+
     def count_lines(self, lines: bytes) -> int:
         """Return the number of lines if each is one JSON text without a BOM, else 0.
 

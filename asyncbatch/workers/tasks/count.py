@@ -143,21 +143,27 @@ class CountTask:
     def _count_guess(self, start: int, path: str, split: Split, began: float) -> Part:
         """Return the outcome of a split whose bounds are guessed, or the answer that it is refused.
 
-        The comma before the split becomes a bracket, and so does the one after it.
+        An error is refused, too: the task that reads the whole file explains it.
         """
-        begin, end = split.start.byte, split.start.byte + split.length
-        count: object = None
-        # An error is refused, too: the task that reads the whole file explains it.
+        count = 0
         with suppress(*FILE_ERRORS):
-            first, *rest = self._opener.byte_range(path, begin, split.length)
-            first = b"[" + first[1:] if begin else first.removeprefix(BOM)
-            last = b"]" if end < self._opener.size(path) else b""
-            count = self._validator(b"".join((first, *rest, last)))
-        if not isinstance(count, int) or not count:  # a comma without a value is no array
+            count = self._validator.count_valid(self._read_guess(path, split))
+        if not count:  # also if it is empty: a comma without a value ends no element
             return Part(start, split_file=SplitFile("array", is_relative=True))
         elapsed_ms = (time.perf_counter() - began) * 1000
         retries = self._opener.take_retry_count()
         return Part(start, [count], [split.length], [elapsed_ms], retries=retries)
+
+    def _read_guess(self, path: str, split: Split) -> bytes:
+        """Return a split as an array: the comma before it becomes a bracket, and the one after it.
+
+        Raises OSError.
+        """
+        begin, end = split.start.byte, split.start.byte + split.length
+        first, *rest = self._opener.byte_range(path, begin, split.length)
+        first = b"[" + first[1:] if begin else first.removeprefix(BOM)
+        last = b"]" if end < self._opener.size(path) else b""
+        return b"".join((first, *rest, last))
 
     def _add_file(
         self, path: str, verdicts: Iterator[Verdicts], part: Part
