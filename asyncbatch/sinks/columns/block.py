@@ -394,23 +394,23 @@ def _plain_text(text: str) -> str:
     return text if text[0] in "[{" else text.removesuffix(".0")
 
 
-def integers_of(values: list[Any], kind: Kind) -> Iterable[int]:
-    """Return the integers of a field of numbers."""
+def integers_of(values: list[Any], kind: Kind) -> Iterable[int | None]:
+    """Return the integers of a field of numbers, perhaps with nulls."""
     if kind == "integer":
-        return (value for value in values if value is not None)
+        return values
     return (value for value in values if type(value) is int) if kind == "number" else ()
 
 
-def is_int64(integers: Iterable[int]) -> bool:
+def is_int64(integers: Iterable[int | None]) -> bool:
     """Whether 64 bits can hold all these integers."""
     return _in_range(integers, -_INT64, _INT64 - 1)
 
 
-def is_exact(integers: Iterable[int]) -> bool:
+def is_exact(integers: Iterable[int | None]) -> bool:
     """Whether double precision numbers can hold all these integers."""
     return _in_range(integers, -EXACT, EXACT)
 
 
 def _in_range(integers: Iterable[int | None], low: int, high: int) -> bool:
-    present = [value for value in integers if value is not None]
+    present = list(filter(None, integers))  # without nulls, and without 0, which is in the range
     return not present or (low <= min(present) and max(present) <= high)
