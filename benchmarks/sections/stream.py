@@ -12,7 +12,7 @@ from benchmarks import goals
 from benchmarks.events import DISORDER_MS, events, rich_events
 from benchmarks.measure import CommandError
 from benchmarks.promptness import RATE, delays_ms
-from benchmarks.races import Racer, peer, race
+from benchmarks.races import CPUS, Racer, peer, race
 from benchmarks.tables import print_table
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ def _put(setting: Setting, shape: str, corpus: Corpus) -> None:
         Racer("asyncbatch stream -", ["sh", "-c", piped], check),
         Racer("asyncbatch stream --workers 0", [*ours, path, *words, "-w", "0"], check),
         Racer("DuckDB, offline SQL", peer("duckdb_windows", path), check, goals.STREAM_DUCKDB),
+        Racer(
+            f"floor, {CPUS} processes",
+            peer("floor_windows", str(CPUS), path, setting.output("totals")),
+            check,
+        ),
         Racer(
             "Bytewax",
             peer("bytewax_windows", path),
