@@ -171,7 +171,7 @@ class SplitFile(Struct, frozen=True, gc=False):
     form: SplitForm
     start: Position | None = None  # the position of the first split
     # If true, lines are not counted in advance, and bounds between elements are guessed: records
-    # count from the start of each split. As the answer to such a split: a bound is wrong.
+    # count from the start of each split. If it answers a split with guessed bounds, one is wrong.
     is_relative: bool = False
 
 

@@ -255,7 +255,7 @@ class ArrayStream:
         while not self._is_at_end():
             cut, problem = self._cut()
             if cut is not None:
-                # A large element often follows another: a guess finds its end in such a window.
+                # Large elements often follow each other: a guess finds the next end in this window.
                 likely = cut.at * 5 // 4 if cut.elements == 1 else 0
                 self._window_bytes = min(max(self._sizes.split, likely), self._sizes.record)
                 start, text = reader.position, reader.text[: cut.at]
