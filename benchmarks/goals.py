@@ -30,7 +30,7 @@ class Goal(NamedTuple):
         return f"{value:,.0f}{self.unit}" if value >= 100 else f"{value:.3g}{self.unit}"
 
     def __str__(self) -> str:
-        return f"{self.relation} {self.bound:,g}{self.unit}"
+        return f"{self.relation} {round(self.bound, 3):,g}{self.unit}"
 
 
 class Row(NamedTuple):
