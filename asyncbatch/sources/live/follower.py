@@ -231,6 +231,8 @@ class LogFollower:
             return files
         # The file was removed, perhaps after it was compressed.
         known = read_file(last)
+        if known.end is None:  # it is empty now, and so is its copy: no file repeats its content
+            return files
         found = self._history.find(files, known, is_open=True)
         if found is not None:
             return files[:found]

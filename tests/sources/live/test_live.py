@@ -469,6 +469,9 @@ _STEPS = st.tuples(
 
 @settings(max_examples=200)
 @given(st.lists(_STEPS, max_size=30), st.sampled_from([Log, DatedLog]))
+@example(
+    [("write", 1), ("read", 1), ("cut", 0), ("compress_anew", 0), ("compress_and_rename", 0)], Log
+)
 def test_nothing_is_lost_or_read_twice_whatever_happens(steps, kind):
     with tempfile.TemporaryDirectory() as folder:
         following = Following(kind(folder))
