@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -161,6 +162,24 @@ def test_the_floor_tells_how_near_the_goals_are(small):
     race(small, "two lines", corpus, racers)
     found = [(one.row, one.value, one.floor) for one in small.results.figures[:2]]
     assert found == [(goals.ARRAY_DUCKDB, 1.5, 3.0), (goals.MIXED_FLOOR, 0.5, None)]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 7])
+def test_the_floor_of_windows_counts_each_event_once(tmp_path, processes):
+    path = tmp_path / "events.jsonl"
+    expected: Counter[tuple[str, str]] = Counter()
+    with path.open("w") as stream:
+        for number in range(500):
+            moment = f"2026-01-01T00:00:{number % 60:02}"
+            kind = "ab"[number % 2]
+            event = {"timestamp": f"{moment}.5Z", "event_type": kind, "value": 0.5}
+            stream.write(json.dumps(event) + "\n")
+            expected[f"2026-01-01T00:00:{number % 60 // 5 * 5:02}", kind] += 1
+    target = str(tmp_path / "totals")
+    output = measure(peer("floor_windows", str(processes), str(path), target)).output
+    found = [json.loads(line) for line in output.splitlines()]
+    assert {(one["window_start"], one["event_type"]): one["count"] for one in found} == expected
+    assert sum(one["sum_value"] for one in found) == 250
 
 
 def test_the_floors_do_the_work(small, tmp_path):
