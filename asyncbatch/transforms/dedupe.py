@@ -18,19 +18,48 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Json
 
 
-MEMORY_DIGESTS = 500_000  # digests in memory, 100 bytes each; later ones go to the disk
+DIGEST_BYTES = 16  # among a billion keys, two have the same digest with a probability of 10^-21
+
+MEMORY_DIGESTS = 500_000  # digests in a set, 100 bytes each; more of them are packed
+_PACKING = 4  # packed digests in the memory of one in a set; more of them go to the disk
+_BUCKETS = 1 << 16
 _CACHE_KIB = 32 * 1024  # page cache of the temporary database
 
 
-class DigestSet:
-    """A set of digests: the first in memory, the others in a temporary SQLite table.
+class PackedDigests:
+    """A set of digests in a quarter of the memory of a Python set, at twice the time."""
 
+    def __init__(self) -> None:
+        self._buckets = [b""] * _BUCKETS  # each has its digests side by side
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, digest: bytes) -> bool:
+        bucket = self._buckets[digest[-1] << 8 | digest[-2]]
+        at = bucket.find(digest)
+        while at % DIGEST_BYTES and at >= 0:  # it lies across two digests
+            at = bucket.find(digest, at + 1)
+        return at >= 0
+
+    def add(self, digest: bytes) -> None:
+        """Add a digest that the set does not have."""
+        self._buckets[digest[-1] << 8 | digest[-2]] += digest
+        self._count += 1
+
+
+class DigestSet:
+    """A set of digests: the first in a set, more of them packed, the others on the disk.
+
+    All are packed when the first `most_in_set` are exceeded. The disk has a temporary SQLite table.
     For one thread at a time. As a context manager it removes the temporary file at the end.
     """
 
-    def __init__(self, most_in_memory: int = MEMORY_DIGESTS, cache_kib: int = _CACHE_KIB) -> None:
-        self._most, self._cache_kib = most_in_memory, cache_kib
+    def __init__(self, most_in_set: int = MEMORY_DIGESTS, cache_kib: int = _CACHE_KIB) -> None:
+        self._most, self._cache_kib = most_in_set, cache_kib
         self._first: set[bytes] = set()
+        self._packed: PackedDigests | None = None
         self._rest: sqlite3.Connection | None = None
 
     def __enter__(self) -> Self:
@@ -41,8 +70,10 @@ class DigestSet:
 
     def __contains__(self, digest: bytes) -> bool:
         """Whether a digest was added. Raises SinkError as `add` does."""
-        if digest in self._first or self._rest is None:
-            return digest in self._first
+        if digest in self._first or (self._packed is not None and digest in self._packed):
+            return True
+        if self._rest is None:
+            return False
         try:
             query = "SELECT 1 FROM seen WHERE digest = ?"
             return self._rest.execute(query, (digest,)).fetchone() is not None
@@ -66,8 +97,14 @@ class DigestSet:
         """Add a digest; return whether it is new. Raises SinkError as `add` does."""
         if digest in self._first:
             return False
-        if len(self._first) < self._most:
+        if len(self._first) < self._most and self._packed is None:
             self._first.add(digest)
+            return True
+        packed = self._packed if self._packed is not None else self._pack()
+        if digest in packed:
+            return False
+        if len(packed) < self._most * _PACKING:
+            packed.add(digest)
             return True
         try:
             if self._rest is None:
@@ -77,6 +114,13 @@ class DigestSet:
             )
         except sqlite3.Error as error:
             raise SinkError(f"dedupe cannot store its keys: {error}") from None
+
+    def _pack(self) -> PackedDigests:
+        packed = self._packed = PackedDigests()
+        while self._first:  # each is freed at once
+            packed.add(self._first.pop())
+        self._first = set()  # the empty one keeps the memory of its table
+        return packed
 
 
 def _open_table(cache_kib: int) -> sqlite3.Connection:
@@ -90,8 +134,6 @@ def _open_table(cache_kib: int) -> sqlite3.Connection:
     table.execute("BEGIN")
     return table
 
-
-DIGEST_BYTES = 16  # among a billion keys, two have the same digest with a probability of 10^-21
 
 _encode = Encoder(order="sorted").encode
 

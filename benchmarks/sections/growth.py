@@ -59,7 +59,7 @@ def grow(setting: Setting) -> None:
         Growth("files into a table", size(6_000, 1_000), inputs.loaded_files),
         Growth("failures", size(62_500, 2_000), inputs.failures),
         Growth("columns", size(25, 10), inputs.columns),
-        Growth("keys of --dedupe", size(125_000, 5_000), inputs.dedupe),
+        Growth("keys of --dedupe", size(150_000, 5_000), inputs.dedupe),
         Growth("keys of --by", size(25_000, 2_000), inputs.groups),
         Growth("keys of --agg", size(125_000, 2_000), inputs.aggregates),
         Growth("JSON Lines", size(150, 2) * mb, inputs.lines, " B"),

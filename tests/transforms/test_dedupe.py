@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError
@@ -17,8 +17,8 @@ JSON = st.recursive(
 )
 
 
-def kept(records, key=("id",), most_in_memory=2):
-    with DigestSet(most_in_memory) as seen:
+def kept(records, key=("id",), most_in_set=2):
+    with DigestSet(most_in_set) as seen:
         digest = KeyDigest(key)
         return [record for record in records if seen.add((digest(record),))[0]]
 
@@ -48,7 +48,8 @@ def test_keys_are_equal_by_value():
 
 
 @given(st.lists(JSON), st.integers(0, 5))
-def test_as_a_set_would_do_it(keys, most_in_memory):
+@example([{}, 1, "", "1", "a", 2, 3, -1, -2, -3, [], [1], [2], True, False, {"a": 1}] * 2, 2)
+def test_as_a_set_would_do_it(keys, most_in_set):
     digest = KeyDigest(("id",))
     seen, expected = set(), []
     for key in keys:
@@ -56,7 +57,7 @@ def test_as_a_set_would_do_it(keys, most_in_memory):
         if found is None or found not in seen:
             expected.append({"id": key})
             seen.add(found)
-    assert kept([{"id": key} for key in keys], most_in_memory=most_in_memory) == expected
+    assert kept([{"id": key} for key in keys], most_in_set=most_in_set) == expected
 
 
 @given(JSON, JSON)
@@ -72,6 +73,21 @@ def _sorted(value):
     if isinstance(value, list):
         return "a", [_sorted(item) for item in value]
     return repr(value)
+
+
+# Two of them may hold a third one across their border. All have the same last bytes.
+HALVES = st.sampled_from([b"a" * 6 + b"zz", b"b" * 6 + b"zz", b"c" * 6 + b"zz", b"z" * 8])
+ALIKE = st.builds(bytes.__add__, HALVES, HALVES)
+
+
+@given(st.lists(ALIKE), st.integers(0, 8))
+@example([b"a" * 6 + b"zz" + b"b" * 6 + b"zz", b"c" * 6 + b"zz" + b"z" * 8,
+          b"b" * 6 + b"zz" + b"c" * 6 + b"zz"], 1)  # fmt: skip
+def test_a_digest_is_not_found_across_others(digests, most_in_set):
+    with DigestSet(most_in_set) as seen:
+        expected = [digest not in digests[:at] for at, digest in enumerate(digests)]
+        assert seen.add(digests) == expected
+        assert all(digest in seen for digest in digests)
 
 
 def test_memory_is_bounded():
