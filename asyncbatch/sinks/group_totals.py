@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from itertools import groupby
+from itertools import groupby, repeat
 from math import inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -146,10 +146,12 @@ class GroupTotals:
         keys = self._known_keys()
         if keys:
             self._kinds.add(self._keys.kinds(keys))
-        totals, values, counts = self._totals, self._values, self._counts
-        return (
-            (key, totals.get(key), values.get(key) or counts.get(key, 0))
-            for key in self._keys.sorted(keys)
+        ordered = self._keys.sorted(keys)
+        rest: Mapping[Key, list[_Value] | int] = (
+            self._values if self._recipe.fields else self._counts
+        )
+        return zip(
+            ordered, map(self._totals.get, ordered), map(rest.get, ordered, repeat(0)), strict=True
         )
 
     def _aggregates(self, parts: Sequence[_PartialGroup]) -> dict[str, Any]:

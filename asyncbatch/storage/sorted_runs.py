@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import pickle
 import tempfile
+from bisect import bisect_right
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -43,8 +43,27 @@ class SortedRuns(Generic[T]):
             self._files.append(merged)
 
     def merged(self, more: Iterable[T], order: Callable[[T], Any]) -> Iterator[T]:
-        """Yield the items of all sequences and of another sorted one, in the given order."""
-        return heapq.merge(*map(self._read, self._files), more, key=order)
+        """Yield the items of all sequences and of another sorted one, in the given order.
+
+        Takes from each sequence the items that no later item of another can precede, and sorts
+        them together. Python's sort merges such runs at a fraction of the time of `heapq.merge`.
+        """
+        sources = [*map(self._blocks, self._files), _cut_blocks(more)]
+        heads: list[list[T]] = [[] for _ in sources]
+        while True:
+            for place, source in enumerate(sources):
+                heads[place] = heads[place] or next(source, [])
+            left = [head for head in heads if head]
+            if not left:
+                return
+            last = min(order(head[-1]) for head in left)
+            ready: list[T] = []
+            for place, head in enumerate(heads):
+                end = bisect_right(head, last, key=order)
+                ready += head[:end]
+                heads[place] = head[end:]
+            ready.sort(key=order)
+            yield from ready
 
     def close(self) -> None:
         """Remove the files."""
@@ -56,8 +75,7 @@ class SortedRuns(Generic[T]):
         try:
             file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
             try:
-                rest = iter(items)
-                while block := list(islice(rest, _BLOCK)):
+                for block in _cut_blocks(items):
                     pickle.dump(block, file, pickle.HIGHEST_PROTOCOL)
                 file.flush()
             except OSError:
@@ -72,11 +90,16 @@ class SortedRuns(Generic[T]):
         return file
 
     @staticmethod
-    def _read(file: IO[bytes]) -> Iterator[T]:
+    def _blocks(file: IO[bytes]) -> Iterator[list[T]]:
         file.seek(0)
         while True:
             try:
-                block = pickle.load(file)  # noqa: S301 - a file of this process, without a name
+                yield pickle.load(file)  # noqa: S301 - a file of this process, without a name
             except EOFError:
                 return
-            yield from block
+
+
+def _cut_blocks(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while block := list(islice(rest, _BLOCK)):
+        yield block
