@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from asyncbatch.sources.base import LiveSource
     from asyncbatch.windows.events import Window
 
+_MOST_WINDOWS = 10_000  # that are shown and written together
+
 
 class StreamWork:
     """One run of a stream, for a session. It is also the WindowConsumer of the run.
@@ -174,13 +176,18 @@ class StreamWork:
         return found
 
     async def put(self, windows: Sequence[Window]) -> None:
-        """Show windows and the failures before them, and write the windows to the target."""
-        if windows or self._failures:
-            part = StreamPart(self._stream.schema, windows, self._failures[:])
-            self._failures.clear()
-            await self._take(part)
-        if self._delivery.writer is not None:
-            await self._delivery.writer.put(windows)
+        """Show windows and the failures before them, and write the windows to the target.
+
+        As rows and lines they take several times the memory, so there are not many at a time.
+        """
+        for start in range(0, max(1, len(windows)), _MOST_WINDOWS):
+            some = windows[start : start + _MOST_WINDOWS]
+            if some or self._failures:
+                part = StreamPart(self._stream.schema, some, self._failures[:])
+                self._failures.clear()
+                await self._take(part)
+            if self._delivery.writer is not None:
+                await self._delivery.writer.put(some)
 
     async def flush(self) -> None:
         """Write all waiting windows to the target."""

@@ -286,7 +286,7 @@ class FixedWindows:
             order = sorted(panes)
             inside = order[bisect_left(order, start) : bisect_left(order, end)]
             totals = self._merged(panes[pane] for pane in inside)
-        for key in sorted(totals, key=self._keys.order):
+        for key in self._keys.sorted(totals):
             yield Window(start, end, key, totals[key], partial)
 
     def _merged(self, panes: Iterable[dict[Key, Totals]]) -> dict[Key, Totals]:

@@ -462,3 +462,21 @@ def test_what_each_command_has_written_is_read_as_it_was(stream, events, command
     again = json.loads(finished.stdout)
     assert list(again) == list(written)
     assert again == written | {"rates": again["rates"]}  # of a rounded time
+
+
+@pytest.mark.parametrize("outputs", [(), ("--to", "o.jsonl")], ids=["shown", "written"])
+def test_the_rows_of_a_window_of_many_keys_are_made_a_few_at_a_time(files, outputs):
+    peaks, count = [], 200_000
+    for number in (1, count):
+        folder = files({"e.jsonl": "".join(f'{{"t": 1, "k": "k{n}"}}\n' for n in range(number))})
+        more = ("--max-keys", str(count), "--workers", "0", "--report", "r.json")
+        finished = run_command_text("stream", "e.jsonl", *TIMES, *more, *outputs, cwd=folder)
+        assert finished.returncode == 0, finished.stderr
+        lines = (folder / "o.jsonl").read_text() if outputs else finished.stdout
+        assert [json.loads(line)["key"]["k"] for line in lines.splitlines()] == sorted(
+            f"k{n}" for n in range(number)
+        )
+        peaks.append(json.loads((folder / "r.json").read_text())["peak_memory_bytes"])
+        (folder / "o.jsonl").unlink(missing_ok=True)
+    # A key with its count takes some 400 bytes; its row, as text and as an object, as much again.
+    assert peaks[1] - peaks[0] < 600 * count
