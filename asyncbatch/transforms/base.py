@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from functools import lru_cache
 from itertools import islice
@@ -155,6 +154,8 @@ def find_nearest(name: str, names: Collection[str]) -> str | None:
 
 @lru_cache(_CACHED_SEARCHES)
 def _find_nearest(name: str, names: tuple[str, ...]) -> str | None:
+    import difflib  # here: it is slow to import, and most runs need no nearest name
+
     first = re.split(r"[./]", name.lstrip("/"))[0].strip()
     close = difflib.get_close_matches(name.strip(), names, n=1)
     return close[0] if close else first if first in names else None

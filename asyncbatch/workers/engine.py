@@ -96,17 +96,6 @@ def file_in_progress(progress: Progress, batches: Iterable[Batch]) -> FileInProg
 LANES_PER_WORKER = 2
 
 
-def choose_workers(
-    wanted: int | None, default: int, *, needs_process: bool = False, must_stay: bool = False
-) -> int:
-    """Return the number of worker processes, for the user's number if there is one.
-
-    `must_stay`: the work is possible in this process only.
-    """
-    count = default if wanted is None else wanted
-    return 0 if must_stay else max(count, int(needs_process))
-
-
 class BatchEnd(Struct, frozen=True):
     """The end of a batch in a lane. `loss` is set if its worker died."""
 

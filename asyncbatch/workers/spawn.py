@@ -27,6 +27,17 @@ _STDERR = 2
 _EXIT_SECONDS = 5.0  # time for a killed process to end; one in an I/O call of a device may not
 
 
+def choose_workers(
+    wanted: int | None, default: int, *, needs_process: bool = False, must_stay: bool = False
+) -> int:
+    """Return the number of worker processes, for the user's number if there is one.
+
+    `must_stay`: the work is possible in this process only.
+    """
+    count = default if wanted is None else wanted
+    return 0 if must_stay else max(count, int(needs_process))
+
+
 class WorkerHandle(NamedTuple):
     """A started worker process, its sockets, and its progress.
 

@@ -21,7 +21,6 @@ from asyncbatch.errors import UsageError
 from asyncbatch.formats.detect import has_lines_suffix
 from asyncbatch.transforms.chain import make_stages
 from asyncbatch.transforms.spec import CallSpec, JqSpec
-from asyncbatch.workers.tasks.extractor import Extractor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +74,10 @@ def record_settings(
         raise UsageError(
             "--records reads parts of documents, --unit file whole documents: choose one"
         )
-    Extractor(settings)
+    if settings.records is not None:
+        from asyncbatch.workers.tasks.extractor import Extractor
+
+        Extractor(settings)  # raises an error for a pointer that is none
     if not call.call:
         make_stages(settings.transforms, row_check=settings.row_check)
         return settings

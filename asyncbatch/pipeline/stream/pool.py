@@ -15,9 +15,10 @@ from asyncbatch.errors import NoWorkerError
 from asyncbatch.formats.lines import cut_lines
 from asyncbatch.transforms.spec import FunctionSpec
 from asyncbatch.workers.crashes import CrashPolicy
-from asyncbatch.workers.engine import LANES_PER_WORKER, WorkerLostError, choose_workers
+from asyncbatch.workers.engine import LANES_PER_WORKER, WorkerLostError
 from asyncbatch.workers.local import LoopEngine
 from asyncbatch.workers.process import process_engine
+from asyncbatch.workers.spawn import choose_workers
 from asyncbatch.workers.tasks.events import EventsTask, FoldTask, LineBatch, position_after
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import msgspec
 from asyncbatch.core.records import STDIN, Position
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.arrays import ArrayStream, as_array, position_after
-from asyncbatch.formats.csv_records import csv_records
 from asyncbatch.formats.decoder import allow_deep_nesting
 from asyncbatch.formats.detect import (
     is_compressed,
@@ -23,7 +22,6 @@ from asyncbatch.formats.detect import (
 )
 from asyncbatch.formats.failures import FILE_ERRORS, validate_text
 from asyncbatch.formats.grammar import Fault
-from asyncbatch.formats.keyed_records import keyed_records
 from asyncbatch.formats.lines import InvalidLine, validate_lines
 from asyncbatch.formats.positions import TextPosition, find_elements, format_pointer, parse_pointer
 from asyncbatch.formats.sequences import read_concatenated, read_sequence
@@ -200,8 +198,12 @@ class Extractor:
         if not isinstance(body, bytes):
             yield from slices_of_iterable(body, chunk.line)
         elif chunk.form == "csv":
+            from asyncbatch.formats.csv_records import csv_records  # few sources need it
+
             yield from slices_of_iterable(list(csv_records(body)), chunk.line)
         elif chunk.key_field is not None:
+            from asyncbatch.formats.keyed_records import keyed_records  # few sources need it
+
             keyed = keyed_records(body, self._records or (), chunk.key_field)
             yield from slices_of_iterable(list(keyed), chunk.line)
         elif chunk.form == "jsonl":
@@ -237,8 +239,9 @@ class Extractor:
                     yield split._replace(record=number)
                     number += 1
                 elif self._records is None:
-                    yield LineSlice(split._replace(record=number))
-                    number += len(split.texts)
+                    split.record = number
+                    yield LineSlice(split)
+                    number += split.count
                 else:
                     offset = split.offset
                     for line, text in enumerate(split.texts, split.line):
