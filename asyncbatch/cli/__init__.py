@@ -22,8 +22,10 @@ def main() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _leave)
     from asyncbatch.cli.terminal import flush_or_drop, open_closed_streams, to_stderr
+    from asyncbatch.core.system import delay_collection
 
     open_closed_streams()
+    delay_collection()  # until a session begins
     from asyncbatch.cli.app import app
 
     try:

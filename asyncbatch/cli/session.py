@@ -18,7 +18,7 @@ from asyncbatch.core.report import (
     Report,
     process_run_id,
 )
-from asyncbatch.core.system import keep_freed_memory
+from asyncbatch.core.system import keep_freed_memory, leave_out_of_collection
 from asyncbatch.errors import (
     AsyncbatchError,
     SinkError,
@@ -120,6 +120,7 @@ class Session:
         a thread that is stuck in a read or a write would block a normal exit.
         """
         keep_freed_memory()
+        leave_out_of_collection()
         try:
             code = self._carry_out()
         except BaseException as error:
@@ -129,6 +130,7 @@ class Session:
         self._end_observers(code)
         for observer in self._observers:
             observer.linger(code)
+        leave_out_of_collection()  # at the exit
         return code
 
     def _carry_out(self) -> int:

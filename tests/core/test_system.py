@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
 
 from asyncbatch.core import system as cgroups
 from asyncbatch.core import system as cpus
+from asyncbatch.core.system import delay_collection, leave_out_of_collection
 from tests.conftest import python
 
 COUNT = "from asyncbatch.core.system import usable_cpus; print(usable_cpus())"
@@ -69,3 +71,18 @@ def test_the_older_groups(machine, quota, expected):
 
 def test_without_groups_affinity_decides(machine):
     assert cpus.usable_cpus() == 16
+
+
+def test_a_delayed_collection_begins_without_the_objects_that_there_are():
+    thresholds = gc.get_threshold()
+    try:
+        delay_collection()
+        assert gc.get_threshold()[0] > 50_000
+        kept: list[list[int]] = [[] for _ in range(1000)]
+        leave_out_of_collection()
+        assert gc.get_threshold() == thresholds
+        assert gc.get_freeze_count() > len(kept)
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
