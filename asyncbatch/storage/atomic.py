@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 import re
 from contextlib import suppress
-from typing import IO
+from functools import cache
+from typing import IO, TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Written bytes after which the kernel is asked to write them to the disk. So the disk works during
+# a run, and not only at its end, where a sync of all bytes took a tenth of the time.
+_WRITE_BACK_BYTES = 8 * 1024 * 1024
+_SYNC_FILE_RANGE_WRITE = 2  # from linux/fs.h: start to write, and do not wait
 
 # The modes of new files, which the user's umask restricts further.
 PRIVATE_MODE = 0o600
@@ -52,6 +62,7 @@ class AtomicFile:
         self.temp_path: str = path if self.is_special else f"{self.final_path}.{os.getpid()}.tmp"
         self.size: int = 0  # bytes written by `write`
         self._keeps_unfinished = False
+        self._written_back = 0  # of `size`: the bytes that the kernel was asked to write
 
     def keep_unfinished(self, temp_path: str) -> None:
         """Write to `temp_path`, and keep that file if it is not completed.
@@ -96,6 +107,11 @@ class AtomicFile:
                 os.ftruncate(descriptor, self.size)  # so that no incomplete line stays
             raise self.sink_error(error) from None
         self.size += len(data)
+        if (count := self.size - self._written_back) >= _WRITE_BACK_BYTES:
+            # An error does not matter: a pipe or a device has no range, and the sync at the end
+            # tells what the disk refuses.
+            _sync_file_range()(descriptor, self._written_back, count, _SYNC_FILE_RANGE_WRITE)
+            self._written_back = self.size
 
     def sync(self) -> None:
         """Sync all written data to the disk. Raises SinkError."""
@@ -150,6 +166,16 @@ class AtomicFile:
     def sink_error(self, error: OSError) -> SinkError:
         """Return a SinkError that names the file and the reason."""
         return SinkError(f"cannot write {self.path}: {error.strerror or error}", self.path)
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], Any]:
+    """Return the function of the C library, or one that does nothing where there is none."""
+    function = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if function is None:
+        return lambda descriptor, at, count, flags: None  # noqa: ARG005 - as the C library's
+    function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return function  # type: ignore[no-any-return]  # a function of C has no type
 
 
 def sync_folder(folder: str) -> None:
