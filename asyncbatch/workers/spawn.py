@@ -24,6 +24,9 @@ from asyncbatch.workers.main import main
 main{descriptors!r}
 """
 _STDERR = 2
+# A worker goes on while the main process writes the rows of its last part. Linux limits this number
+# by net.core.wmem_max, which is 208 KB in older versions, and takes the largest that it allows.
+REPLY_BUFFER_BYTES = 2 * 1024 * 1024
 _EXIT_SECONDS = 5.0  # time for a killed process to end; one in an I/O call of a device may not
 
 
@@ -56,6 +59,7 @@ def spawn(*, reads_stdin: bool = False) -> WorkerHandle:
         socket.socketpair(),
         socket.socketpair(),
     )
+    its_replies.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REPLY_BUFFER_BYTES)
     cell = create_shared_memory()
     with its_requests, its_replies:
         descriptors = its_requests.fileno(), its_replies.fileno(), cell
