@@ -36,16 +36,36 @@ class InvalidLine(NamedTuple):
     text: bytes
 
 
-class ValidLines(NamedTuple):
+class ValidLines:
     """Consecutive lines, each a JSON text.
 
-    `record` and `line` are the numbers (from 1) of the first, `offset` is its first byte.
+    `record` and `line` are the numbers (from 1) of the first, `offset` is its first byte, `count`
+    is the number of lines. `block` is their text if it is known; the last line may lack its LF.
     """
 
-    record: int
-    line: int
-    offset: int
-    texts: Sequence[bytes]
+    __slots__ = ("_texts", "block", "count", "line", "offset", "record")
+
+    def __init__(
+        self,
+        record: int,
+        line: int,
+        offset: int,
+        texts: Sequence[bytes] | None,
+        *,
+        block: bytes | None = None,
+        count: int = 0,
+    ) -> None:
+        """Give the lines as `texts`, or as a `block` of `count` lines."""
+        self.record, self.line, self.offset = record, line, offset
+        self.block, self._texts = block, texts
+        self.count: int = count if texts is None else len(texts)
+
+    @property
+    def texts(self) -> Sequence[bytes]:
+        """The lines, without their ends."""
+        if self._texts is None:  # not every reader needs them, and there are many
+            self._texts = _split_lines(self.block or b"")
+        return self._texts
 
 
 class Lines(NamedTuple):
@@ -69,6 +89,11 @@ class Lines(NamedTuple):
 
     def split(self) -> Iterator[ValidLines | InvalidLine]:
         """Yield the valid lines in groups and each invalid line, in order."""
+        if not self.faults and self.lines:
+            yield ValidLines(
+                self.record, self.line, self.offset, None, block=self.text, count=self.lines
+            )
+            return
         texts = _split_lines(self.text)
         record, line, offset, start = self.record, self.line, self.offset, 0
         for index, fault in (*self.faults.items(), (len(texts), None)):

@@ -66,6 +66,7 @@ class Locator:
 
     def __init__(self, text: bytes, *, line: int = 1, column: int = 1, offset: int = 0) -> None:
         self._text, self._offset = text, offset
+        self.line: int = line  # of the begin of the text
         self._first = self._last = TextPosition(line, column, 0)
 
     def locate(self, byte: int) -> TextPosition:

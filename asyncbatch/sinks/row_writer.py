@@ -42,6 +42,11 @@ class RowOutcome(Protocol):
     original_texts: list[bytes]  # empty unless dead letters are kept
     has_many_rows: bool  # whether a record became more than one row
     file_ends: list[int]  # for each file, the number of rows up to its end
+    # in place of rows, if the row writer takes lines: JSON Lines with their columns, the number of
+    # their rows, and their size at each file's end
+    encoded: list[bytes]
+    encoded_rows: int
+    encoded_ends: list[int]
 
 
 class RowWriter:
@@ -53,6 +58,7 @@ class RowWriter:
 
     names_origins = False  # whether encoded rows have the numbers of their records
     takes_texts = False  # whether a row may also be compact JSON text (`msgspec.Raw`)
+    takes_lines = False  # whether rows may also be compact JSON Lines, encoded already
     # Aborts unfinished outputs and starts no others. None: not needed. Called by another thread.
     abandon: Callable[[], None] | None = None
 
@@ -107,6 +113,7 @@ class LinesWriter(RowWriter):
     """A row writer that encodes JSON Lines, and compresses them for a compressed file."""
 
     takes_texts = True
+    takes_lines = True
 
     def __init__(self, target: Target) -> None:
         self._compression = compression_by_name(target.path) if target.form == "lines" else None
@@ -115,6 +122,10 @@ class LinesWriter(RowWriter):
         """Leave the rows to `encode`."""
 
     def encode(self, found: RowOutcome) -> Rows | None:
+        if found.encoded:
+            lines = b"".join(found.encoded)
+            ends = found.encoded_ends or [len(lines)]
+            return Rows(self._compressed(lines), found.encoded_rows, ends=ends)
         if not found.rows:
             return None
         if len(found.file_ends) < 2:
@@ -306,6 +317,8 @@ class PartitionedLinesWriter(LinesWriter):
     `keeps_order`: rows are not grouped beyond their neighbours, because deduplication keeps the
     first row of a key.
     """
+
+    takes_lines = False
 
     def __init__(self, target: Target, layout: PartitionLayout, *, keeps_order: bool) -> None:
         from asyncbatch.sinks.partitions.names import PartitionNamer

@@ -155,7 +155,8 @@ async def test_a_run_takes_up_a_huge_file_where_another_left_it(tmp_path, packed
         text = path.read_bytes()
         path = tmp_path / "a.jsonl.gz"
         path.write_bytes(gzip.compress(text))
-    first = Run(job_of(path, target=Target.parse(str(tmp_path / "1.jsonl"))))
+    sizes = structs.replace(SMALL, part=64 * 1024)
+    first = Run(job_of(path, sizes=sizes, target=Target.parse(str(tmp_path / "1.jsonl"))))
     positions = [part.part.position async for part in first.parts() if part.part.position]
     assert len(positions) > 1
     for position in positions[:: max(1, len(positions) // 3)]:

@@ -86,6 +86,7 @@ class Found:
     def __init__(self):
         self.rows, self.places, self.records, self.lines = [], [], [], []
         self.added: dict[str, list[int]] = {}
+        self.encoded: list[bytes] = []
         self.original_texts, self.file_ends, self.has_many_rows = [], [], True
 
 

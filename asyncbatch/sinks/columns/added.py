@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from msgspec import Raw
@@ -50,33 +51,33 @@ def encode_lines_with(rows: Sequence[Json], columns: Columns) -> bytes:
     for start in range(0, len(rows), CHUNK_ROWS):
         end = start + CHUNK_ROWS
         cells = columns_between(columns, start, end)
-        chunks.append(_lines_with(encode_lines(rows[start:end]), cells))
+        chunks.append(lines_with(encode_lines(rows[start:end]), cells))
     return b"".join(chunks)
 
 
-def _lines_with(lines: bytes, columns: Columns) -> bytes:
-    """Return lines of compact JSON objects with columns."""
+def lines_with(lines: bytes, columns: Columns) -> bytes:
+    """Return compact JSON Lines of objects, each ended by LF, with columns.
+
+    No object has a field of the name of a column.
+    """
     heads = [line[:-1] for line in lines.split(b"\n")]  # without the last brace
     heads.pop()  # after the last line end
-    parts: list[list[bytes]] = [heads]
-    before = b""  # the text before the next cell of each row
+    ending = b""  # of each line, with a place for each cell that differs
+    cells: list[Sequence[int | bytes]] = [heads]
     for name, values in columns.items():
-        before += b",%b:" % encode(name)
-        text = encode(values)
-        if b'"' not in text:  # integers and nulls
-            parts += ([before] * len(heads), text[1:-1].split(b","))
-            before = b""
-        elif len(texts := {value: encode(value) for value in set(values)}) == 1:
-            before += texts[values[0]]
+        ending += b",%b:" % encode(name).replace(b"%", b"%%")
+        if values.count(values[0]) == len(values):
+            ending += encode(values[0]).replace(b"%", b"%%")
+        elif set(map(type, values)) == {int}:
+            ending += b"%d"
+            cells.append(values)  # type: ignore[arg-type]  # all are integers
         else:
-            parts.append([before + texts[value] for value in values])
-            before = b""
-    parts.append([before + b"}\n"] * len(heads))
-    if b"{" in heads:  # an empty object, after whose brace there is no comma
-        parts[1] = [
-            part[1:] if head == b"{" else part for head, part in zip(heads, parts[1], strict=True)
-        ]
-    joined = [b""] * (len(heads) * len(parts))
-    for place, column in enumerate(parts):
-        joined[place :: len(parts)] = column
-    return b"".join(joined)
+            ending += b"%b"
+            texts = {value: encode(value) for value in set(values)}
+            cells.append([texts[value] for value in values])
+    form = b"%b" + ending + b"}\n"
+    if b"{" not in heads:
+        return (form * len(heads)) % tuple(chain.from_iterable(zip(*cells, strict=True)))
+    first = b"%b" + ending[1:] + b"}\n"  # after the brace of an empty object is no comma
+    forms = b"".join([first if head == b"{" else form for head in heads])
+    return forms % tuple(chain.from_iterable(zip(*cells, strict=True)))

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from contextlib import suppress
 from itertools import repeat
 from operator import contains
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Raw, Struct
+from msgspec import DecodeError, Raw, Struct, defstruct
+from msgspec.json import Decoder
 
 from asyncbatch.core.origin import file_value, time_value
 from asyncbatch.core.paths import ArchiveMember, ObjectPath
 from asyncbatch.core.records import STDIN
 from asyncbatch.formats.decoder import decode, encode_lines
 from asyncbatch.formats.positions import format_pointer
-from asyncbatch.sinks.columns.added import CHUNK_ROWS
 from asyncbatch.sources.reader import InputOpener
 from asyncbatch.storage.local import Content
 from asyncbatch.transforms.base import RecordError, kind_of
@@ -32,12 +31,6 @@ if TYPE_CHECKING:
     from asyncbatch.sources.reader import Opened
     from asyncbatch.workers.tasks.part_builder import PartContents
     from asyncbatch.workers.tasks.record_slices import RecordSlice
-
-# A JSON text spells these characters of a name in two ways only: as they are, or as \\u00XX.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.$@ -]+")
-# These patterns begin with one character, which most texts do not have: `in` tells that at once.
-_ESCAPED = re.compile(rb"\\(?=u00[2-7])")
-_NO_OBJECT = re.compile(rb"\n(?=[^{])")
 
 
 class FileOrigin(Struct, frozen=True):
@@ -143,8 +136,7 @@ class OriginColumns:
     def __init__(self, settings: RecordWorkSettings) -> None:
         self._columns, self._run_id = settings.added, settings.run_id
         self.names: tuple[str, ...] = tuple(column.name for column in self._columns)
-        self._is_plain = all(map(_PLAIN_NAME.fullmatch, self.names))
-        self._patterns = list(map(_name_pattern, self.names))
+        self._free_decoder = _free_decoder(self.names)
         key = settings.target.key if settings.target else ()
         self._digest_key = next(
             (one.name for one in self._columns if one.field == "sha256" and one.name in key), None
@@ -162,24 +154,23 @@ class OriginColumns:
             return False
         if kinds == {dict}:
             return not any(any(map(contains, rows, repeat(name))) for name in self.names)
-        if kinds != {Raw}:
+        return kinds == {Raw} and self._are_free(encode_lines(rows))
+
+    def fit_lines(self, lines: bytes) -> bool:
+        """Whether `check` surely accepts each of some JSON Lines, each ended by LF."""
+        if self._digest_key is not None and self._origin.sha256 is None:
             return False
-        return all(
-            self._are_free_objects(encode_lines(rows[start : start + CHUNK_ROWS]))
-            for start in range(0, len(rows), CHUNK_ROWS)
-        )
+        return self._are_free(lines)
 
-    def _are_free_objects(self, lines: bytes) -> bool:
-        """Whether all lines are objects without fields of these names; in doubt, False."""
-        return lines[:1] == b"{" and not _NO_OBJECT.search(lines) and self._is_free(lines)
-
-    def _is_free(self, text: bytes) -> bool:
-        """Whether no object in a text has a field of these names; in doubt, False."""
-        return (
-            self._is_plain
-            and not any(first in text and found.search(text) for first, found in self._patterns)
-            and not (b"\\" in text and _ESCAPED.search(text))
-        )
+    def _are_free(self, lines: bytes) -> bool:
+        """Whether all of these lines are objects without fields of these names."""
+        if self._free_decoder is None:
+            return False
+        try:
+            self._free_decoder.decode_lines(lines)
+        except (DecodeError, RecursionError):
+            return False
+        return True
 
     def check(self, row: Json) -> None:
         """Raise RecordError for a row that is no object, or has a field of these names."""
@@ -188,10 +179,9 @@ class OriginColumns:
                 "missing_field", f"the key field {self._digest_key!r} is null: the input is no file"
             )
         if type(row) is Raw:
-            text = bytes(row)
-            if text[:1] == b"{" and self._is_free(text):
+            if self._are_free(bytes(row)):
                 return
-            row = decode(text)
+            row = decode(row)
         if type(row) is not dict:
             raise RecordError(
                 "sink", f"columns can be added only to an object, and this is {kind_of(row)}"
@@ -210,16 +200,23 @@ class OriginColumns:
     ) -> None:
         """Add the cells of more rows, which were made of these records of a slice."""
         added = contents.added
-        for column in self._columns:
-            cells = added.get(column.name)
-            if cells is None:
-                cells = added[column.name] = []
-            if column.field == "record":
-                cells.extend(_numbers(record_slice.first, places))
-            elif column.field == "line":
-                cells.extend(record_slice.first_lines(places))
+        for name, values in self.cells(places, record_slice).items():
+            if (cells := added.get(name)) is None:
+                added[name] = values
             else:
-                cells.extend(repeat(self._shared(column.field, record_slice), len(places)))
+                cells.extend(values)
+
+    def cells(self, places: Sequence[int], record_slice: RecordSlice) -> dict[str, list[Any]]:
+        """Return the cells of rows that were made of these records of a slice, by column."""
+        cells: dict[str, list[Any]] = {}
+        for column in self._columns:
+            if column.field == "record":
+                cells[column.name] = list(_numbers(record_slice.first, places))
+            elif column.field == "line":
+                cells[column.name] = record_slice.first_lines(places)
+            else:
+                cells[column.name] = [self._shared(column.field, record_slice)] * len(places)
+        return cells
 
     def _shared(self, field: OriginField, record_slice: RecordSlice) -> Any:
         """Return the value of a field that all records of a slice share."""
@@ -237,13 +234,19 @@ def _numbers(first: int, places: Sequence[int]) -> Iterable[int]:
     return map(first.__add__, places)
 
 
-def _name_pattern(name: str) -> tuple[bytes, re.Pattern[bytes]]:
-    """Return the pattern of a plain name in quotes, and the character that it begins with.
+def _free_decoder(names: Sequence[str]) -> Decoder[Any] | None:
+    """Return a decoder that refuses an object with one of these fields.
 
-    That is an underscore, if there is one, which is rarer in a text than a quote.
+    It refuses other values than objects, too, and skips all other fields, in the time that a search
+    for two of the names would take. It knows each spelling of a name. None for a name that a Struct
+    cannot have.
     """
-    before, sign, after = (part.encode() for part in name.partition("_"))
-    if not sign:
-        before, sign, after = b"", name[:1].encode(), name[1:].encode()
-    start, end = re.escape(b'"' + before + sign), re.escape(after + b'"')
-    return sign, re.compile(rb"%b(?<=%b)(?=%b)" % (re.escape(sign), start, end))
+    # No record has this value, so no value of such a field is accepted.
+    never = Literal[os.urandom(16).hex()]  # type: ignore[valid-type]  # a new value for each process
+    fields = [(f"field_{number}", never, "") for number in range(len(names))]
+    renamed = {field: name for (field, _, _), name in zip(fields, names, strict=True)}
+    try:
+        record = defstruct("Record", fields, rename=renamed, gc=False)
+    except ValueError:  # of a name with a quote, a backslash or a control character
+        return None
+    return Decoder(record)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Pack = Callable[["PartContents"], Rows | None]  # Encodes rows for the main process.
 
-MAX_ROWS = 8192  # approximate limit of rows in one part
+MAX_ROWS = 8192  # approximate limit of rows in one part, unless they are encoded already
 # rejected records in one part: bounds the memory for a file of rejected records
 MAX_REJECTIONS = 1000
 
@@ -29,6 +29,11 @@ class PartContents:
 
     def __init__(self) -> None:
         self.rows: list[Any] = []
+        # in place of rows: JSON Lines, the number of their rows, and their size at each file's end
+        self.encoded: list[bytes] = []
+        self.encoded_rows: int = 0
+        self.encoded_ends: list[int] = []
+        self._encoded_size = 0
         self.added: dict[str, list[Any]] = {}  # the values of added columns, one for each row
         self.places: list[int] = []
         self.records: list[int] = []
@@ -43,19 +48,34 @@ class PartContents:
 
     def __bool__(self) -> bool:
         """Whether there is anything to report."""
-        return bool(self.rows or self.rejections)
+        return bool(self.row_count or self.rejections)
+
+    @property
+    def row_count(self) -> int:
+        """The number of rows."""
+        return len(self.rows) + self.encoded_rows
 
     def exceeds(self, max_bytes: int) -> bool:
         """Whether to report now: more than `max_bytes` bytes, or many rows or rejections."""
         return (
             len(self.rows) >= MAX_ROWS
-            or (self.bytes >= max_bytes and bool(self.rows))
+            or (self.bytes >= max_bytes and bool(self.row_count))
             or len(self.rejections) >= MAX_REJECTIONS
         )
+
+    def add_encoded(self, lines: bytes, count: int) -> None:
+        """Append `count` rows as JSON Lines."""
+        if count:
+            self.encoded.append(lines)
+            self.encoded_rows += count
+            self._encoded_size += len(lines)
 
     def add(self, other: PartContents) -> None:
         """Append the contents of another file."""
         self.rows += other.rows
+        self.encoded += other.encoded
+        self.encoded_rows += other.encoded_rows
+        self._encoded_size += other._encoded_size
         for name, values in other.added.items():
             self.added.setdefault(name, []).extend(values)
         self.places += other.places
@@ -65,6 +85,11 @@ class PartContents:
         self.has_many_rows |= other.has_many_rows
         self.dead_letters += other.dead_letters
         self.bytes += other.bytes
+
+    def end_file(self) -> None:
+        """Note that the rows of a file end here."""
+        self.file_ends.append(len(self.rows))
+        self.encoded_ends.append(self._encoded_size)
 
 
 class FilePart:
@@ -201,8 +226,8 @@ class PartBuilder:
             part.dropped[place] = file.dropped
         self._move_rejections(part, file.contents)
         self._contents.add(file.contents)
-        self._contents.file_ends.append(len(self._contents.rows))
-        part.spooled_rows.append(written or len(file.contents.rows))
+        self._contents.end_file()
+        part.spooled_rows.append(written or file.contents.row_count)
         part.written += written
         part.records.append(file.read)
         part.bytes.append(size)

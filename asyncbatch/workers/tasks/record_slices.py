@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from asyncbatch.formats.decoder import decode, decode_array
-from asyncbatch.formats.keyed_records import decode_fields, with_fields
+from asyncbatch.formats.compact import array_lines, compact_lines, text_lines
+from asyncbatch.formats.decoder import decode, decode_array, encode_lines
 from asyncbatch.formats.positions import (
     BOM,
     Locator,
@@ -83,6 +83,11 @@ class RecordSlice(ABC):
         # As one array: one call for each record takes three times as long.
         return decode_array(msgspec.json.format(self.array_text(), indent=-1))
 
+    def lines_text(self) -> tuple[bytes, int]:
+        """Return the same texts as JSON Lines, and their number."""
+        texts = self.texts()
+        return text_lines(texts), len(texts)
+
     def line(self, at: int) -> int | None:  # noqa: ARG002 - a default for subclasses
         """Return the line of record number `at` of these (from 0), if that costs nothing."""
         return None
@@ -115,23 +120,35 @@ class LineSlice(RecordSlice):
         super().__init__(lines.record)
         self._lines = lines
         self._offsets: list[int] | None = None
-        self._texts = lines.texts
-        if not lines.offset and lines.texts[0].startswith(BOM):
-            self._texts = [lines.texts[0].removeprefix(BOM), *lines.texts[1:]]
+        self._texts: Sequence[bytes] | None = None
 
     @property
     def size(self) -> int:
-        return sum(map(len, self._texts))
+        block = self._lines.block
+        return sum(map(len, self.texts())) if block is None else len(block)
 
     def values(self) -> Sequence[Any]:
-        if len(self._texts) == 1:  # which may be huge
-            return [decode(self._texts[0])]
+        texts = self.texts()
+        if len(texts) == 1:  # which may be huge
+            return [decode(texts[0])]
         # As one array: one call for each record takes 1.5 times as long.
-        values: list[Any] = decode(b"[%b]" % b",".join(self._texts))
+        values: list[Any] = decode(b"[%b]" % b",".join(texts))
         return values
 
-    def texts(self) -> Sequence[Text]:
+    def texts(self) -> Sequence[bytes]:
+        if self._texts is None:
+            self._texts = texts = self._lines.texts
+            if not self._lines.offset and texts[0].startswith(BOM):
+                self._texts = [texts[0].removeprefix(BOM), *texts[1:]]
         return self._texts
+
+    def lines_text(self) -> tuple[bytes, int]:
+        block = self._lines.block
+        if block is None:
+            return super().lines_text()
+        if not self._lines.offset:
+            block = block.removeprefix(BOM)
+        return compact_lines(block), self._lines.count
 
     def line(self, at: int) -> int:
         return self._lines.line + at
@@ -147,7 +164,7 @@ class LineSlice(RecordSlice):
         if self._offsets is None:
             lengths = (len(text) + 1 for text in lines.texts)
             self._offsets = list(accumulate(lengths, initial=lines.offset))
-        byte += len(lines.texts[at]) - len(self._texts[at])
+        byte += len(lines.texts[at]) - len(self.texts()[at])
         return locate_byte(lines.texts[at], byte, line=lines.line + at, offset=self._offsets[at])
 
 
@@ -198,9 +215,18 @@ class TextSlice(RecordSlice):
 
     @property
     def size(self) -> int:
-        if self._parts is None:
+        if not self._parts:
             return len(self._body)
-        return sum(memoryview(part).nbytes for part in self._parts)
+        if len(self._parts) == 1:  # at once, which is faster for small files
+            return memoryview(self._parts[0]).nbytes
+        start, end = self._span(self._parts)
+        return end - start
+
+    def _span(self, parts: Sequence[Text]) -> tuple[int, int]:
+        """Return where the first of the parts starts in the text, and where the last ends."""
+        # They lie one after the other: no loop over many small records is needed.
+        last = memoryview(parts[-1])
+        return offset_of(self._body, parts[0]), offset_of(self._body, last) + last.nbytes
 
     def values(self) -> Sequence[Any]:
         if self._parts is not None:
@@ -220,6 +246,17 @@ class TextSlice(RecordSlice):
         if self._parts is None:
             return decode_array(msgspec.json.format(self._body, indent=-1))
         return super().compact_texts()
+
+    def lines_text(self) -> tuple[bytes, int]:
+        if self._parts is None:
+            return array_lines(self._body)
+        is_one_line = len(self._parts) > 1 and self._body.find(b"\n", *self._span(self._parts)) < 0
+        return text_lines(self._parts, is_one_line=is_one_line), len(self._parts)
+
+    def first_lines(self, places: Sequence[int]) -> list[int | None]:
+        if b"\n" not in self._body:
+            return [self._locator.line] * len(places)
+        return super().first_lines(places)
 
     def position(self, at: int, byte: int) -> TextPosition:
         return self._locator.locate(offset_of(self._body, self.texts()[at]) + byte)
@@ -314,6 +351,9 @@ class IterableSlice(RecordSlice):
     def compact_texts(self) -> Sequence[Text]:
         return list(map(msgspec.Raw, self._texts))
 
+    def lines_text(self) -> tuple[bytes, int]:
+        return b"\n".join((*self._texts, b"")), len(self._texts)
+
 
 def slices_of_iterable(
     records: Sequence[bytes | InvalidRecord], first: int
@@ -336,6 +376,8 @@ def slices_with_fields(
     slices: Iterable[RecordSlice | InvalidLine], fields: bytes
 ) -> Iterator[RecordSlice | InvalidLine]:
     """Yield slices whose records have the fields of a JSON object, too. They lose their places."""
+    from asyncbatch.formats.keyed_records import decode_fields, with_fields  # few sources need it
+
     added = decode_fields(fields)
     for one in slices:
         if isinstance(one, RecordSlice) and one.error is None:
@@ -371,6 +413,10 @@ class FirstRecords(RecordSlice):
 
     def compact_texts(self) -> Sequence[Text]:
         return self._slice.compact_texts()[: self._count]
+
+    def lines_text(self) -> tuple[bytes, int]:
+        texts = self.compact_texts()
+        return encode_lines(texts), len(texts)
 
     def line(self, at: int) -> int | None:
         return self._slice.line(at)

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, structs
 
 from asyncbatch.core.records import Failure, display_path
+from asyncbatch.formats.compact import decode_lines
+from asyncbatch.formats.decoder import encode_lines
 from asyncbatch.formats.failures import FILE_ERRORS, file_failure, line_failure
 from asyncbatch.formats.positions import TextPosition, find_values, parse_pointer
 from asyncbatch.sinks.base import OutputError
+from asyncbatch.sinks.columns.added import lines_with
 from asyncbatch.sinks.dead_letters import record_dead_letter
 from asyncbatch.sinks.row_writer import make_row_writer
 from asyncbatch.transforms.base import Context, RecordError
@@ -129,6 +132,7 @@ class Recorder:
         self.abandon = self._row_writer.abandon
         self._keeps_rows = settings.target is not None
         self.keeps_texts: bool = self._row_writer.takes_texts  # an unchanged record is kept as text
+        self._keeps_lines = self._row_writer.takes_lines
         self.keeps_values: bool = self._keeps_rows and not self.keeps_texts
         self._names_origins = self._row_writer.names_origins
         self._keeps_originals = settings.letters and self._names_origins
@@ -254,9 +258,28 @@ class Recorder:
         """Keep the records of a slice unchanged."""
         if not self._keeps_rows:
             self._builder.file.read += len(record_slice.texts())
+        elif self._keeps_lines:
+            self._keep_lines(record_slice)
         else:
             rows = record_slice.compact_texts() if self.keeps_texts else record_slice.values()
             self.keep_unchanged(rows, range(len(rows)), record_slice)
+
+    def _keep_lines(self, record_slice: RecordSlice) -> None:
+        """Keep the records of a slice as lines, which are not taken apart unless it is needed."""
+        file = self._builder.file
+        lines, count = record_slice.lines_text()
+        if self._columns is not None:
+            places: Sequence[int] = range(count)
+            if not self._columns.fit_lines(lines):
+                rows, places = self._addable(
+                    self._columns, decode_lines(lines), places, record_slice
+                )
+                lines, count = encode_lines(rows), len(rows)
+            if count:
+                columns = self._columns.cells(places, record_slice)
+                lines = lines_with(lines, columns)
+        file.read += count
+        file.contents.add_encoded(lines, count)
 
     def keep_unchanged(
         self, rows: Sequence[Json], places: Sequence[int], record_slice: RecordSlice
