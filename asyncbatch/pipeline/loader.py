@@ -386,14 +386,21 @@ class TableLoader:
     def _note_extents(self, taken: RowRanges, rejected: set[int], sink: FileSink) -> None:
         """Note the extents of the rows that were just loaded, for each file."""
         sizes = sink.row_sizes
-        at, left, number = sink.position - sum(sizes), iter(sizes), 0
+        at, first, number = sink.position - sum(sizes), 0, 0
         for pending, rows in taken:
-            lengths: Counter[int] = Counter()
-            for row in rows:
-                if number not in rejected:
-                    lengths[pending.rows.file_indexes[row]] += next(left)
-                number += 1
-            for place, length in lengths.items():
+            places = pending.rows.file_indexes[rows.start : rows.stop]
+            if rejected:
+                accepted = range(number, number + len(places))
+                places = [
+                    place
+                    for row, place in zip(accepted, places, strict=True)
+                    if row not in rejected
+                ]
+                number = accepted.stop
+            # The rows of a file lie together.
+            for place, count in Counter(places).items():
+                length = sum(sizes[first : first + count])
+                first += count
                 pending.add_extent(place, Extent(at, length, 0, length))
                 at += length
 

@@ -23,7 +23,7 @@ from asyncbatch.storage.local import Content
 from asyncbatch.transforms.base import RecordError, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.origin import OriginField
@@ -211,7 +211,7 @@ class OriginColumns:
         cells: dict[str, list[Any]] = {}
         for column in self._columns:
             if column.field == "record":
-                cells[column.name] = list(_numbers(record_slice.first, places))
+                cells[column.name] = list(record_slice.numbers(places))
             elif column.field == "line":
                 cells[column.name] = record_slice.first_lines(places)
             else:
@@ -225,13 +225,6 @@ class OriginColumns:
         if record_slice.file is not None and field != "loaded_at":  # from a dead letter
             return record_slice.file if field == "file" else None
         return getattr(self._origin, field)
-
-
-def _numbers(first: int, places: Sequence[int]) -> Iterable[int]:
-    """Return the numbers of the records at these places of a slice."""
-    if isinstance(places, range):  # fast
-        return range(first + places.start, first + places.stop)
-    return map(first.__add__, places)
 
 
 def _free_decoder(names: Sequence[str]) -> Decoder[Any] | None:

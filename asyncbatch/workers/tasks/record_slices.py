@@ -96,6 +96,12 @@ class RecordSlice(ABC):
         """Return the lines of records, as `line` does."""
         return map(self.line, places)
 
+    def numbers(self, places: Sequence[int]) -> Iterable[int]:
+        """Return the numbers of records in their file."""
+        if isinstance(places, range):  # fast: all records of a slice
+            return range(self.first + places.start, self.first + places.stop)
+        return map(self.first.__add__, places)
+
     def position(self, at: int, byte: int) -> TextPosition | None:  # noqa: ARG002 - a default for subclasses
         """Return the place in the file of a byte of a record's text, if it is known."""
         return None
@@ -252,6 +258,9 @@ class TextSlice(RecordSlice):
             return array_lines(self._body)
         is_one_line = len(self._parts) > 1 and self._body.find(b"\n", *self._span(self._parts)) < 0
         return text_lines(self._parts, is_one_line=is_one_line), len(self._parts)
+
+    def lines(self, places: Sequence[int]) -> Iterable[int | None]:
+        return [None] * len(places)  # fast: none is known without a search
 
     def first_lines(self, places: Sequence[int]) -> list[int | None]:
         if b"\n" not in self._body:

@@ -341,7 +341,7 @@ class Recorder:
         found = file.contents
         found.rows += rows
         if self._names_origins:
-            found.records += map(record_slice.first.__add__, places)
+            found.records += record_slice.numbers(places)
             found.lines += record_slice.lines(places)
             if self._keeps_originals:
                 texts = record_slice.texts()
