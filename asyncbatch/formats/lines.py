@@ -180,24 +180,6 @@ def total_lines(lines: bytes) -> int:
     return lines.count(b"\n") + (not lines.endswith(b"\n"))
 
 
-def are_objects(lines: bytes, count: int, validator: Validator) -> bool:
-    """Return whether each line is one object, if `lines` is a sequence of `count` objects.
-
-    False does not mean that a line is not one.
-    """
-    if total_lines(lines) != count:
-        return False
-    # An LF between a closing and an opening brace is between two objects, because JSON has no LF
-    # in a string, and no such braces without a comma elsewhere. If each LF but the last is one,
-    # each of `count` lines begins and ends with an object, and so has exactly one.
-    ends = lines.count(b"}\n{")
-    if ends < count - 1:
-        ends += lines.count(b"}\r\n{")
-    return ends == count - 1 or count == sum(
-        map(validator.count_lines, cut_lines(lines, BLOCK_BYTES))
-    )
-
-
 class LineCount(NamedTuple):
     """The number of line ends, and of records, in some lines."""
 

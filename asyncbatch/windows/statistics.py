@@ -272,7 +272,8 @@ class Sum:
         other._settle()
         self._settle()
         self._whole += other._whole
-        self._beyond += other._beyond
+        if other._beyond:  # hardly ever, and fractions are slow
+            self._beyond += other._beyond
         self._is_float = self._is_float or other._is_float
         if other._parts:
             self._add_floats(list(other._parts))
@@ -302,6 +303,8 @@ class Sum:
         return nearest(self.exact())
 
     def _settle(self) -> None:
+        if not self._pending:
+            return
         values, self._pending = self._pending, []
         kinds = set(map(type, values))
         if float in kinds:

@@ -9,10 +9,10 @@ from msgspec import UNSET, MsgspecError, Struct, field
 
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Failure, MissingNames, Position, display_path
-from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
+from asyncbatch.formats.decoder import allow_deep_nesting, check_utf8, decode, encode
 from asyncbatch.formats.detect import as_line_of_stream
 from asyncbatch.formats.failures import InvalidTextError, file_failure, line_failure
-from asyncbatch.formats.lines import InvalidLine, are_objects, total_lines, validate_lines
+from asyncbatch.formats.lines import InvalidLine, total_lines, validate_lines
 from asyncbatch.formats.positions import BOM, TextPosition
 from asyncbatch.formats.validator import make_validator
 from asyncbatch.sinks.dead_letters import file_dead_letter, record_dead_letter
@@ -81,10 +81,6 @@ class LineReader:
     def __init__(self) -> None:
         allow_deep_nesting()
         self._validator = make_validator()
-
-    def are_objects(self, lines: bytes, count: int) -> bool:
-        """Return the same as `formats.lines.are_objects`."""
-        return are_objects(lines, count, self._validator)
 
     def read(
         self, builder: EventBlockBuilder, lines: bytes, at: Position
@@ -277,11 +273,9 @@ class EventReader:
 
     def _read_rows(self, reader: RowReader, lines: bytes) -> Events | None:
         try:
-            if not lines.isascii():
-                lines.decode()  # as the decoder skips unused fields
+            check_utf8(lines)  # as the decoder skips unused fields
             rows = reader.read(lines)
-            # The decoder does not tell line ends from other white space.
-            if not self.line_reader.are_objects(lines, len(rows)):
+            if not rows:
                 return None
             moments = self._moments(rows, reader)
         except (MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
