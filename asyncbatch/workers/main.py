@@ -17,6 +17,7 @@ from asyncbatch.core.batches import Part
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.system import keep_freed_memory
 from asyncbatch.errors import AsyncbatchError, WorkerBugError, valid_text
+from asyncbatch.workers.shared_buffer import SharedBuffer, SharedMessage
 from asyncbatch.workers.wire import LENGTH_BYTES, STOP_SIGNALS
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ _GC_THRESHOLD = 100_000
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
-def main(requests_descriptor: int, replies_descriptor: int, progress_descriptor: int) -> None:
+def main(
+    requests_descriptor: int,
+    replies_descriptor: int,
+    progress_descriptor: int,
+    buffer_descriptor: int | None,
+) -> None:
     """Process batches until the main process closes the request socket, or dies."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -40,15 +46,20 @@ def main(requests_descriptor: int, replies_descriptor: int, progress_descriptor:
     # The descriptors are sockets; each is used in one direction, as a file.
     requests, replies = os.fdopen(requests_descriptor, "rb"), os.fdopen(replies_descriptor, "wb")
     progress = Progress.shared(progress_descriptor)
+    buffer = SharedBuffer.open(buffer_descriptor)
     make_work = _receive(requests)
     if make_work is not None:
-        _serve(make_work, requests, replies, progress)
+        _serve(make_work, requests, replies, progress, buffer)
     sys.stdout.flush()
     os._exit(0)  # nothing is left to tidy up, and the main process waits
 
 
 def _serve(
-    make_work: WorkFactory, requests: BinaryIO, replies: BinaryIO, progress: Progress
+    make_work: WorkFactory,
+    requests: BinaryIO,
+    replies: BinaryIO,
+    progress: Progress,
+    buffer: SharedBuffer | None,
 ) -> None:
     work: Work | None = None
     # JSON has no cycles: looking for them among so many values takes a third of the time.
@@ -56,6 +67,8 @@ def _serve(
     gc.set_threshold(_GC_THRESHOLD)
     keep_freed_memory()
     while (batch := _receive(requests)) is not None:
+        if buffer is not None and isinstance(batch, SharedMessage):
+            batch = buffer.load(batch)
         try:
             if work is None:
                 work = make_work()

@@ -17,6 +17,7 @@ from asyncbatch.core.progress import FileStopwatch, Progress
 from asyncbatch.core.system import measure_memory
 from asyncbatch.errors import AsyncbatchError
 from asyncbatch.workers.engine import Loss, WorkerLostError, file_in_progress
+from asyncbatch.workers.shared_buffer import SLOTS
 from asyncbatch.workers.spawn import end_process, spawn
 from asyncbatch.workers.wire import LENGTH_BYTES, frame
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Batch, Part
     from asyncbatch.core.progress import FileInProgress
     from asyncbatch.workers.engine import Lane, WorkFactory
+    from asyncbatch.workers.shared_buffer import SharedBuffer
     from asyncbatch.workers.spawn import WorkerHandle
 
 PART_BYTES = 16 * 1024 * 1024  # A part of a result is complete at this size,
@@ -182,14 +184,18 @@ _CLEANUP_SECONDS = 2.0  # seconds for processes to clean up and exit
 class WorkerProcess:
     """A lane into a worker process, which is restarted when it has died.
 
-    Several batches may be sent ahead; they wait in its socket.
+    Several batches may be sent ahead; they wait in its socket. With `slot_bytes`, buffers of
+    batches of this size are sent through shared memory.
     """
 
-    def __init__(self, make_work: WorkFactory, *, reads_stdin: bool = False) -> None:
+    def __init__(
+        self, make_work: WorkFactory, *, reads_stdin: bool = False, slot_bytes: int = 0
+    ) -> None:
         self._batch_lock = asyncio.Lock()
         self._queue: deque[Batch] = deque()  # in the order of turns; sent while there is a process
         self._factory_frame = frame(make_work)
-        self._reads_stdin = reads_stdin
+        self._reads_stdin, self._slot_bytes = reads_stdin, slot_bytes
+        self._buffer: SharedBuffer | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._progress = Progress()
         self._overdue_file: int | None = None  # the file that the process was killed for
@@ -215,6 +221,7 @@ class WorkerProcess:
         self._replies = handle.replies
         self._replies.setblocking(False)
         self._progress, self._overdue_file = handle.progress, None
+        self._buffer = handle.buffer
         self._writer.write(self._factory_frame)
         for batch in self._queue:  # batches that were sent to the dead process
             self._writer.write(frame(batch))
@@ -224,15 +231,23 @@ class WorkerProcess:
         """Yield the parts of `batch`, after the batches that were sent before."""
         self._queue.append(batch)
         if self._process is not None:
-            self._writer.write(frame(batch))
+            self._writer.write(self._frame(batch))
         try:
             async with self._batch_lock:
                 if self._process is None:
-                    await self.connect(spawn(reads_stdin=self._reads_stdin))
+                    await self.connect(
+                        spawn(reads_stdin=self._reads_stdin, slot_bytes=self._slot_bytes)
+                    )
                 while (part := await self._receive()) is not None:
                     yield part
         finally:
             self._queue.remove(batch)
+
+    def _frame(self, batch: Batch) -> bytes:
+        """Return the frame of the last batch of the queue."""
+        if self._buffer is None or len(self._queue) > SLOTS:
+            return frame(batch)
+        return self._buffer.frame(batch)
 
     async def _receive(self) -> Part | None:
         """Return the next part, None at a batch's end.
@@ -325,14 +340,17 @@ async def process_engine(
     reads_stdin: bool = False,
     file_timeout: float | None = None,
     graceful: bool = False,
+    slot_bytes: int = 0,
 ) -> AsyncIterator[ProcessEngine]:
     """Provide `count` lanes over processes, and kill these at the end.
 
     A process without a handle starts with its first batch. `reads_stdin` passes standard input to
     restarted processes. `file_timeout` is the time limit of a file in seconds. With `graceful`,
-    the processes get some seconds to clean up.
+    the processes get some seconds to clean up. `slot_bytes`: see `WorkerProcess`.
     """
-    workers = [WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in handles]
+    workers = [
+        WorkerProcess(make_work, reads_stdin=reads_stdin, slot_bytes=slot_bytes) for _ in handles
+    ]
     watching = None if file_timeout is None else asyncio.create_task(_watch(workers, file_timeout))
     try:
         for worker, process in zip(workers, handles, strict=True):

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from asyncbatch.core.progress import Progress, create_shared_memory
+from asyncbatch.workers.shared_buffer import SharedBuffer, create_buffer
 from asyncbatch.workers.wire import STOP_SIGNALS
 
 # msgspec imports typing_extensions if it can, and with it inspect, ast and tokenize: a sixth of the
@@ -42,7 +43,7 @@ def choose_workers(
 
 
 class WorkerHandle(NamedTuple):
-    """A started worker process, its sockets, and its progress.
+    """A started worker process, its sockets, its progress, and perhaps memory for batches.
 
     There are two sockets: a write error on a dead worker would end the reading of its last results.
     """
@@ -51,18 +52,22 @@ class WorkerHandle(NamedTuple):
     requests: socket.socket
     replies: socket.socket
     progress: Progress
+    buffer: SharedBuffer | None = None
 
 
-def spawn(*, reads_stdin: bool = False) -> WorkerHandle:
-    """Start a worker as a new program, with our standard input or none. Raises OSError."""
+def spawn(*, reads_stdin: bool = False, slot_bytes: int = 0) -> WorkerHandle:
+    """Start a worker as a new program, with our standard input or none. Raises OSError.
+
+    `slot_bytes` is the size of a batch for which there is room in shared memory.
+    """
     (our_requests, its_requests), (our_replies, its_replies) = (
         socket.socketpair(),
         socket.socketpair(),
     )
     its_replies.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REPLY_BUFFER_BYTES)
-    cell = create_shared_memory()
+    cell, buffer = create_shared_memory(), create_buffer(slot_bytes)
     with its_requests, its_replies:
-        descriptors = its_requests.fileno(), its_replies.fileno(), cell
+        descriptors = its_requests.fileno(), its_replies.fileno(), cell, buffer
         program = _PROGRAM.format(path=sys.path, descriptors=descriptors)
         # Blocked signals stay so across exec: no stop signal can hit a worker that has not
         # set its signal handlers yet.
@@ -73,12 +78,12 @@ def spawn(*, reads_stdin: bool = False) -> WorkerHandle:
                 [sys.executable, "-P", "-c", program],
                 stdin=None if reads_stdin else subprocess.DEVNULL,
                 stdout=_STDERR,  # the prints of user code must not mix with results
-                pass_fds=descriptors,
+                pass_fds=[one for one in descriptors if one is not None],
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            progress = Progress.shared(cell)
-    return WorkerHandle(process, our_requests, our_replies, progress)
+            progress, shared = Progress.shared(cell), SharedBuffer.open(buffer)
+    return WorkerHandle(process, our_requests, our_replies, progress, shared)
 
 
 def end_process(process: subprocess.Popen[bytes], grace: float = 0.0) -> str:

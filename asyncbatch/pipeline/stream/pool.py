@@ -367,7 +367,7 @@ def make_pool(
     handles = [None] * workers
     if not settings.transforms:
         fold: Any = partial(FoldTask, settings)
-        engine = process_engine(fold, handles, workers * LANES_PER_WORKER)
+        engine = process_engine(fold, handles, workers * LANES_PER_WORKER, slot_bytes=FoldPool.size)
         return FoldPool(stream, engine, wake)
     transform: Any = partial(EventsTask, settings, keeps_texts=stream.keeps_texts)
     engine = process_engine(transform, handles, workers, file_timeout=timeout)

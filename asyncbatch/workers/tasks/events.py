@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, ClassVar
+from pickle import PickleBuffer
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -38,6 +39,11 @@ class LineBatch(Struct, frozen=True):
 
     moment: ClassVar[str] = "at this event"
     advice: ClassVar[str] = ""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        """Let the pickler hand over the lines without a copy."""
+        pieces = list(map(PickleBuffer, self.pieces))
+        return LineBatch, (self.start, self.file, self.position, pieces)
 
     @property
     def lines(self) -> bytes:
