@@ -6,6 +6,7 @@ from collections import defaultdict
 from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -25,6 +26,11 @@ _MIN_KEYS = 3  # of a map whose keys have a format
 _MANY_KEYS = 32  # of a map whose keys have none
 _SPARSE = 0.2  # the share of keys that an object of a map has, at most
 _KEYS_PER_MAP = 8  # different keys for each object, of a map that occurs only a few times
+
+# Scalars of a path that are counted together: to count one costs as much as to count twenty, and
+# values that repeat are then hashed, compared and tested for formats once.
+_MANY_SCALARS = 4096
+_BITS: dict[type, int] = {str: 1, int: 2, float: 4}  # of `Field.kept_types`
 
 
 class Field(Struct, gc=False):
@@ -49,74 +55,160 @@ class Field(Struct, gc=False):
     map_keys: Scalars | None = None
     map_values: Field | None = None
     is_cut: bool = False  # whether the values in its arrays and objects are not followed
+    column: Sequence[Any] | None = None  # values that `collect` has not looked at yet
+    kept: list[Any] | None = None  # scalars that `settle` has not counted yet
+    kept_types: int = 0  # a bit for each of their types
 
-    def add(self, values: Sequence[Json], detail: Detail = "full", depth: int = 0) -> None:
-        """Add values at this path, which is `depth` levels deep, with statistics in `detail`."""
+    def add(self, values: Sequence[Json], detail: Detail = "full") -> None:
+        """Add values at this path, with statistics in `detail`."""
+        self.column = values
+        self.collect(detail)
+        self.settle(detail)
+
+    def collect(
+        self, detail: Detail, limit: int | None = None, *, resumes: bool = False
+    ) -> int | None:
+        """Add the values of `column`, but keep scalars: `settle` counts many of a path together.
+
+        Return the number of new fields. If they are more than `limit`, stop and return None: after
+        `shrink`, a call that `resumes` adds the columns that are left.
+        """
+        # Level by level, so that the tree is sound wherever it stops.
+        made, depth, level = 0, 0, [self]
+        while level:
+            below: list[Field] = []
+            for one in level:
+                if one.column is not None:
+                    made += one._expand(detail, depth, below)
+                    if limit is not None and made > limit:
+                        return None
+            if resumes:
+                below = _level_below(level)
+            level, depth = below, depth + 1
+        return made
+
+    def settle(self, detail: Detail = "full") -> None:
+        """Count the scalars that are kept, here and below."""
+        for one in self._all():
+            if one.kept is not None:
+                one._count_kept(detail)
+
+    def _expand(self, detail: Detail, depth: int, below: list[Field]) -> int:
+        """Add the values of `column`, `depth` levels deep, and the fields in them to `below`.
+
+        Return the number of new fields.
+        """
+        values, self.column = self.column or (), None
         kinds = set(map(type, values))
         if len(kinds) == 1:
-            self._add_kind(kinds.pop(), values, detail, depth)
-            return
+            [kind] = kinds
+            if kind is dict:
+                return self._add_objects(values, detail, depth, below)
+            if kind is list:
+                return self._add_arrays(values, depth, below)
+            self._keep(kind, values, detail)
+            return 0
+        made = 0
         for kind in kinds:
             same = [value for value in values if type(value) is kind]
-            self._add_kind(kind, same, detail, depth)
+            if kind is dict:
+                made += self._add_objects(same, detail, depth, below)
+            elif kind is list:
+                made += self._add_arrays(same, depth, below)
+            else:
+                self._keep(kind, same, detail)
+        return made
 
-    def _add_kind(self, kind: type, values: Sequence[Any], detail: Detail, depth: int) -> None:
-        if kind is str:
-            if self.strings is None:
-                self.strings = Scalars()
-            self.strings.add(values, detail)
-        elif kind is dict:
-            self._add_objects(values, detail, depth)
-        elif kind is list:
-            self._add_arrays(values, detail, depth)
-        elif kind is int:
-            if self.integers is None:
-                self.integers = Scalars()
-            self.integers.add(values, detail)
-        elif kind is float:
-            if self.numbers is None:
-                self.numbers = Scalars()
-            self.numbers.add(values, detail)
+    def _keep(self, kind: type, values: Sequence[Any], detail: Detail) -> None:
+        """Count nulls and booleans, keep other scalars."""
+        if kind is NoneType:
+            self.nulls += len(values)
         elif kind is bool:
             self.trues += (trues := sum(values))
             self.falses += len(values) - trues
+        elif detail == "types":
+            self._scalars(kind).add(values, detail)
         else:
-            self.nulls += len(values)
+            if self.kept is None:
+                self.kept = []
+            self.kept += values
+            self.kept_types |= _BITS[kind]
+            if len(self.kept) >= _MANY_SCALARS:
+                self._count_kept(detail)
 
-    def _add_arrays(self, arrays: Sequence[list[Json]], detail: Detail, depth: int) -> None:
-        lengths = list(map(len, arrays))
+    def _count_kept(self, detail: Detail) -> None:
+        values, bits = self.kept or (), self.kept_types
+        self.kept, self.kept_types = None, 0
+        for kind, bit in _BITS.items():
+            if bits == bit:
+                self._scalars(kind).add(values, detail)
+            elif bits & bit:
+                self._scalars(kind).add([one for one in values if type(one) is kind], detail)
+
+    def _scalars(self, kind: type) -> Scalars:
+        """Return the statistics of the scalars of a type."""
+        if kind is str:
+            if self.strings is None:
+                self.strings = Scalars()
+            return self.strings
+        if kind is int:
+            if self.integers is None:
+                self.integers = Scalars()
+            return self.integers
+        if self.numbers is None:
+            self.numbers = Scalars()
+        return self.numbers
+
+    def _add_arrays(
+        self, arrays: Sequence[list[Json]], depth: int, below: list[Field]
+    ) -> int:
+        lengths = set(map(len, arrays))
         self._extend_lengths(min(lengths), max(lengths))
         self.arrays += len(arrays)
         if self._is_end(depth):
-            return
-        if items := list(chain.from_iterable(arrays)) if len(arrays) > 1 else arrays[0]:
-            if self.items is None:
-                self.items = Field()
-            self.items.add(items, detail, depth + 1)
+            return 0
+        items = list(chain.from_iterable(arrays)) if len(arrays) > 1 else arrays[0]
+        if not items:
+            return 0
+        made = self.items is None
+        if self.items is None:
+            self.items = Field()
+        self.items._take(items, below)
+        return int(made)
 
     def _extend_lengths(self, fewest: int, most: int) -> None:
         self.fewest = min(self.fewest, fewest) if self.arrays else fewest
         self.most = max(self.most, most)
 
-    def _add_objects(self, objects: Sequence[dict[str, Json]], detail: Detail, depth: int) -> None:
+    def _add_objects(
+        self, objects: Sequence[dict[str, Json]], detail: Detail, depth: int, below: list[Field]
+    ) -> int:
         self.objects += len(objects)
         if self._is_end(depth):
-            return
-        if self.map_values is not None:
-            keys = list(chain.from_iterable(objects))
-            if keys and self.map_keys is not None:
-                self.map_keys.add(keys, detail)
-                found = list(chain.from_iterable(map(dict.values, objects)))
-                self.map_values.add(found, detail, depth + 1)
-            return
+            return 0
         names = self.names
-        for name, column in _columns(objects):
-            one = names.get(name)
-            if one is None:
-                one = names[name] = Field()
-            one.add(column, detail, depth + 1)
-        if len(names) > MAX_NAMES:
+        if self.map_values is None:
+            columns = _columns(objects)
+            if len(names) + len(columns) <= MAX_NAMES or len(names | columns) <= MAX_NAMES:
+                made = -len(names)
+                for name, column in columns.items():
+                    one = names.get(name)
+                    if one is None:
+                        one = names[name] = Field()
+                    one._take(column, below)
+                return made + len(names)
             self.make_map(detail)
+        keys = list(chain.from_iterable(objects))
+        if keys and self.map_keys is not None and self.map_values is not None:
+            self.map_keys.add(keys, detail)
+            found = list(chain.from_iterable(map(dict.values, objects)))
+            self.map_values._take(found, below)
+        return 0
+
+    def _take(self, values: Sequence[Any], below: list[Field]) -> None:
+        """Add values to the column. It has some already if fields were merged after a stop."""
+        self.column = values if self.column is None else [*self.column, *values]
+        below.append(self)
 
     def _is_end(self, depth: int) -> bool:
         """Whether values at this depth are not followed."""
@@ -137,6 +229,7 @@ class Field(Struct, gc=False):
                 self._extend_lengths(other.fewest, other.most)
                 self.arrays += other.arrays
             self.objects += other.objects
+        self._merge_values(others)
         self.integers = _merged(self.integers, [one.integers for one in others])
         self.numbers = _merged(self.numbers, [one.numbers for one in others])
         self.strings = _merged(self.strings, [one.strings for one in others])
@@ -161,6 +254,15 @@ class Field(Struct, gc=False):
             self.names[name] = _merged(self.names.get(name), same)
         if len(self.names) > MAX_NAMES:
             self.make_map()
+
+    def _merge_values(self, others: Sequence[Field]) -> None:
+        """Add the values of other fields that are not counted yet."""
+        if columns := [one.column for one in (self, *others) if one.column is not None]:
+            self.column = list(chain.from_iterable(columns))
+        if kept := [one.kept for one in (self, *others) if one.kept is not None]:
+            self.kept = list(chain.from_iterable(kept))
+            for other in others:
+                self.kept_types |= other.kept_types
 
     def make_map(self, detail: Detail = "full") -> None:
         """Take the names of the fields for data: merge these to the values of a map."""
@@ -195,8 +297,11 @@ class Field(Struct, gc=False):
     @property
     def count(self) -> int:
         """The number of values."""
-        scalars = sum(one.count for one in self.scalars())
-        return self.nulls + self.trues + self.falses + self.arrays + self.objects + scalars
+        found = self.nulls + self.trues + self.falses + self.arrays + self.objects
+        for one in (self.integers, self.numbers, self.strings):
+            if one is not None:
+                found += one.count
+        return found + len(self.kept or ()) + len(self.column or ())
 
     @property
     def booleans(self) -> int:
@@ -309,18 +414,18 @@ def _width(one: Field) -> int:
     return len(one.names)
 
 
-def _columns(objects: Sequence[dict[str, Json]]) -> Iterable[tuple[str, Sequence[Json]]]:
+def _columns(objects: Sequence[dict[str, Json]]) -> dict[str, Sequence[Json]]:
     """Return the values of each name of some objects."""
     if len(objects) == 1:
-        return [(name, (value,)) for name, value in objects[0].items()]
+        return {name: (value,) for name, value in objects[0].items()}
     if len(set(map(len, objects))) == 1:
         # As many names, and all those of the first: the same names.
         with suppress(KeyError):
-            return [(name, list(map(itemgetter(name), objects))) for name in objects[0]]
+            return {name: list(map(itemgetter(name), objects)) for name in objects[0]}
     by_shape: dict[tuple[str, ...], list[dict[str, Json]]] = defaultdict(list)
     for one in objects:
         by_shape[tuple(one)].append(one)
-    columns: dict[str, list[Json]] = defaultdict(list)
+    columns: dict[str, Any] = defaultdict(list)
     for shape, group in by_shape.items():
         if len(group) == 1:
             for name, value in group[0].items():
@@ -328,7 +433,7 @@ def _columns(objects: Sequence[dict[str, Json]]) -> Iterable[tuple[str, Sequence
         else:
             for name, column in zip(shape, _slices(shape, group), strict=True):
                 columns[name] += column
-    return columns.items()
+    return columns
 
 
 def _slices(shape: tuple[str, ...], objects: Sequence[dict[str, Json]]) -> Iterable[list[Json]]:

@@ -77,9 +77,27 @@ class Profile(Struct):
 
     def add_records(self, records: Sequence[Json], *, in_array: bool) -> None:
         """Add records, which are elements of top-level arrays or not."""
-        if records:
-            (self.elements if in_array else self.documents).add(records, self.settings.detail)
-            self._bound_fields()
+        self.collect(records, in_array=in_array)
+        self.settle()
+
+    def collect(self, records: Sequence[Json], *, in_array: bool) -> None:
+        """Add records, but keep scalars until `settle`, which is faster for many calls."""
+        if not records:
+            return
+        root, limit = self.elements if in_array else self.documents, self.settings.max_fields
+        root.column = records
+        # A document may have a million fields: the tree is bounded while they are made.
+        made = root.collect(self.settings.detail, limit)
+        while made is None:
+            self.is_reduced |= root.shrink(limit)
+            made = root.collect(self.settings.detail, limit, resumes=True)
+        if made:
+            self.is_reduced |= root.shrink(limit)
+
+    def settle(self) -> None:
+        """Count the scalars that are kept."""
+        self.documents.settle(self.settings.detail)
+        self.elements.settle(self.settings.detail)
 
     def add_shapes(self, shapes: Counter[Shape]) -> None:
         """Add the shapes of records (see `shapes_of`)."""

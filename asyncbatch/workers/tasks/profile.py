@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # the values leave the processor's cache. Without statistics of values, a column costs little.
 _COLUMN_BYTES = {"full": 512 * 1024, "formats": 128 * 1024, "types": 128 * 1024}
 
+# Scalars of records with this many bytes are kept, so that those of one path are counted together.
+_KEPT_BYTES = 8 * 1024 * 1024
+
 
 class RecordBuffer:
     """Records that wait to be profiled together, and the profile of earlier ones."""
@@ -35,7 +38,7 @@ class RecordBuffer:
         self._profile = profile
         self._documents: list[Json] = []
         self._elements: list[Json] = []
-        self._bytes = 0
+        self._bytes = self._kept_bytes = 0
         self.shapes: Counter[Shape] = Counter()
         self.arrays = 0
 
@@ -50,6 +53,8 @@ class RecordBuffer:
         """Move the records to another buffer; the shapes stay."""
         if self._profile:
             other._profile.merge(self._profile)
+            other._kept_bytes += self._kept_bytes
+            self._kept_bytes = 0
             self._profile = self._profile.successor()
         other.add(self._documents, 0, in_array=False)
         other.add(self._elements, self._bytes, in_array=True)
@@ -64,13 +69,19 @@ class RecordBuffer:
     def take_profile(self) -> Profile:
         """Return the profile of everything since the last call."""
         self._fold()
+        self._profile.settle()
+        self._kept_bytes = 0
         found, self._profile = self._profile, self._profile.successor()
         return found
 
     def _fold(self) -> None:
-        self._profile.add_records(self._documents, in_array=False)
-        self._profile.add_records(self._elements, in_array=True)
+        self._profile.collect(self._documents, in_array=False)
+        self._profile.collect(self._elements, in_array=True)
+        self._kept_bytes += self._bytes
         self._documents, self._elements, self._bytes = [], [], 0
+        if self._kept_bytes > _KEPT_BYTES:
+            self._profile.settle()
+            self._kept_bytes = 0
 
 
 class ProfileTask(TransformTask):
