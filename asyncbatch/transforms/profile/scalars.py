@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections import Counter
 from heapq import nsmallest
 from itertools import repeat
-from operator import and_
+from operator import and_, xor
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -36,6 +36,7 @@ MAX_CHARACTERS = 256  # of a text that is kept; counted texts have as many on av
 _FREQUENT = 0.01  # the least share of a value that is frequent, if not all values are counted
 _SPAN = 2.0**64  # hashes are uniform over this number of integers
 _LEAST = -(2**63)
+_LOWER_BITS = 2**24 - 1  # in which a hash differs from its quick hash
 _LOW_BITS = 2**60 - 1  # below the prime number modulo which CPython hashes integers
 _TOLERANCE = 0.125  # of a distinct count of unique values: four standard errors
 
@@ -75,10 +76,15 @@ class Scalars(Struct, gc=False):
                 self.formats = formats_of_all(values, self.formats)
             return
         if self.is_complete:
+            known = len(self.counts)
             self.counts.update(values)
-            self._bound()
+            if len(self.counts) > known:
+                self._bound()
+        elif not self.repeats and len(set(values)) == len(values):
+            self._fold(values, {})
         else:
-            self._fold(Counter(values))
+            counts = Counter(values)
+            self._fold(list(counts), counts)
 
     def add_counts(self, counts: Mapping[Any, int], detail: Detail = "full") -> None:
         """Add counted values of one type."""
@@ -93,7 +99,7 @@ class Scalars(Struct, gc=False):
             self.counts.update(counts)
             self._bound()
         else:
-            self._fold(counts)
+            self._fold(list(counts), counts)
 
     def merge(self, others: Sequence[Scalars]) -> None:
         """Add the statistics of other values of the type."""
@@ -108,7 +114,7 @@ class Scalars(Struct, gc=False):
             self.counts.update(counts)
             self._bound()
         elif counts:
-            self._fold(counts)
+            self._fold(list(counts), counts)
 
     def _merge_sketches(self, other: Scalars) -> None:
         self._seal()
@@ -204,15 +210,14 @@ class Scalars(Struct, gc=False):
         if self.is_complete:
             counts, self.counts, self.is_complete = self.counts, Counter(), False
             if counts:
-                self._fold(counts)
+                self._fold(list(counts), counts)
 
-    def _fold(self, counts: Mapping[Any, int]) -> None:
-        """Add counted values to the sketches."""
-        values = list(counts)
+    def _fold(self, values: Sequence[Any], counts: Mapping[Any, int]) -> None:
+        """Add different values to the sketches. Without `counts`, each is one value."""
         low, high = min(values), max(values)
         shortest = longest = 0
         if type(low) is str:
-            lengths = list(map(len, values))
+            lengths = set(map(len, values))
             shortest, longest = min(lengths), max(lengths)
             low, high = low[:MAX_CHARACTERS], high[:MAX_CHARACTERS]
             if self.formats:
@@ -220,26 +225,28 @@ class Scalars(Struct, gc=False):
             if self.formats & INSTANT_FORMATS:
                 self._extend_times(values)
         self._extend(low, high, shortest, longest)
-        hashes = _hashes(values)
-        if len(self.hashes) < MAX_HASHES:
-            near = dict(zip(hashes, values, strict=True))
-        else:
-            end = self.hashes[-1]
-            near = {one: value for one, value in zip(hashes, values, strict=True) if one <= end}
-        most = max(counts.values())
+        near = _near(values, self.hashes[-1] if len(self.hashes) == MAX_HASHES else None)
+        most = max(counts.values(), default=1)
         if not self.repeats:
             self.repeats = most > 1 or any(map(self._has_hash, near))
         samples = {one: _shortened(near[one]) for one in nsmallest(MAX_SAMPLES, near)}
         self._keep_hashes(near, samples)
-        if len(counts) > MAX_COUNTED:  # see `_count_frequent`: most values occur once
+        if len(values) > MAX_COUNTED:  # see `_count_frequent`
+            least = _surplus(counts.values()) if most > 1 else 1
+            self.missed += least
             counts = (
-                {one: count - 1 for one, count in counts.items() if count > 1} if most > 1 else {}
+                {one: count - least for one, count in counts.items() if count > least}
+                if most > least
+                else {}
             )
-            self.missed += 1
+        elif not counts:
+            counts = dict.fromkeys(values, 1)
         if counts and longest > MAX_CHARACTERS:
-            digests = map(_digest, counts, _hashes(list(counts)))
+            texts = list(counts)
+            digests = map(_digest, texts, _hashes(texts, _quick_hashes(texts)))
             counts = dict(zip(digests, counts.values(), strict=True))
-        self._count_frequent(counts)
+        if counts:
+            self._count_frequent(counts)
 
     def _extend_times(self, times: Collection[str]) -> None:
         known = [one for one in (self.earliest, self.latest) if one is not None]
@@ -295,27 +302,62 @@ class Scalars(Struct, gc=False):
         for value, count in self.counts.items():
             merged[value] = merged.get(value, 0) + count
         if len(merged) > MAX_COUNTED:
-            least = sorted(merged.values(), reverse=True)[MAX_COUNTED]
+            least = _surplus(merged.values())
             merged = {value: count - least for value, count in merged.items() if count > least}
             self.missed += least
         self.counts = Counter(merged)
 
 
-def _hashes(values: Sequence[Any]) -> list[int]:
+def _surplus(counts: Iterable[int]) -> int:
+    """Return the least number by which counts are lowered so that `MAX_COUNTED` are left."""
+    above = 0
+    for count, times in sorted(Counter(counts).items(), reverse=True):
+        above += times
+        if above > MAX_COUNTED:
+            return count
+    return 0
+
+
+def _near(values: Sequence[Any], end: int | None) -> dict[int, Any]:
+    """Return the values whose hashes are up to `end`, by their hashes, and a few others.
+
+    `end` None: those whose hashes may be among the `MAX_HASHES` smallest.
+    """
+    quick = _quick_hashes(values)
+    is_guess = end is None and len(values) > 2 * MAX_HASHES
+    if is_guess:  # to sort all hashes would take as long as all the rest
+        end = _LEAST + int(_SPAN * 1.25 * MAX_HASHES / len(values))
+    if end is not None:
+        end |= _LOWER_BITS
+        pairs = [pair for pair in zip(quick, values, strict=True) if pair[0] <= end]
+        if not is_guess or len(pairs) >= MAX_HASHES:
+            quick, values = [one for one, _ in pairs], [value for _, value in pairs]
+    return dict(zip(_hashes(values, quick), values, strict=True)) if values else {}
+
+
+def _quick_hashes(values: Sequence[Any]) -> list[int]:
     """Return a hash of each value of one type, the same in all processes, unlike that of a text.
 
-    CPython's hash of a tuple mixes well, and a tuple of integers needs no random seed. It has two
-    for each value: the hash of -1 alone is that of -2, and other numbers collide.
+    CPython's hash of a tuple mixes well, and a tuple of numbers needs no random seed. Some different
+    values have the same: -1 and -2, and numbers or texts that differ by a multiple of 2^61 - 1.
     """
-    numbers: Iterable[int]
     if type(values[0]) is str:
-        encoded = list(map(str.encode, values))
-        numbers, others = map(int.from_bytes, encoded), map(crc32, encoded)
+        return list(map(hash, zip(map(int.from_bytes, map(str.encode, values)))))
+    return list(map(hash, zip(values)))
+
+
+def _hashes(values: Sequence[Any], quick: Sequence[int]) -> list[int]:
+    """Return a hash of each value: its quick hash, with lower bits of another one."""
+    others: Iterable[int]
+    if type(values[0]) is str:
+        others = map(crc32, map(str.encode, values))
+    elif type(values[0]) is float:  # -0.0 is 0.0
+        others = struct.unpack(f"{len(values)}q", array("d", [one + 0.0 for one in values]))
     else:
-        if type(values[0]) is float:  # -0.0 is 0.0
-            values = struct.unpack(f"{len(values)}q", array("d", [one + 0.0 for one in values]))
-        numbers, others = values, map(and_, values, repeat(_LOW_BITS))
-    return list(map(hash, zip(numbers, others, strict=True)))
+        others = map(and_, values, repeat(_LOW_BITS))
+    # Of a tuple of two, since the lower bits depend on all bits of the first one only.
+    seconds = map(hash, zip(others, quick, strict=True))
+    return list(map(xor, quick, map(and_, seconds, repeat(_LOWER_BITS))))
 
 
 def _digest(text: str, hashed: int) -> str:

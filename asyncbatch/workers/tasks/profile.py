@@ -30,6 +30,10 @@ _COLUMN_BYTES = {"full": 512 * 1024, "formats": 128 * 1024, "types": 128 * 1024}
 # Scalars of records with this many bytes are kept, so that those of one path are counted together.
 _KEPT_BYTES = 8 * 1024 * 1024
 
+# A batch is returned unfinished after this many bytes. Each part begins its sketches anew, and the
+# main process merges them.
+_PART_BYTES = 16 * 1024 * 1024
+
 
 class RecordBuffer:
     """Records that wait to be profiled together, and the profile of earlier ones."""
@@ -93,6 +97,7 @@ class ProfileTask(TransformTask):
     def __init__(self, settings: RecordWorkSettings) -> None:
         super().__init__(settings)
         self._profile_settings = profile = settings.profile or ProfileSettings()
+        self._max_bytes = settings.files.portion.bytes or _PART_BYTES
         self._has_pointer = settings.records is not None
         self._counts_shapes = profile.detail == "full"
         self._finished = RecordBuffer(Profile(profile))
