@@ -22,9 +22,9 @@ TINY_BYTES = 220, 380
 MIXED_FOLDER, TINY_FOLDER = 500, 1000  # files per folder
 
 
-def mixed(setting: Setting) -> Corpus:
-    """Return files of log-normal sizes: median 4 KB, at most 2.3 MB."""
-    files = setting.size(15_000, 1_500)
+def mixed(setting: Setting, parts: int = 1) -> Corpus:
+    """Return files of log-normal sizes: median 4 KB, at most 2.3 MB. Or one of `parts` of them."""
+    files = setting.size(15_000, 1_500) // parts
     return folder_of(setting, f"mixed-{files}", lambda: _mixed(files), per_folder=MIXED_FOLDER)
 
 
@@ -34,22 +34,23 @@ def tiny(setting: Setting, files: int | None = None) -> Corpus:
     return folder_of(setting, f"tiny-{count}", lambda: _tiny(count), per_folder=TINY_FOLDER)
 
 
-def all_mixed(setting: Setting) -> dict[str, Corpus]:
-    """Return the shapes of files of many sizes."""
-    found = {"log-normal sizes": mixed(setting)}
+def all_mixed(setting: Setting, parts: int = 1) -> dict[str, Corpus]:
+    """Return the shapes of files of many sizes, or one of `parts` of each."""
+    found = {"log-normal sizes": mixed(setting, parts)}
+    part = f"-{parts}" if parts > 1 else ""
     if (public := setting.public) is not None:
         files = setting.size(None, 1_500)
         found["real documents"] = folder_of(
             setting,
-            f"documents-{files or 'all'}",
-            lambda: documents_of(public.documents()[:files]),
+            f"documents-{files or 'all'}{part}",
+            lambda: documents_of(public.documents()[:files:parts]),
             per_folder=MIXED_FOLDER,
         )
     else:
         found["pretty"] = folder_of(
             setting,
-            f"pretty-{setting.quick}",
-            lambda: map(_pretty, _mixed(setting.size(15_000, 1_500))),
+            f"pretty-{setting.quick}{part}",
+            lambda: map(_pretty, _mixed(setting.size(15_000, 1_500) // parts)),
             per_folder=MIXED_FOLDER,
         )
     return found

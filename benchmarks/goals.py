@@ -88,6 +88,7 @@ STREAM_DELAY = _at_most("a window, until it is printed", "", 20, " ms")
 WATCH_DELAY = _at_most("a file in a watched folder, until its row is committed", "", 100, " ms")
 ORIGIN = _at_least("--with-source", "the same run without it", 0.9)
 PROFILE = _at_least("profile", "run, which only counts", 0.6)
+INFER = _at_least("schema infer", "genson", 20)
 
 API = _at_most("requests to an API", "ideal time", 1.25, "x")
 CLOUD = _at_least("objects of a slow store", "boto3, one by one", 8)

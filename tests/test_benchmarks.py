@@ -193,6 +193,10 @@ def test_the_floors_do_the_work(small, tmp_path):
     documents = [Document(b"[%b]" % b",".join(texts[at : at + 100]), 100) for at in (0, 200, 700)]
     folder = folder_of(small, "folder", lambda: documents)
     assert int(measure(peer("floor", "2", folder.path)).output) == 300
+    decode = peer("floor_profile", "2", folder.path)
+    assert int(measure(decode).output) == 300
+    # arrays, records, and two values of each record
+    assert int(measure([*decode, "--visit"]).output) == 3 + 300 + 600
     expected = [one for document in documents for one in json.loads(document.content)]
     target = tmp_path / "out.jsonl"
     measure(peer("floor_lines", "2", folder.path, str(target)))

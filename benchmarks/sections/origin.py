@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import filesets, goals
 from benchmarks.loads import wide_table
 from benchmarks.measure import CommandError
-from benchmarks.races import Racer, expect, race, read_total
+from benchmarks.races import CPUS, Agreement, Racer, expect, peer, race, read_total
 
 if TYPE_CHECKING:
+    from benchmarks.corpora import Corpus
     from benchmarks.setting import Setting
+
+# genson gets one of this number of files.
+PART = 10
+# One of this number of files is validated against an inferred schema.
+SOME_FILES = 10
 
 
 def add_origin(setting: Setting) -> None:
@@ -45,22 +53,63 @@ def add_origin(setting: Setting) -> None:
 
 
 def profile(setting: Setting) -> None:
-    """Compare a profile with the run that only counts records."""
+    """Compare a profile with the run that only counts, and an inferred schema with that of genson.
+
+    The floors decode each file, and one of them visits each value.
+    """
+    parts = filesets.all_mixed(setting, PART)
     for name, corpus in filesets.all_mixed(setting).items():
-        racers = [
+        values = Agreement("values")
+        decode = peer("floor_profile", str(CPUS), corpus.path)
+        floors = [
+            Racer(f"floor: decode, {CPUS} processes", decode, expect(corpus.records)),
             Racer(
-                "asyncbatch profile",
-                [setting.asyncbatch, "profile", corpus.path, "-o", "json"],
-                expect(corpus.records, lambda output: int(json.loads(output)["records"]["read"])),
-            ),
-            Racer(
-                "asyncbatch run",
-                [setting.asyncbatch, "run", corpus.path],
-                expect(corpus.records, read_total),
-                goals.PROFILE,
+                f"decode, visit each value, {CPUS} processes",
+                [*decode, "--visit"],
+                lambda output, values=values: values.check(int(output)),
             ),
         ]
-        race(setting, f"{name}, profiled", corpus, racers)
+        profiled = Racer(
+            "asyncbatch profile",
+            [setting.asyncbatch, "profile", corpus.path, "-o", "json"],
+            expect(corpus.records, lambda output: int(json.loads(output)["records"]["read"])),
+        )
+        counted = Racer(
+            "asyncbatch run",
+            [setting.asyncbatch, "run", corpus.path],
+            expect(corpus.records, read_total),
+            goals.PROFILE,
+        )
+        race(setting, f"{name}, profiled", corpus, [profiled, counted, *floors])
+        inferred = Racer(
+            "asyncbatch schema infer",
+            [setting.asyncbatch, "schema", "infer", corpus.path, "--unit", "file", "--quiet"],
+            partial(_check_schema, corpus),
+        )
+        part = parts[name]
+        genson = Racer(
+            "genson",
+            [sys.executable, "-m", "genson", *part.all_files()],
+            partial(_check_schema, part),
+            goals.INFER,
+            rounds=setting.slow_rounds,
+            needs="genson",
+            part=part,
+        )
+        race(setting, f"{name}, schema inferred", corpus, [inferred, genson, *floors])
+
+
+def _check_schema(corpus: Corpus, output: bytes) -> None:
+    """Raise CommandError if the schema refuses a document, or accepts a value of another type."""
+    import jsonschema_rs
+
+    validator = jsonschema_rs.validator_for(json.loads(output))
+    for path in corpus.all_files()[::SOME_FILES]:
+        with open(path, "rb") as stream:
+            if not validator.is_valid(json.load(stream)):
+                raise CommandError(f"the schema refuses {path}")
+    if validator.is_valid(None):
+        raise CommandError("the schema accepts null, which no file is")
 
 
 def _check(found: int, records: int) -> None:
