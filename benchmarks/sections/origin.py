@@ -66,7 +66,7 @@ def profile(setting: Setting) -> None:
             Racer(
                 f"decode, visit each value, {CPUS} processes",
                 [*decode, "--visit"],
-                lambda output, values=values: values.check(int(output)),
+                partial(_check_number, values),
             ),
         ]
         profiled = Racer(
@@ -97,6 +97,10 @@ def profile(setting: Setting) -> None:
             part=part,
         )
         race(setting, f"{name}, schema inferred", corpus, [inferred, genson, *floors])
+
+
+def _check_number(agreement: Agreement, output: bytes) -> None:
+    agreement.check(int(output))
 
 
 def _check_schema(corpus: Corpus, output: bytes) -> None:

@@ -171,6 +171,83 @@ def test_a_profile_is_bounded_and_its_schema_is_still_right(records, limit):
         assert is_valid(schema, record)
 
 
+def _types(values) -> Counter[str]:
+    """Return the number of values of each type in values, by a plain loop."""
+    kinds: Counter[str] = Counter()
+    queue = list(values)
+    for one in queue:
+        kinds[type(one).__name__] += 1
+        if isinstance(one, (dict, list)):
+            queue += one.values() if isinstance(one, dict) else one
+    return kinds
+
+
+@given(RECORDS, st.integers(1, 12), st.integers(1, 3))
+def test_no_value_is_lost_where_fields_become_maps(records, limit, together):
+    """Wherever it stops to make maps, and however many records wait to be counted."""
+    profile, whole = Profile(ProfileSettings(limit)), Profile()
+    for at in range(0, len(records), together):
+        profile.collect(records[at : at + together], in_array=False)
+        whole.add_records(records[at : at + together], in_array=False)
+    profile.settle()
+    assert plain(whole.documents) == plain(profiled(records))
+    found: Counter[str] = Counter()
+    fields_found = profile.documents.all()
+    for one in fields_found:
+        kinds = ((one.strings, "str"), (one.integers, "int"), (one.numbers, "float"))
+        found += Counter({kind: stats.count for stats, kind in kinds if stats is not None})
+        found += Counter({"NoneType": one.nulls, "bool": one.booleans})
+        found += Counter({"list": one.arrays, "dict": one.objects})
+    if any(one.is_cut for one in fields_found):
+        assert profile.documents.count == len(records)
+    else:
+        assert found == _types(records)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        range(60_000), range(0, 60_000_000, 1000), range(-30_000, 30_000),
+        [2**power + one for power in range(20, 120) for one in range(100)],
+        [number / 100 for number in range(1, 60_000)],
+        [number + 0.5 for number in range(60_000)],
+        [str(number) for number in range(60_000)], [f"id{number:09}" for number in range(60_000)],
+        [f"user{number}@example.com" for number in range(60_000)],
+        [f"2024-01-01T{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}Z" for n in range(60_000)],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("parts", [1, 37])
+def test_different_values_of_a_pattern_are_estimated(values, parts):
+    """Within four standard errors, though neighbours have similar hashes before these are mixed."""
+    found = Scalars()
+    for part in range(parts):
+        other = Scalars()
+        other.add(list(values[part::parts]))
+        found.merge([other])
+    assert found.distinct == pytest.approx(len(values), rel=0.125)
+    assert found.is_unique
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (2**20 + 1, 2**81 + 1), (2**58, 2**119), (1.0, 2.0**61), (0.5, 2.0**60),
+        ("a" * 9, "\0" + "a" * 9),
+    ],
+)  # fmt: skip
+def test_values_of_one_quick_hash_are_different(one, other):
+    others = [type(one)(number) for number in range(500, 1500)]
+    found = Scalars()
+    for value in (one, other):
+        found.add([value, *others])
+        others = others[:0]
+    assert not found.is_complete
+    assert found.is_unique
+    assert found.distinct == 1002
+    found.add([other])
+    assert not found.is_unique
+
+
 @given(SCHEMAS, SCHEMAS, RECORDS)
 def test_schemas_without_restrictions_allow_the_same(old, new, values):
     if not restrictions(old, new, exact=True):

@@ -89,7 +89,7 @@ class Field(Struct, gc=False):
 
     def settle(self, detail: Detail = "full") -> None:
         """Count the scalars that are kept, here and below."""
-        for one in self._all():
+        for one in self.all():
             if one.kept is not None:
                 one._count_kept(detail)
 
@@ -108,9 +108,14 @@ class Field(Struct, gc=False):
                 return self._add_arrays(values, depth, below)
             self._keep(kind, values, detail)
             return 0
+        if NoneType in kinds and len(kinds) == 2:  # often, and quicker
+            known, values = len(values), [value for value in values if value is not None]
+            self.nulls += known - len(values)
+            self.column = values
+            return self._expand(detail, depth, below)
         made = 0
         for kind in kinds:
-            same = [value for value in values if type(value) is kind]
+            same: list[Any] = [value for value in values if type(value) is kind]
             if kind is dict:
                 made += self._add_objects(same, detail, depth, below)
             elif kind is list:
@@ -159,9 +164,7 @@ class Field(Struct, gc=False):
             self.numbers = Scalars()
         return self.numbers
 
-    def _add_arrays(
-        self, arrays: Sequence[list[Json]], depth: int, below: list[Field]
-    ) -> int:
+    def _add_arrays(self, arrays: Sequence[list[Json]], depth: int, below: list[Field]) -> int:
         lengths = set(map(len, arrays))
         self._extend_lengths(min(lengths), max(lengths))
         self.arrays += len(arrays)
@@ -373,7 +376,7 @@ class Field(Struct, gc=False):
         if size <= limit:
             return False
         while size > limit:
-            widest = max(self._all(), key=_width)
+            widest = max(self.all(), key=_width)
             if len(widest.names) > 1:
                 widest.make_map()
             else:
@@ -381,7 +384,7 @@ class Field(Struct, gc=False):
             size = self.size()
         return True
 
-    def _all(self) -> list[Field]:
+    def all(self) -> list[Field]:
         """Return this field and all below, the upper ones first."""
         found, level = [self], [self]
         while level := _level_below(level):

@@ -338,8 +338,8 @@ def _near(values: Sequence[Any], end: int | None) -> dict[int, Any]:
 def _quick_hashes(values: Sequence[Any]) -> list[int]:
     """Return a hash of each value of one type, the same in all processes, unlike that of a text.
 
-    CPython's hash of a tuple mixes well, and a tuple of numbers needs no random seed. Some different
-    values have the same: -1 and -2, and numbers or texts that differ by a multiple of 2^61 - 1.
+    CPython's hash of a tuple mixes well, and a tuple of numbers needs no random seed. Some
+    different values have the same: -1 and -2, numbers that differ by a multiple of 2^61 - 1.
     """
     if type(values[0]) is str:
         return list(map(hash, zip(map(int.from_bytes, map(str.encode, values)))))

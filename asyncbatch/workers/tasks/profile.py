@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 _COLUMN_BYTES = {"full": 512 * 1024, "formats": 128 * 1024, "types": 128 * 1024}
 
 # Scalars of records with this many bytes are kept, so that those of one path are counted together.
-_KEPT_BYTES = 8 * 1024 * 1024
+_KEPT_BYTES = 4 * 1024 * 1024
 
 # A batch is returned unfinished after this many bytes. Each part begins its sketches anew, and the
 # main process merges them.
-_PART_BYTES = 16 * 1024 * 1024
+_PART_BYTES = 8 * 1024 * 1024
 
 
 class RecordBuffer:
@@ -47,9 +47,12 @@ class RecordBuffer:
         self.arrays = 0
 
     def add(self, records: Sequence[Json], size: int, *, in_array: bool) -> None:
-        """Add records of `size` bytes."""
+        """Add records of `size` bytes; profile them at a later call of `fold_if_large`."""
         (self._elements if in_array else self._documents).extend(records)
         self._bytes += size
+
+    def fold_if_large(self) -> None:
+        """Profile the records if they are many. The caller should keep none of them."""
         if self._bytes > _COLUMN_BYTES[self._profile.settings.detail]:
             self._fold()
 
@@ -63,6 +66,7 @@ class RecordBuffer:
         other.add(self._documents, 0, in_array=False)
         other.add(self._elements, self._bytes, in_array=True)
         self._documents, self._elements, self._bytes = [], [], 0
+        other.fold_if_large()
 
     def add_shapes_of(self, file: RecordBuffer, name: str | None) -> None:
         """Add the shapes of the records of a file and, if this is all of it, that of the file."""
@@ -82,7 +86,7 @@ class RecordBuffer:
         self._profile.collect(self._documents, in_array=False)
         self._profile.collect(self._elements, in_array=True)
         self._kept_bytes += self._bytes
-        self._documents, self._elements, self._bytes = [], [], 0
+        self._bytes = 0
         if self._kept_bytes > _KEPT_BYTES:
             self._profile.settle()
             self._kept_bytes = 0
@@ -97,7 +101,8 @@ class ProfileTask(TransformTask):
     def __init__(self, settings: RecordWorkSettings) -> None:
         super().__init__(settings)
         self._profile_settings = profile = settings.profile or ProfileSettings()
-        self._max_bytes = settings.files.portion.bytes or _PART_BYTES
+        if profile.detail == "full":
+            self._max_bytes = settings.files.portion.bytes or _PART_BYTES
         self._has_pointer = settings.records is not None
         self._counts_shapes = profile.detail == "full"
         self._finished = RecordBuffer(Profile(profile))
@@ -155,4 +160,6 @@ class ProfileTask(TransformTask):
         if self._counts_shapes:
             file.shapes.update(shapes_of(values))
         file.add(values, record_slice.size, in_array=in_array)
+        del values  # a huge document is freed while it is profiled, level by level
+        file.fold_if_large()
         return iter(())
