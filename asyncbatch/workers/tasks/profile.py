@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from asyncbatch.workers.tasks.recorder import RecordCursor
 
 # Values of this many bytes of JSON are profiled together: a column of many values costs less, until
-# the values leave the processor's cache. Without statistics of values, a column costs little.
-_COLUMN_BYTES = {"full": 512 * 1024, "formats": 128 * 1024, "types": 128 * 1024}
+# the values leave the processor's cache.
+_COLUMN_BYTES = 512 * 1024
 
 # Scalars of records with this many bytes are kept, so that those of one path are counted together.
 _KEPT_BYTES = 4 * 1024 * 1024
@@ -53,7 +53,7 @@ class RecordBuffer:
 
     def fold_if_large(self) -> None:
         """Profile the records if they are many. The caller should keep none of them."""
-        if self._bytes > _COLUMN_BYTES[self._profile.settings.detail]:
+        if self._bytes > _COLUMN_BYTES:
             self._fold()
 
     def move_to(self, other: RecordBuffer) -> None:
