@@ -12,13 +12,13 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.formats.decoder import decode
+from asyncbatch.formats.positions import WHITE_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncbatch.formats.validator import Validator
 
-_SPACE = b" \t\n\r"
 # The last alternative is an unclosed quote: no structure follows it.
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]|"', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]|"', re.DOTALL)
@@ -74,8 +74,8 @@ class ArrayCutter:
             self._learn_shape(text, at, has_guessed=guess > 0)
             return Cut(at, count)
         self.is_doubtful = at > 0
-        if len(text) > _MIN_BLANK_BYTES and not text[-_MIN_BLANK_BYTES:].strip(_SPACE):
-            at = len(text.rstrip(_SPACE))
+        if len(text) > _MIN_BLANK_BYTES and not text[-_MIN_BLANK_BYTES:].strip(WHITE_SPACE):
+            at = len(text.rstrip(WHITE_SPACE))
             if count := self._count(text, at):
                 return Cut(at, count)
         return None

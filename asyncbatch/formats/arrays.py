@@ -12,6 +12,7 @@ from asyncbatch.formats.failures import InvalidTextError
 from asyncbatch.formats.grammar import Fault
 from asyncbatch.formats.positions import (
     BOM,
+    WHITE_SPACE,
     TextPosition,
     count_code_points,
     find_values,
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.settings import Sizes
     from asyncbatch.formats.validator import Validator
-
-_SPACE = b" \t\n\r"
 
 
 class ArrayReader:
@@ -84,7 +83,7 @@ class ArrayReader:
     def skip_space(self) -> bytes:
         """Drop white space. Return the byte that follows, or nothing at the end."""
         while True:
-            rest = self.text.lstrip(_SPACE)
+            rest = self.text.lstrip(WHITE_SPACE)
             self.drop(len(self.text) - len(rest))
             if rest or self.is_ended:
                 return rest[:1]
@@ -201,7 +200,7 @@ class ArrayStream:
         while at is None:
             reader.fill(min(size, self._sizes.split_threshold))
             text = reader.text
-            blank = len(text) - len(text.removeprefix(BOM).lstrip(b" \t\n\r"))
+            blank = len(text) - len(text.removeprefix(BOM).lstrip(WHITE_SPACE))
             if self._pointer:
                 at = find_array(text, self._pointer)
             elif blank < len(text):
@@ -288,7 +287,7 @@ class ArrayStream:
             return byte == b"]"
         size = self._search_bytes
         reader.fill(size)
-        while not (rest := reader.text[1:].lstrip(b" \t\n\r")) and not reader.is_ended:
+        while not (rest := reader.text[1:].lstrip(WHITE_SPACE)) and not reader.is_ended:
             if size > self._sizes.record:
                 break
             size *= 2

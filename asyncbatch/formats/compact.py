@@ -9,13 +9,13 @@ from msgspec import Raw
 from msgspec.json import format as format_json
 
 from asyncbatch.formats.decoder import decode_array, encode_lines
+from asyncbatch.formats.positions import WHITE_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # A space beside a sign of JSON, or beside a line end. It may be inside of a string.
 _SPACE_AT_SIGN = re.compile(rb" (?:[\]},:\n]|(?<=[\[{,:\n] ))")
-_BLANK = b" \t\r\n"
 
 
 def is_surely_compact(lines: bytes) -> bool:
@@ -40,7 +40,7 @@ def compact(text: bytes) -> bytes:
 
 def array_lines(array: bytes) -> tuple[bytes, int]:
     """Return the elements of a valid array as compact JSON Lines, and their number."""
-    elements = decode_array(compact(array.strip(_BLANK)))
+    elements = decode_array(compact(array.strip(WHITE_SPACE)))
     return encode_lines(elements), len(elements)
 
 

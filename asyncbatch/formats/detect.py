@@ -10,7 +10,7 @@ from asyncbatch.formats.compression import SUFFIXES, check_not_compressed, detec
 from asyncbatch.formats.failures import InvalidTextError
 from asyncbatch.formats.grammar import Fault, examine, find_wide_encoding
 from asyncbatch.formats.lines import detect_lines
-from asyncbatch.formats.positions import BOM, TextPosition
+from asyncbatch.formats.positions import BOM, WHITE_SPACE, TextPosition
 from asyncbatch.storage.local import CHUNK_BYTES, TooLargeError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def is_compressed(content: Content) -> bool:
 
 def begins_array(head: bytes) -> bool:
     """Whether a JSON text with these first bytes is an array."""
-    return head.removeprefix(BOM).lstrip(_BLANK).startswith(b"[")
+    return head.removeprefix(BOM).lstrip(WHITE_SPACE).startswith(b"[")
 
 
 def is_splittable(path: str, content: Content, sizes: Sizes, form: TextForm = "json") -> bool:
@@ -157,14 +157,13 @@ _OFFICE_MEMBER, _OFFICE_MEMBER_WITHIN = b"[Content_Types].xml", 64
 _TAR_MAGIC_AT = 257  # the byte of a tar archive at which "ustar" stands
 _CLOSERS = {b"[": b"]", b"{": b"}"}
 _TELLING_LINES = 3  # fewer lines may be JSON Lines with a bad first line
-_BLANK = b" \t\r\n"
 
 
 def _find_spread_text(head: bytes, *, is_all: bool) -> Fault | None:
     """Return the error of JSON Lines that begin with a JSON text over several lines."""
-    start = head.removeprefix(BOM).lstrip(_BLANK)
+    start = head.removeprefix(BOM).lstrip(WHITE_SPACE)
     newline = start.find(b"\n")
-    line = start[: max(0, newline)].rstrip(_BLANK)
+    line = start[: max(0, newline)].rstrip(WHITE_SPACE)
     closer = _CLOSERS.get(line[:1])
     if closer is None or (line.endswith(closer) and len(line) > 1):
         return None  # the usual line: it ends where it should
@@ -175,7 +174,7 @@ def _find_spread_text(head: bytes, *, is_all: bool) -> Fault | None:
         return Fault("invalid_json", 0, spread)
     if verdict.kind == "invalid_json" and verdict.byte < len(text):
         if (
-            b"\n" in text[: verdict.byte].rstrip(_BLANK)
+            b"\n" in text[: verdict.byte].rstrip(WHITE_SPACE)
             and "--input-format concat" in verdict.message
         ):
             message = (

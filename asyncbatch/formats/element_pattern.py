@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from asyncbatch.formats.positions import WHITE_SPACE
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 _COMMA = 0x2C
-_SPACE = b" \t\n\r"
 _BEGINNING_BYTES = 24  # bytes from a comma on that are compared
 
 
@@ -35,8 +36,8 @@ class ElementPattern(NamedTuple):
         beginnings = {text[at : at + _BEGINNING_BYTES] for at in commas}
         # The first element has no comma. It counts as if it had one, and the same white space.
         second = text[commas[0] + 1 : most]
-        blanks = second[: len(second) - len(second.lstrip(_SPACE))]
-        first = text[1 : 2 * _BEGINNING_BYTES].lstrip(_SPACE)
+        blanks = second[: len(second) - len(second.lstrip(WHITE_SPACE))]
+        first = text[1 : 2 * _BEGINNING_BYTES].lstrip(WHITE_SPACE)
         beginnings.add(b"".join((b",", blanks, first))[:_BEGINNING_BYTES])
         prefix = _common_prefix(beginnings)[: _BEGINNING_BYTES - 1]
         following = bytes({one[len(prefix)] for one in beginnings if len(one) > len(prefix)})

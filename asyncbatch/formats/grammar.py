@@ -7,7 +7,7 @@ import re
 from functools import cache
 from typing import Literal, NamedTuple, NoReturn
 
-from asyncbatch.formats.positions import BOM
+from asyncbatch.formats.positions import BOM, WHITE_SPACE
 
 FaultKind = Literal["invalid_json", "encoding", "too_deep", "empty"]
 
@@ -34,7 +34,6 @@ _SPACE = re.compile(rb"[ \t\n\r]*+")
 _PLAIN = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){0,10000}')
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _HEX = re.compile(rb"[0-9a-fA-F]{0,4}+")
-_BLANK = b" \t\n\r"
 _DIGITS = re.compile(rb"[0-9]*+")
 _LITERALS = {b"t": b"true", b"f": b"false", b"n": b"null"}
 _FOREIGN_WORD = re.compile(rb"NaN|-?Infinity|[A-Za-z_]+")
@@ -109,8 +108,8 @@ class _Scanner:
         if found not in b"{[":
             return ""
         before = self.text[: self.at]
-        value = before.rstrip(_BLANK)
-        if b"\n" in before[len(value) :] and b"\n" not in value.lstrip(_BLANK):
+        value = before.rstrip(WHITE_SPACE)
+        if b"\n" in before[len(value) :] and b"\n" not in value.lstrip(WHITE_SPACE):
             return " (is each line a value? then --input-format jsonl)"
         return " (do values follow each other? then --input-format concat)"
 

@@ -11,7 +11,7 @@ from asyncbatch.core.settings import Sizes
 from asyncbatch.errors import LineTooLongError
 from asyncbatch.formats.grammar import Fault
 from asyncbatch.formats.line_blocks import BLOCK_BYTES
-from asyncbatch.formats.positions import BOM, TextPosition, locate_byte
+from asyncbatch.formats.positions import BOM, WHITE_SPACE, TextPosition, locate_byte
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Position
     from asyncbatch.formats.validator import Validator
 
-_BLANK = b" \t\r\n"
 INNER_BOM = "a byte order mark inside the file"
 _BLANK_LINE = Fault("empty", 0, "a blank line")
-_BLANK_START = b" \t\r\n"
 _BLANK_CANDIDATE = re.compile(rb"\n[ \t\r\n]")
 _LF = 0x0A
 
@@ -195,12 +193,12 @@ def count_lines(text: bytes | bytearray, end: int, *, first: bool) -> LineCount:
     ends = text.count(b"\n", 0, end)
     lines = ends + (end > 0 and text[end - 1] != _LF)
     start = len(BOM) if first and text.startswith(BOM, 0, end) else 0
-    blank = start == end or text[start] in _BLANK_START
+    blank = start == end or text[start] in WHITE_SPACE
     if blank or _BLANK_CANDIDATE.search(text, start, end):
         texts = text[start:end].split(b"\n")
         if not texts[-1]:
             texts.pop()
-        lines = sum(bool(line.strip(_BLANK)) for line in texts)
+        lines = sum(bool(line.strip(WHITE_SPACE)) for line in texts)
     return LineCount(ends, lines)
 
 
@@ -236,9 +234,9 @@ def detect_lines(
             if len(head) > max_line_bytes:
                 break
             continue
-        line, newline, rest = bytes(head).lstrip(_BLANK).partition(b"\n")
-        is_lines = bool(newline and rest.strip(_BLANK)) and not isinstance(validator(line), Fault)
-        if newline and (is_lines or rest.strip(_BLANK)):
+        line, newline, rest = bytes(head).lstrip(WHITE_SPACE).partition(b"\n")
+        if newline and rest.strip(WHITE_SPACE):
+            is_lines = not isinstance(validator(line), Fault)
             break
     return is_lines, chain((bytes(head),), source)
 
@@ -334,6 +332,6 @@ def first_lines(lines: bytes, count: int) -> bytes:
     end = 0
     while count and end < len(lines):
         after = lines.find(b"\n", end) + 1 or len(lines)
-        count -= bool(lines[end:after].strip(b" \t\r\n"))
+        count -= bool(lines[end:after].strip(WHITE_SPACE))
         end = after
     return lines[:end]

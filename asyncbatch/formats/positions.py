@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Tokens: TypeAlias = Sequence[str | int]
 
 BOM = b"\xef\xbb\xbf"
+WHITE_SPACE = b" \t\n\r"  # of JSON (RFC 8259, section 2)
 
 
 class TextPosition(NamedTuple):
@@ -82,7 +83,6 @@ class Locator:
 
 _BAD_ESCAPE = re.compile(r"~(?![01])")
 _INDEX = re.compile(r"0|[1-9][0-9]*")
-_SPACE = b" \t\n\r"
 
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -148,7 +148,7 @@ def _root(text: bytes) -> memoryview:
     """Return the document without its byte order mark and leading white space."""
     allow_deep_nesting()
     start = len(BOM) if text.startswith(BOM) else 0
-    while text[start : start + 1] and text[start] in _SPACE:
+    while text[start : start + 1] and text[start] in WHITE_SPACE:
         start += 1
     return memoryview(text)[start:]
 

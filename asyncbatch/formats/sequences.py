@@ -10,7 +10,7 @@ from asyncbatch.formats.arrays import position_after, text_position_after
 from asyncbatch.formats.failures import InvalidTextError
 from asyncbatch.formats.grammar import Fault, examine
 from asyncbatch.formats.lines import INNER_BOM, InvalidLine
-from asyncbatch.formats.positions import BOM, Locator
+from asyncbatch.formats.positions import BOM, WHITE_SPACE, Locator
 from asyncbatch.storage.local import TooLargeError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 SEPARATOR = b"\x1e"  # of RFC 7464: each text begins with it
 
-_BLANK = b" \t\r\n"
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 # A bracket that may close a value: no further part of an outer value follows.
 _CLOSER = re.compile(rb"[}\]](?=[ \t\r\n]*+(?:[^,:}\] \t\r\n]|\Z))")
@@ -136,7 +135,7 @@ def _check_unfinished(text: bytes, at: Position, *, is_end: bool) -> None:
     if not is_end and len(text) < _EXAMINED_BYTES:
         return
     text = text if is_end else text[:_EXAMINED_BYTES]
-    start = len(text) - len(text.lstrip(_BLANK))
+    start = len(text) - len(text.lstrip(WHITE_SPACE))
     verdict = examine(text[start:])
     if is_end and not isinstance(verdict, Fault):
         verdict = Fault("invalid_json", 0, "is not one value")
@@ -215,7 +214,7 @@ def _cut_sequence(text: bytes, validator: Validator, *, is_end: bool) -> _Cut:
         after = text.find(SEPARATOR, at + 1, end)
         after = end if after < 0 else after
         part = text[at + is_begun : after]
-        value = part.strip(_BLANK)
+        value = part.strip(WHITE_SPACE)
         if value:
             fault = _fault_of(value, validator)
             if fault is None and not is_begun:

@@ -13,7 +13,7 @@ from asyncbatch.formats.arrays import ArrayStream
 from asyncbatch.formats.element_pattern import ElementPattern
 from asyncbatch.formats.failures import FILE_ERRORS, file_failure
 from asyncbatch.formats.lines import count_lines
-from asyncbatch.formats.positions import BOM, parse_pointer
+from asyncbatch.formats.positions import BOM, WHITE_SPACE, parse_pointer
 from asyncbatch.formats.validator import make_validator
 from asyncbatch.storage.local import Content, TooLargeError
 from asyncbatch.storage.opener import Opener
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import Sizes
     from asyncbatch.storage.opener import RandomAccess
 
-_SPACE = b" \t\n\r"
 _SEARCH_BYTES = 16 * 1024  # bytes of one read in the search for a line end
 _SAMPLE_BYTES = 256 * 1024  # bytes of the first sample of elements
 _MIN_BOUNDARIES = 4  # boundaries of a sample that is large enough
@@ -183,7 +182,7 @@ class Splitter:
         """Return the pattern of the elements of an array; None if guesses would be bad."""
         size, most = min(_SAMPLE_BYTES, self._sizes.split), self._sizes.split
         while True:
-            text = _read(file, 0, size).removeprefix(BOM).lstrip(_SPACE)
+            text = _read(file, 0, size).removeprefix(BOM).lstrip(WHITE_SPACE)
             if not text.startswith(b"["):
                 return None
             boundaries = find_boundaries(text)

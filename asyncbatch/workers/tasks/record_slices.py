@@ -12,6 +12,7 @@ from asyncbatch.formats.compact import array_lines, compact_lines, text_lines
 from asyncbatch.formats.decoder import decode, decode_array, encode_lines
 from asyncbatch.formats.positions import (
     BOM,
+    WHITE_SPACE,
     Locator,
     TextPosition,
     find_elements,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 MAX_DECODED_BYTES = 4 * 1024 * 1024  # A text up to this size is decoded in one call.
 SLICE_RECORDS = 1000  # Of a larger text, this number of records is decoded at a time.
 
-_BLANK = b" \t\r\n"
 _SHORT_TEXT = 2000  # bytes
 
 
@@ -307,7 +307,7 @@ def slices_of_text(
     parts: Sequence[Text] | None = None
     if records is not None:
         parts = find_elements(body, records)
-    elif not whole and body.lstrip(_BLANK).startswith(b"["):
+    elif not whole and body.lstrip(WHITE_SPACE).startswith(b"["):
         if len(body) <= MAX_DECODED_BYTES:
             yield TextSlice(body, locator, first)
             return
