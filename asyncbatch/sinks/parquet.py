@@ -9,6 +9,7 @@ from contextlib import suppress
 from itertools import accumulate
 from typing import IO, TYPE_CHECKING, Any
 
+from msgspec import Struct
 from msgspec.json import Decoder
 
 from asyncbatch.core.ledger_entries import Extent
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 # Rows are collected and written together, up to the first of these limits.
 ROW_GROUP = 100_000  # rows
-GROUP_BYTES = 32 * 1024 * 1024  # of Python objects, roughly
+GROUP_BYTES = 8 * 1024 * 1024  # of Arrow arrays
 _MAX_CHUNKS = 32  # of a row group in the stage
 _BLOCK_BYTES = 4 * 1024 * 1024  # of an earlier file, which become Python objects together
 
@@ -47,8 +48,18 @@ _TYPES: dict[str, str] = {
     "real": "float64",
     "text": "string",
 }
+# The same for the kinds whose values become Arrow arrays as soon as they are loaded.
+_LOADED_TYPES: dict[Kind, str] = {
+    "boolean": "bool",
+    "integer": "int64",
+    "real": "float64",
+    "text": "string",
+    "json": "string",
+}
 # pyarrow types whose name differs from the name that creates them.
 _NAMES = {"double": "float64"}
+_ARRAY_BYTES = 512  # of an Arrow array without its values, roughly
+_VALUE_BYTES = 64  # of a waiting Python object, roughly, without the characters of a text
 # The key of the file's metadata with the shapes of its columns, for runs that resume.
 _SHAPES = b"asyncbatch.shapes"
 _decode_shapes = Decoder(dict[str, Shape]).decode
@@ -86,7 +97,7 @@ class ParquetSink(FileSink):
         self._inexact: set[str] = set()
         # The shapes of the columns that hold nothing but arrays and objects.
         self._shapes: dict[str, Shape] = {}
-        self._waiting: list[ColumnBlock] = []
+        self._waiting: list[_WaitingRows] = []
         self._stage: _Stage | None = None
         self._kept: _KeptRows | None = None
         self.has_file: bool = True  # false at the end if no record had a field
@@ -148,11 +159,32 @@ class ParquetSink(FileSink):
 
     def _collect(self, block: ColumnBlock, rows: Sequence[int]) -> None:  # noqa: ARG002 - used by partitions
         """Collect the accepted rows of a load, which had the numbers `rows` there."""
-        self._waiting.append(block)
-        self._in_group += block.count
-        self._group_bytes += _size_of(block)
+        waiting = self._to_arrow(block)
+        self._waiting.append(waiting)
+        self._in_group += waiting.count
+        self._group_bytes += waiting.size
         if self._in_group >= ROW_GROUP or self._group_bytes >= GROUP_BYTES:
             self._write()
+
+    def _to_arrow(self, block: ColumnBlock) -> _WaitingRows:
+        """Return the rows as Arrow arrays, which need a fraction of the memory of their values.
+
+        Values of other kinds stay Python objects until the kind of their column is known.
+        """
+        fields: dict[str, tuple[Kind, Any]] = {}
+        size = 0
+        for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
+            if loaded := _LOADED_TYPES.get(kind):
+                array = self._arrow.array(values, loaded)
+                size += _ARRAY_BYTES + array.nbytes * (
+                    2 if kind == "json" else 1
+                )  # the texts are decoded as well
+                fields[name] = kind, array
+            elif kind != "null":
+                texts = 0 if kind == "number" else sum(map(len, filter(None, values)))
+                size += block.count * _VALUE_BYTES + texts
+                fields[name] = kind, values
+        return _WaitingRows(block.count, fields, size)
 
     def _open_parquet(self, path: str) -> Any:
         # The library refuses names that are not UTF-8, unless they are bytes.
@@ -236,18 +268,25 @@ class ParquetSink(FileSink):
         """Return the waiting rows as a pyarrow table, with nested values as JSON texts."""
         arrow = self._arrow
         chunks: dict[str, list[Any]] = {name: [] for name in kinds}
-        while self._waiting:  # each block is released when it is converted
-            block = self._waiting.pop(0)
-            fields = dict(zip(block.names, self._columns.cells(block), strict=True))
+        while self._waiting:  # the values of each are released when they are converted
+            rows = self._waiting.pop(0)
             # Columns share the memory of their nulls: there may be thousands without a value.
             nulls = {
-                declared: arrow.nulls(block.count, declared) for declared in set(_TYPES.values())
+                declared: arrow.nulls(rows.count, declared) for declared in set(_TYPES.values())
             }
-            for name, kind in kinds.items():
-                declared = _TYPES[kind]
-                values = fields.get(name)
-                array = nulls[declared] if values is None else arrow.array(values, declared)
-                chunks[name].append(array)
+            for name, column_kind in kinds.items():
+                declared = _TYPES[column_kind]
+                if name not in rows.fields:
+                    chunks[name].append(nulls[declared])
+                    continue
+                kind, values = rows.fields[name]
+                loaded = _LOADED_TYPES.get(kind)
+                if loaded == declared:
+                    chunks[name].append(values)
+                    continue
+                if loaded:  # the column has become wider
+                    values = values.to_pylist()
+                chunks[name].append(arrow.array(cells(values, kind, column_kind), declared))
         arrays = [arrow.chunked_array(chunks[name], _TYPES[kind]) for name, kind in kinds.items()]
         return arrow.table(arrays, schema=self._schema(kinds))
 
@@ -354,6 +393,14 @@ class ParquetSink(FileSink):
         self.file.discard()
 
 
+class _WaitingRows(Struct, frozen=True):
+    """The rows of a load that wait for their row group."""
+
+    count: int
+    fields: dict[str, tuple[Kind, Any]]  # without those that have no values
+    size: int  # in bytes, roughly
+
+
 class _Stage:
     """Row groups in a file without a name, each with the columns that were needed by then."""
 
@@ -438,18 +485,6 @@ def _block_of(table: Any, shapes: Mapping[str, Shape]) -> ColumnBlock:
             is_null = column.null_count == len(column)
             kinds.append("null" if is_null else found[_NAMES.get(str(field.type), str(field.type))])
     return ColumnBlock(table.column_names, kinds, values, table.num_rows)
-
-
-def _size_of(block: ColumnBlock) -> int:
-    """Return the approximate size of a block's Python objects."""
-    size = 0
-    for kind, values in zip(block.kinds, block.values, strict=True):
-        size += block.count * (8 if kind in ("null", "boolean") else 40)
-        if kind in ("text", "json", "mixed", "numeric"):
-            # JSON texts are decoded as well.
-            texts = sum(map(len, filter(None, values)))
-            size += block.count * 24 + texts * (1 + (kind == "json"))
-    return size
 
 
 def _kind(kind: ColumnKind) -> Kind:
