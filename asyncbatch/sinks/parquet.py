@@ -60,6 +60,9 @@ _LOADED_TYPES: dict[Kind, str] = {
 _NAMES = {"double": "float64"}
 _ARRAY_BYTES = 512  # of an Arrow array without its values, roughly
 _VALUE_BYTES = 64  # of a waiting Python object, roughly, without the characters of a text
+# A column gets no dictionary if more than this share of the values in its first rows are distinct.
+_MOST_DISTINCT = 0.95
+_SAMPLE_ROWS = 1000
 # The key of the file's metadata with the shapes of its columns, for runs that resume.
 _SHAPES = b"asyncbatch.shapes"
 _decode_shapes = Decoder(dict[str, Shape]).decode
@@ -244,14 +247,17 @@ class ParquetSink(FileSink):
         try:
             if self._stage is None and (has_other or self._shapes):
                 self._begin_stage()
+            table = self._waiting_table(kinds) if self._waiting else None
             if self._stage is None and self._writer is None:
-                self._begin(self._schema(kinds))
-            if not self._waiting:
+                repeating = True if table is None else _repeating_columns(table)
+                self._begin(self._schema(kinds), repeating)
+            if table is None:
                 pass
             elif self._stage is not None:
-                self._stage.add(self._waiting_table(kinds), kinds)
+                self._stage.add(table, kinds)
             else:
-                self._writer.write_table(self._waiting_table(kinds), ROW_GROUP)
+                self._writer.write_table(table, ROW_GROUP)
+            del table
         except OSError as error:
             raise self.file.sink_error(error) from None
         except UsageError as error:  # the file could not be restarted
@@ -290,8 +296,11 @@ class ParquetSink(FileSink):
         arrays = [arrow.chunked_array(chunks[name], _TYPES[kind]) for name, kind in kinds.items()]
         return arrow.table(arrays, schema=self._schema(kinds))
 
-    def _begin(self, schema: Any) -> None:
-        self._writer = self._parquet.ParquetWriter(self.file.stream, schema, compression="zstd")
+    def _begin(self, schema: Any, dictionaries: bool | list[str] = True) -> None:
+        """Begin the file. `dictionaries` has the columns to try a dictionary of values for."""
+        self._writer = self._parquet.ParquetWriter(
+            self.file.stream, schema, compression="zstd", use_dictionary=dictionaries
+        )
 
     def _begin_stage(self) -> None:
         """Begin the stage with the row groups of the file, which begins again."""
@@ -485,6 +494,16 @@ def _block_of(table: Any, shapes: Mapping[str, Shape]) -> ColumnBlock:
             is_null = column.null_count == len(column)
             kinds.append("null" if is_null else found[_NAMES.get(str(field.type), str(field.type))])
     return ColumnBlock(table.column_names, kinds, values, table.num_rows)
+
+
+def _repeating_columns(table: Any) -> list[str]:
+    """Return the columns whose values seem to repeat: a dictionary of values is worth its time."""
+    sample = table.slice(0, _SAMPLE_ROWS)
+    return [
+        name
+        for name, column in zip(sample.column_names, sample.columns, strict=True)
+        if len(set(column.to_pylist())) <= _MOST_DISTINCT * sample.num_rows
+    ]
 
 
 def _kind(kind: ColumnKind) -> Kind:

@@ -169,3 +169,11 @@ def test_rows_come_back_however_they_are_split(tmp_path_factory, rows, size, gro
     for row, values in zip(rows, found, strict=True):
         for name, value in values.items():
             assert is_held(value, row.get(name)), name
+
+
+def test_only_values_that_repeat_have_a_dictionary(tmp_path):
+    rows = [{"key.a": f"k{n}", "kind.b": f"k{n % 3}", "none": None} for n in range(2000)]
+    assert write(tmp_path / "x.parquet", rows) == []
+    group = pyarrow.parquet.ParquetFile(tmp_path / "x.parquet").metadata.row_group(0)
+    assert [group.column(n).has_dictionary_page for n in range(2)] == [False, True]
+    assert read(tmp_path / "x.parquet") == rows
