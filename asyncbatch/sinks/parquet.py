@@ -179,9 +179,8 @@ class ParquetSink(FileSink):
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
             if loaded := _LOADED_TYPES.get(kind):
                 array = self._arrow.array(values, loaded)
-                size += _ARRAY_BYTES + array.nbytes * (
-                    2 if kind == "json" else 1
-                )  # the texts are decoded as well
+                copies = 2 if kind == "json" else 1  # JSON texts are decoded as well
+                size += _ARRAY_BYTES + copies * array.nbytes
                 fields[name] = kind, array
             elif kind != "null":
                 texts = 0 if kind == "number" else sum(map(len, filter(None, values)))
