@@ -279,11 +279,16 @@ class Job(Struct, frozen=True):
         return files | {f"--report {path}": path for path in self.reports}
 
     def other_inputs(self) -> list[str]:
-        """Return the files that the run reads besides its inputs: programs, schemas, lists."""
+        """Return the files that the run needs besides its inputs: programs, schemas, lists, tokens.
+
+        None of them may be an output.
+        """
         work = self.record_work
         lists = (source.inputs.files_from for _, source in self.file_sources)
+        feeds = (one.source for one in self.sources if isinstance(one, FeedJob))
         return [
             *self.reads,
+            *(path for source in feeds for path in source.files),
             *(path for path in lists if path is not None and path != STDIN),
             *(files_read(work.transforms) if work is not None else ()),
         ]

@@ -58,6 +58,21 @@ async def _next_or_none(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
 
 
+async def run_in_thread(call: Callable[[], T]) -> T:
+    """Call a function in a thread. A cancellation takes effect after its end."""
+    running = asyncio.get_running_loop().run_in_executor(None, call)
+    cancellation: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait((running,))
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is not None:
+        running.exception()  # it is known, and not told
+        raise cancellation
+    return running.result()
+
+
 class Wakeup:
     """An event that ends one wait: the current wait, or the next one if no task waits."""
 

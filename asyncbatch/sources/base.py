@@ -66,6 +66,7 @@ class FeedSource(Protocol):
     kind: str  # the type in reports and pipeline files
     feeds: Sequence[Feed]  # those that are known so far
     concurrency: int  # the number of feeds of a group that are read at a time, at most
+    files: Sequence[str]  # local files that it needs, none of which may be an output
 
     async def __aenter__(self) -> Self:
         """Open connections. Raises UsageError."""

@@ -255,6 +255,7 @@ class IterableFeedSource:
 
     kind = "iterable"
     concurrency = 1
+    files: Sequence[str] = ()
 
     def __init__(
         self,

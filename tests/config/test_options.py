@@ -116,7 +116,9 @@ OTHER_KEYS = {
     "repeatable, url, "
     "longest_wait": "sources, which arguments name on a command line, and HTTP, which it lacks",
     "tls, ca, cert, key_password, proxy, conditional, token_url, client_id, client_secret, "
-    "refresh_token, scope, audience, params, client_auth": "the access to HTTP servers",
+    "refresh_token, refresh_token_file, scope, audience, params, client_auth": (
+        "the access to HTTP servers"
+    ),
     "fields, from, apply, default, now, on_missing, expr, function, file, refs, env, lossy": (
         "transforms, which are tables in an order of their own"
     ),

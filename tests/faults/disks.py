@@ -135,3 +135,13 @@ def mounted(disk: Disk) -> Iterator[Disk]:
         yield disk
     finally:
         disk.close()
+
+
+def unprivileged() -> tuple[str, ...]:
+    """Return a prefix of a command, so that file permissions apply to it."""
+    if os.geteuid() != 0:
+        return ()
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("setpriv (util-linux) is needed to test this as root")
+    return (setpriv, "--bounding-set=-dac_override,-dac_read_search")

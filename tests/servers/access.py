@@ -114,7 +114,12 @@ class AccessApi(_Server):
         self.client_place = "basic"
         self.refresh_token: str | None = None  # that is valid; each use makes a new one
         self.token_answers: list[tuple[int, Any]] = []  # in place of the usual ones
+        self.accepts_former = False  # a refresh token, until its successor is used
+        self.former_refresh_token: str | None = None
+        self.may_answer = threading.Event()  # for a token; refresh tokens are replaced before
+        self.may_answer.set()
         self.tokens_at_once = self.most_at_once = 0
+        self.token_lock = threading.Lock()
         self.has_etag = True
         if certificates is not None:
             self.scheme = "https"
@@ -206,17 +211,33 @@ class _ApiHandler(_Handler):
         if client != CLIENT:
             self.answer(401, {"error": "invalid_client", "error_description": f"not {client}"})
             return
-        more = {}
-        if server.refresh_token is not None:
-            if form.get("refresh_token") != server.refresh_token:
-                self.answer(400, {"error": "invalid_grant"})
-                return
-            server.refresh_token += "+"
-            more = {"refresh_token": server.refresh_token}
+        with server.token_lock:
+            server.tokens_at_once += 1
+            server.most_at_once = max(server.most_at_once, server.tokens_at_once)
+            more = self._next_refresh_token(form)
+        server.may_answer.wait()
+        with server.token_lock:
+            server.tokens_at_once -= 1
+        if more is None:
+            self.answer(400, {"error": "invalid_grant"})
+            return
         token = f"t0ken-{len(server.of('/token'))}"
         server.valid.add(token)
         life = {} if server.life is None else {"expires_in": server.life}
         self.answer(200, {"access_token": token, "token_type": "bearer", **life, **more})
+
+    def _next_refresh_token(self, form: dict[str, str]) -> dict[str, str] | None:
+        """Return the field of the answer, empty without refresh tokens, None if it is refused."""
+        server, given = self.server, form.get("refresh_token")
+        if server.refresh_token is None:
+            return {}
+        is_former = server.accepts_former and given == server.former_refresh_token
+        if given != server.refresh_token and not is_former:
+            return None
+        if not is_former:
+            server.former_refresh_token = given
+            server.refresh_token += "+"
+        return {"refresh_token": server.refresh_token}
 
 
 class ForwardProxy(_Server):

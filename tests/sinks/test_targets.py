@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -26,7 +25,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.formats.compression import compression_by_name
 from tests.commands import COMMAND, PATIENCE, CommandProcess, environment
-from tests.faults.disks import LIMITED
+from tests.faults.disks import LIMITED, unprivileged
 from tests.processes import holds_open, wait_until
 from tests.reports import balanced, rows
 
@@ -386,16 +385,6 @@ def test_a_named_pipe_is_written_to(run, files):
     assert run("a.json", "--to", "pipe.jsonl").code == 0
     reader.join(10)
     assert found == ['1\n"é"\n']
-
-
-def unprivileged() -> tuple[str, ...]:
-    """Return a prefix of a command, so that file permissions apply to it."""
-    if os.geteuid() != 0:
-        return ()
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        pytest.skip("setpriv (util-linux) is needed to test this as root")
-    return (setpriv, "--bounding-set=-dac_override,-dac_read_search")
 
 
 def test_targets_that_may_not_be_written(run, files):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 from collections import Counter
 from contextlib import aclosing
@@ -21,6 +22,7 @@ from asyncbatch.errors import UsageError, error_reason
 from asyncbatch.formats.decoder import encode
 from asyncbatch.formats.failures import FeedError
 from asyncbatch.sources.cursor import is_ahead, minus_lag
+from asyncbatch.sources.http.access.credentials import OAuth2Auth
 from asyncbatch.sources.http.access.secret_names import ambiguous_urls, masked_url
 from asyncbatch.sources.http.base import HttpError, PageMark
 from asyncbatch.sources.http.requests.conditions import Validators
@@ -243,6 +245,7 @@ class HttpFeedSource:
         self._ambiguous = ambiguous_urls([settings]) if ambiguous is None else ambiguous
         self.concurrency: int = settings.concurrency
         self.feeds: Sequence[Feed] = ()
+        self.files: Sequence[str] = _token_files(settings)
         self._is_alone = is_alone
         self._pages = HttpSource(settings, connections=connections, asks_ahead=asks_ahead)
         self._parents: HttpSource | None = None
@@ -338,6 +341,12 @@ class HttpFeedSource:
         former = self._pages.former_shown(url, keep_escapes=keeps_escapes)
         source = "" if self._is_alone else f" ({self.name})"
         return UrlFeed(self._pages, url, shown + source, former + source, fields)
+
+
+def _token_files(settings: HttpSettings) -> tuple[str, ...]:
+    """Return the file of the refresh token, if there is one."""
+    path = settings.auth.refresh_token_file if isinstance(settings.auth, OAuth2Auth) else None
+    return () if path is None else (os.path.expanduser(path),)
 
 
 def _digest_of(url: str) -> str:

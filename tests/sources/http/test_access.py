@@ -338,7 +338,8 @@ def test_mistakes_in_settings(tmp_path):
             f"auth.token_url: {url.replace('a URL', 'a complete URL')}"
         ),
         f"auth = {{ {base}{place} }}": (
-            "auth.client_secret: is missing: give it, a refresh_token, or tls.cert"
+            "auth.client_secret: is missing: give it, a refresh_token, a refresh_token_file, or "
+            "tls.cert"
         ),
         f'auth = {{ {base}{place}, {secret}, params = {{ scope = "x" }} }}': (
             "auth.params.scope: is set by auth itself: use auth.scope"

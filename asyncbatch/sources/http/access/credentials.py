@@ -74,6 +74,10 @@ class OAuth2Auth(Options, frozen=True, tag_field="type", tag="oauth2"):
         SecretText | None,
         Meta(description="A refresh token; without it, the client's credentials are the grant."),
     ] = None
+    refresh_token_file: Annotated[
+        Name | None,
+        Meta(description="A file that has the refresh token, and gets each new one."),
+    ] = None
     scope: Annotated[Name | None, Meta(description="The scopes, with blanks between them.")] = None
     audience: Annotated[Name | None, Meta(description="The API for which the token is.")] = None
     params: Annotated[
@@ -88,6 +92,8 @@ class OAuth2Auth(Options, frozen=True, tag_field="type", tag="oauth2"):
     def contradictions(cls, given: Given) -> Contradictions:
         if given.get("token_url"):
             yield from _token_url_mistakes(given["token_url"])
+        if given.get("refresh_token_file"):
+            yield from _token_file_mistakes(given["refresh_token_file"], given)
         for name in given.get("params") or ():
             if name in _TOKEN_PARAMETERS:
                 yield ("params", name), f"is set by auth itself: use auth.{name}"
@@ -115,9 +121,10 @@ def credential_mistakes(
         yield ("headers", names[header]), "auth also sends this header: choose one"
     has_certificate = tls is not None and tls.cert is not None
     if isinstance(auth, OAuth2Auth) and not (
-        auth.client_secret or auth.refresh_token or has_certificate
+        auth.client_secret or auth.refresh_token or auth.refresh_token_file or has_certificate
     ):
-        yield ("auth", "client_secret"), "is missing: give it, a refresh_token, or tls.cert"
+        advice = "is missing: give it, a refresh_token, a refresh_token_file, or tls.cert"
+        yield ("auth", "client_secret"), advice
 
 
 def header_mistake(name: str) -> str | None:
@@ -127,6 +134,17 @@ def header_mistake(name: str) -> str | None:
     if name.lower() in RESERVED_HEADERS:
         return "cannot be set: it is derived from the request"
     return None
+
+
+def _token_file_mistakes(path: str, given: Given) -> Contradictions:
+    from asyncbatch.sources.http.access.token_file import TokenFile, TokenFileError
+
+    if "refresh_token" in given:
+        yield ("refresh_token_file",), "excludes refresh_token: write it into the file"
+    try:
+        TokenFile(path).check()
+    except TokenFileError as error:
+        yield ("refresh_token_file",), str(error)
 
 
 def _token_url_mistakes(url: str) -> Contradictions:

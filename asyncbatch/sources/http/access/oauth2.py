@@ -9,12 +9,15 @@ from urllib.parse import quote_plus
 
 import msgspec
 
+from asyncbatch.sources.http.access.token_file import TokenFile, TokenFileError
 from asyncbatch.sources.http.failures import TokenError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from asyncbatch.sources.http.access.credentials import OAuth2Auth
+    from asyncbatch.sources.http.access.token_file import HeldToken
+    from asyncbatch.sources.http.base import Reason
     from asyncbatch.sources.http.waits import Wait
 
     # Sends a form with headers to the token endpoint. Returns status, body, and the wait asked for.
@@ -36,8 +39,8 @@ class TokenSource:
 
     Once the server has refused the client, it is not asked again. `post` sends requests to the
     token endpoint, whose `shown_url` is in messages, and raises TokenError. `keep_secret` is called
-    with each token. `clock` returns seconds. `excerpt` returns the first characters of a text of
-    the server, without secrets. Call `close` at the end.
+    with each token, also with refresh tokens. `clock` returns seconds. `excerpt` returns the first
+    characters of a text of the server, without secrets. Call `close` at the end.
     """
 
     def __init__(
@@ -54,6 +57,10 @@ class TokenSource:
         self._keepers, self._clock, self._excerpt = [keep_secret], clock, excerpt
         refresh = auth.refresh_token
         self._refresh_token = None if refresh is None else refresh.reveal()
+        path = auth.refresh_token_file
+        self._file = None if path is None else TokenFile(path)
+        self._told: set[str] = set()  # the tokens so far
+        self._is_spending = False  # whether a token of the file is used up by a request
         self._token: str | None = None
         self._renew_at: float | None = None  # by the clock; None: the server tells no end
         self._fetch: asyncio.Task[str] | None = None
@@ -75,10 +82,11 @@ class TokenSource:
     def also_tell(self, keep_secret: Callable[[str], None]) -> None:
         """Call `keep_secret`, too, with each token."""
         self._keepers.append(keep_secret)
-        if self._token is not None:
-            keep_secret(self._token)
+        for secret in self._told:
+            keep_secret(secret)
 
     def _keep_secret(self, secret: str) -> None:
+        self._told.add(secret)
         for keep_secret in self._keepers:
             keep_secret(secret)
 
@@ -88,9 +96,13 @@ class TokenSource:
             self._token = None
 
     async def close(self) -> None:
-        """End a fetch that nobody waits for."""
+        """End a fetch that nobody waits for.
+
+        If it uses up the token of a file, it has to end by itself: the answer has the next one.
+        """
         if self._fetch is not None:
-            self._fetch.cancel()
+            if not self._is_spending:
+                self._fetch.cancel()
             await asyncio.wait([self._fetch])
 
     def _end_fetch(self, task: asyncio.Task[str]) -> None:
@@ -102,22 +114,47 @@ class TokenSource:
             self._refusal = error
 
     async def _fetch_token(self) -> str:
+        if self._file is None:
+            return await self._exchange(self._refresh_token)
+        try:
+            async with self._file.hold() as held:
+                self._keep_secret(held.token)
+                await held.prepare()
+                self._is_spending = True
+                return await self._exchange(held.token, held)
+        except TokenFileError as error:
+            reason: Reason = "timeout" if error.is_held else "token"
+            raise TokenError(f"refresh_token_file: {error}", reason=reason) from None
+        finally:
+            self._is_spending = False
+
+    async def _exchange(self, refresh_token: str | None, held: HeldToken | None = None) -> str:
+        """Return an access token for a refresh token, or for the client without one.
+
+        The next refresh token is kept before: in the file of `held`, or for this run. Raises
+        TokenError and TokenFileError.
+        """
         begin = self._clock()
-        status, body, wait = await self._post(*self._request())
+        status, body, wait = await self._post(*self._request(refresh_token))
         answer = _json_object(body)
+        token, kind = answer.get("access_token"), answer.get("token_type")
+        rotated = answer.get("refresh_token")
+        for secret in (token, rotated):  # before any other text of the answer is shown
+            if isinstance(secret, str) and secret:
+                self._keep_secret(secret)
         if status != 200:
             raise self._refused(status, answer, wait, f"HTTP {status}")
-        token, kind = answer.get("access_token"), answer.get("token_type")
+        # Also if the answer is of no use: the server may take the old one no more.
+        if refresh_token is not None and isinstance(rotated, str) and rotated:
+            if held is None:
+                self._refresh_token = rotated
+            elif rotated != refresh_token:
+                await held.replace(rotated)
         if not isinstance(token, str) or not token or not token.isprintable():
             raise self._refused(status, answer, wait, "the answer has no access_token")
-        self._keep_secret(token)
         if isinstance(kind, str) and kind.lower() != "bearer":
             text = f"the token is of the type {self._excerpt(kind)}, not Bearer"
             raise TokenError(f"{self._shown_url}: {text}")
-        rotated = answer.get("refresh_token")
-        if self._refresh_token is not None and isinstance(rotated, str) and rotated:
-            self._keep_secret(rotated)
-            self._refresh_token = rotated
         life = _seconds(answer.get("expires_in"))
         if life is not None:
             # The server counts from its answer, which lies behind the begin of the request.
@@ -127,12 +164,12 @@ class TokenSource:
         self._token = token
         return token
 
-    def _request(self) -> tuple[dict[str, str], dict[str, str]]:
+    def _request(self, refresh_token: str | None) -> tuple[dict[str, str], dict[str, str]]:
         """Return the form and the headers of a request for a token."""
         auth = self._auth
         form = {"grant_type": "client_credentials"}
-        if self._refresh_token is not None:
-            form = {"grant_type": "refresh_token", "refresh_token": self._refresh_token}
+        if refresh_token is not None:
+            form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         for name in ("scope", "audience"):
             if (value := getattr(auth, name)) is not None:
                 form[name] = value
@@ -163,6 +200,8 @@ class TokenSource:
         return TokenError(text)
 
     def _advice(self, code: str) -> str:
+        if code == "invalid_grant" and self._file is not None:
+            return f"{_ADVICE[code]}, and write it into {self._file.shown}"
         if code == "invalid_grant" and self._refresh_token is None:
             return "the server does not accept the client's credentials: check them and params"
         return _ADVICE[code]
