@@ -245,7 +245,7 @@ class HttpFeedSource:
         self._ambiguous = ambiguous_urls([settings]) if ambiguous is None else ambiguous
         self.concurrency: int = settings.concurrency
         self.feeds: Sequence[Feed] = ()
-        self.files: Sequence[str] = _token_files(settings)
+        self.files: Sequence[str] = _files_of(settings)
         self._is_alone = is_alone
         self._pages = HttpSource(settings, connections=connections, asks_ahead=asks_ahead)
         self._parents: HttpSource | None = None
@@ -343,10 +343,12 @@ class HttpFeedSource:
         return UrlFeed(self._pages, url, shown + source, former + source, fields)
 
 
-def _token_files(settings: HttpSettings) -> tuple[str, ...]:
-    """Return the file of the refresh token, if there is one."""
-    path = settings.auth.refresh_token_file if isinstance(settings.auth, OAuth2Auth) else None
-    return () if path is None else (os.path.expanduser(path),)
+def _files_of(settings: HttpSettings) -> tuple[str, ...]:
+    """Return the files of the refresh token and of the certificates."""
+    auth, tls = settings.auth, settings.tls
+    paths = [auth.refresh_token_file] if isinstance(auth, OAuth2Auth) else []
+    paths += [] if tls is None else [tls.ca, tls.cert, tls.key]
+    return tuple(os.path.expanduser(path) for path in paths if path is not None)
 
 
 def _digest_of(url: str) -> str:

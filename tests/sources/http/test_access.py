@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import sys
 from contextlib import aclosing, closing
+from pathlib import Path
 
 import pytest
 
@@ -361,6 +362,22 @@ def test_mistakes_in_settings(tmp_path):
     ]
     with pytest.raises(UsageError, match="proxy: must be a URL"):
         HttpSource(HttpSettings(("https://x.example",), proxy=Secret("proxy:3128")))
+
+
+@pytest.mark.parametrize("name", ["ca", "cert", "key"])
+def test_a_certificate_is_no_output(tmp_path, certificates, name):
+    own = {"ca": certificates.ca, "cert": certificates.client, "key": certificates.client_key}
+    for one, path in own.items():
+        (tmp_path / one).write_bytes(Path(path).read_bytes())
+    pipeline(
+        tmp_path,
+        """urls = ["https://127.0.0.1:9"]
+tls = { ca = "ca", cert = "cert", key = "key" }""",
+    )
+    ran = etl(tmp_path, "--report", name)
+    assert ran.returncode == 2
+    assert f"{name} is read by this run: it cannot be written to" in ran.stderr
+    assert (tmp_path / name).read_bytes() == Path(own[name]).read_bytes()
 
 
 def test_proxies(tmp_path, certificates, api):
