@@ -109,7 +109,7 @@ class AtomicFile:
         self.size += len(data)
         if (count := self.size - self._written_back) >= _WRITE_BACK_BYTES:
             # An error does not matter: a pipe or a device has no range, and the sync at the end
-            # tells what the disk refuses.
+            # raises an error of the disk.
             _sync_file_range()(descriptor, self._written_back, count, _SYNC_FILE_RANGE_WRITE)
             self._written_back = self.size
 

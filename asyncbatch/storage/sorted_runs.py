@@ -46,7 +46,7 @@ class SortedRuns(Generic[T]):
         """Yield the items of all sequences and of another sorted one, in the given order.
 
         Takes from each sequence the items that no later item of another can precede, and sorts
-        them together. Python's sort merges such runs at a fraction of the time of `heapq.merge`.
+        them together. Python's sort merges sorted parts at a fraction of the time of `heapq.merge`.
         """
         sources = [*map(self._blocks, self._files), _cut_blocks(more)]
         heads: list[list[T]] = [[] for _ in sources]

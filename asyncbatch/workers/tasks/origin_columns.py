@@ -234,7 +234,7 @@ def _free_decoder(names: Sequence[str]) -> Decoder[Any] | None:
     for two of the names would take. It knows each spelling of a name. None for a name that a Struct
     cannot have.
     """
-    # No record has this value, so no value of such a field is accepted.
+    # No record has this value, so no value of these fields is accepted.
     never = Literal[os.urandom(16).hex()]  # type: ignore[valid-type]  # a new value for each process
     fields = [(f"field_{number}", never, "") for number in range(len(names))]
     renamed = {field: name for (field, _, _), name in zip(fields, names, strict=True)}

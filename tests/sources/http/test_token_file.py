@@ -73,7 +73,7 @@ def start(folder, *arguments, prefix=(), **env):
 
 
 def finish(running):
-    """Return the exit status of a run and what it said."""
+    """Return the exit status and the output of a run."""
     with running:
         texts = running.communicate(timeout=PATIENCE)
     return running.returncode, b"".join(texts).decode()

@@ -96,7 +96,7 @@ class TokenSource:
             self._token = None
 
     async def close(self) -> None:
-        """End a fetch that nobody waits for.
+        """End a fetch for which no request waits.
 
         If it uses up the token of a file, it has to end by itself: the answer has the next one.
         """
