@@ -9,21 +9,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
-from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.workers import spawn as worker_start
+from asyncbatch.workers import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +29,7 @@ COMMAND = (sys.executable, "-m", "asyncbatch")
 PATIENCE = 300
 # Variables that an interpreter reads at its start, which a forked one has behind it.
 _START_VARIABLES = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
+_start_program = spawn.start_program
 _fork_server = multiprocessing.get_context("forkserver")
 _fork_server.set_forkserver_preload([__name__, "tests.preload"])
 
@@ -176,68 +172,12 @@ def _become_command(
     sys.stderr = open(2, "w", closefd=False, buffering=1, errors="backslashreplace")  # noqa: SIM115 - as above
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]  # a new interpreter's
     ready.close()
-    forking = SimpleNamespace(
-        Popen=_start_worker, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
-    )
-    worker_start.subprocess = forking  # type: ignore[assignment, attr-defined]  # the three names that it uses
+    spawn.start_program = _start_worker
     runpy.run_module("asyncbatch", run_name="__main__", alter_sys=True)
 
 
-def _start_worker(
-    arguments: Sequence[str], *, stdin: int | None, stdout: int, pass_fds: tuple[int, ...]
-) -> subprocess.Popen[bytes] | ForkedProgram:
+def _start_worker(descriptors: spawn.Descriptors, *, reads_stdin: bool) -> spawn.ChildProcess:
     """Start a worker by a fork, or by a cold start where threads make a fork unsafe."""
-    if len(os.listdir("/proc/self/task")) > 1:  # also the threads of libraries
-        return subprocess.Popen(arguments, stdin=stdin, stdout=stdout, pass_fds=pass_fds)
-    return ForkedProgram(arguments[-1], null_stdin=stdin is not None, keep=pass_fds)
-
-
-class ForkedProgram:
-    """A fork of this process that runs a Python program text; it has `Popen`'s methods."""
-
-    def __init__(self, program: str, *, null_stdin: bool, keep: tuple[int, ...]) -> None:
-        self.returncode: int | None = None
-        self.pid = os.fork()
-        if not self.pid:
-            self._become(program, keep, null_stdin=null_stdin)
-
-    @staticmethod
-    def _become(program: str, keep: tuple[int, ...], *, null_stdin: bool) -> None:
-        try:
-            if null_stdin:
-                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(2, 1)
-            for descriptor in map(int, os.listdir("/proc/self/fd")):
-                if descriptor > 2 and descriptor not in keep:
-                    with suppress(OSError):  # that of the listing is closed by now
-                        os.close(descriptor)
-            for number in signal.valid_signals():
-                if callable(signal.getsignal(number)):  # an exec resets them too
-                    signal.signal(number, signal.SIG_DFL)
-            exec(program, {"__name__": "__main__"})
-        except BaseException:  # noqa: BLE001 - as an interpreter does at its end
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-
-    def poll(self) -> int | None:
-        """Return the exit code, negative for a signal, or None while it runs."""
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end. Raises TimeoutExpired."""
-        end = time.monotonic() + (PATIENCE if timeout is None else timeout)
-        while (code := self.poll()) is None:
-            if time.monotonic() > end:
-                raise subprocess.TimeoutExpired("worker", timeout or PATIENCE)
-            time.sleep(0.002)
-        return code
-
-    def kill(self) -> None:
-        """Kill it, if it still runs."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+    if spawn.has_one_thread():
+        return spawn.ForkedProcess(descriptors, reads_stdin=reads_stdin)
+    return _start_program(descriptors, reads_stdin=reads_stdin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from asyncbatch.windows.events import Window
 
 _MOST_WINDOWS = 10_000  # that are shown and written together
+_LARGE_FILE_BYTES = 32 * 1024 * 1024  # of sources that surely have work for a worker
 
 
 class StreamWork:
@@ -122,8 +124,11 @@ class StreamWork:
         )
 
     def open(self) -> None:
-        """Start or resume the outputs. Raises UsageError, LockHeldError."""
+        """Start or resume the outputs. Raises UsageError, LockHeldError, OSError."""
         is_resumed = self._delivery.open()
+        paths = [source.name for source in self._sources if os.path.isfile(source.name)]
+        if sum(map(os.path.getsize, paths)) > _LARGE_FILE_BYTES:
+            self._run.fork_workers()
         for line in () if self._options.quiet else self._notes(is_resumed=is_resumed):
             to_stderr(line)
         reads_stdin = any(source.name == STDIN for source in self._sources)

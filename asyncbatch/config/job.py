@@ -135,6 +135,11 @@ class RecordWorkSettings(Struct, frozen=True):
         return any(isinstance(spec, JqSpec | CallSpec) for spec in self.transforms)
 
     @property
+    def calls_function(self) -> bool:
+        """Whether a function of a user's module is called."""
+        return any(isinstance(spec, CallSpec) for spec in self.transforms)
+
+    @property
     def needs_this_process(self) -> bool:
         """Whether a function exists in this process only."""
         return self.call_is_async or any(isinstance(one, FunctionSpec) for one in self.transforms)

@@ -1,12 +1,12 @@
-"""The engine of a job (threads, event loop, processes, cluster) and its task."""
+"""The engine of a job: threads, event loop, processes, cluster."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
+from asyncbatch.pipeline.launch import make_task
 from asyncbatch.workers.engine import LANES_PER_WORKER, abandon_all
 from asyncbatch.workers.local import LoopEngine, ThreadEngine
 from asyncbatch.workers.process import process_engine
@@ -14,7 +14,7 @@ from asyncbatch.workers.process import process_engine
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from asyncbatch.config.job import Job, RecordWorkSettings
+    from asyncbatch.config.job import Job
     from asyncbatch.core.settings import DaskSettings
     from asyncbatch.pipeline.launch import Launch
     from asyncbatch.workers.dask.engine import DaskEngine
@@ -107,32 +107,6 @@ async def _finish_engine(engine: Engine) -> AsyncIterator[Engine]:
     finally:
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.to_thread(abandon_all, engine.lanes), _CLEANUP_SECONDS)
-
-
-def make_task(
-    job: Job, prepare: Callable[[RecordWorkSettings], RecordWorkSettings] = lambda work: work
-) -> WorkFactory:
-    """Return the factory of the job's task. `prepare` makes settings ready for sending."""
-    if len(job.sources) > 1:
-        from asyncbatch.workers.tasks.transform_sources import SourcesTask
-
-        works = (source.record_work for source in job.sources)
-        return partial(SourcesTask, tuple(prepare(work) for work in works if work is not None))
-    if job.record_work is not None and job.record_work.profile is not None:
-        from asyncbatch.workers.tasks.profile import ProfileTask
-
-        return partial(ProfileTask, prepare(job.record_work))
-    if job.target is not None and job.target.groups is not None and job.record_work is not None:
-        from asyncbatch.workers.tasks.groups import GroupTask
-
-        return partial(GroupTask, prepare(job.record_work))
-    if job.record_work is not None:
-        from asyncbatch.workers.tasks.transform import TransformTask
-
-        return partial(TransformTask, prepare(job.record_work))
-    from asyncbatch.workers.tasks.count import CountTask
-
-    return partial(CountTask, job.files)
 
 
 def async_lanes(job: Job, max_calls: int) -> list[LocalLane]:

@@ -8,22 +8,25 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.paths import ArchiveMember, ObjectPath
 from asyncbatch.core.records import display_path
 from asyncbatch.core.system import stdout_file, usable_cpus
+from asyncbatch.formats.validator import make_validator
 from asyncbatch.sources.search import OPENING_PATHS, Search
 from asyncbatch.sources.selection import has_magic, static_root
-from asyncbatch.workers.spawn import choose_workers
+from asyncbatch.workers.spawn import choose_workers, spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from asyncbatch.config.job import FileSource, Job
+    from asyncbatch.config.job import FileSource, Job, RecordWorkSettings
     from asyncbatch.pipeline.output_guard import OutputGuard
     from asyncbatch.sources.inputs import Inputs
     from asyncbatch.sources.live.watched_search import WatchedSearch
+    from asyncbatch.workers.engine import WorkFactory
     from asyncbatch.workers.spawn import WorkerHandle
 
 # By default a job starts no worker processes if it has at most this number of bytes, and the first
@@ -102,12 +105,47 @@ class Launch:
         names = ", ".join(map(display_path, outputs))
         return [f"not read, because earlier runs of this command wrote them: {names}"]
 
-    def start(self) -> None:
-        """Start the worker processes. Raises OSError."""
-        from asyncbatch.workers.spawn import spawn
+    def start(self, *, may_fork: bool = False) -> None:
+        """Start the worker processes. Raises OSError.
 
-        reads_stdin = self._job.reads_stdin
-        self.workers = [spawn(reads_stdin=reads_stdin) for _ in range(self._worker_count)]
+        With `may_fork` they may be copies of this process. A user's module is not copied: it may
+        have opened connections.
+        """
+        work = self._job.record_work
+        may_fork = may_fork and not (work is not None and work.calls_function)
+        if may_fork and self._worker_count:  # import what each worker needs, but only once
+            make_task(self._job)
+            make_validator()
+        self.workers = [
+            spawn(reads_stdin=self._job.reads_stdin, may_fork=may_fork)
+            for _ in range(self._worker_count)
+        ]
+
+
+def make_task(
+    job: Job, prepare: Callable[[RecordWorkSettings], RecordWorkSettings] = lambda work: work
+) -> WorkFactory:
+    """Return the factory of the job's task. `prepare` makes settings ready for sending."""
+    if len(job.sources) > 1:
+        from asyncbatch.workers.tasks.transform_sources import SourcesTask
+
+        works = (source.record_work for source in job.sources)
+        return partial(SourcesTask, tuple(prepare(work) for work in works if work is not None))
+    if job.record_work is not None and job.record_work.profile is not None:
+        from asyncbatch.workers.tasks.profile import ProfileTask
+
+        return partial(ProfileTask, prepare(job.record_work))
+    if job.target is not None and job.target.groups is not None and job.record_work is not None:
+        from asyncbatch.workers.tasks.groups import GroupTask
+
+        return partial(GroupTask, prepare(job.record_work))
+    if job.record_work is not None:
+        from asyncbatch.workers.tasks.transform import TransformTask
+
+        return partial(TransformTask, prepare(job.record_work))
+    from asyncbatch.workers.tasks.count import CountTask
+
+    return partial(CountTask, job.files)
 
 
 def _search(job: Job, source: FileSource) -> Search | WatchedSearch:

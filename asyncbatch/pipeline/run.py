@@ -28,7 +28,8 @@ from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.detect import with_format_key
 from asyncbatch.formats.failures import with_record_count
 from asyncbatch.pipeline.delivery import Delivery
-from asyncbatch.pipeline.engines import make_engine, make_task
+from asyncbatch.pipeline.engines import make_engine
+from asyncbatch.pipeline.launch import make_task
 from asyncbatch.pipeline.order import OrderedLane
 from asyncbatch.pipeline.scheduler import Scheduler
 from asyncbatch.workers.crashes import CrashPolicy, Decision

@@ -22,14 +22,13 @@ from asyncbatch.workers.spawn import end_process, spawn
 from asyncbatch.workers.wire import LENGTH_BYTES, frame
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from asyncbatch.core.batches import Batch, Part
     from asyncbatch.core.progress import FileInProgress
     from asyncbatch.workers.engine import Lane, WorkFactory
     from asyncbatch.workers.shared_buffer import SharedBuffer
-    from asyncbatch.workers.spawn import WorkerHandle
+    from asyncbatch.workers.spawn import ChildProcess, WorkerHandle
 
 PART_BYTES = 16 * 1024 * 1024  # A part of a result is complete at this size,
 PART_SECONDS = 2.0  # or at this age.
@@ -163,7 +162,7 @@ class BlockingWorker:
         return end_process(self._process, self._grace)
 
 
-def _kill_overdue(process: subprocess.Popen[bytes], replies: socket.socket) -> None:
+def _kill_overdue(process: ChildProcess, replies: socket.socket) -> None:
     process.kill()
     with suppress(OSError):  # processes of the user's function may keep it open
         replies.shutdown(socket.SHUT_RD)
@@ -196,7 +195,7 @@ class WorkerProcess:
         self._factory_frame = frame(make_work)
         self._reads_stdin, self._slot_bytes = reads_stdin, slot_bytes
         self._buffer: SharedBuffer | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
         self._progress = Progress()
         self._overdue_file: int | None = None  # the file that the process was killed for
         self._replies: socket.socket

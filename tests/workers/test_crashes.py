@@ -183,12 +183,14 @@ def test_bad_lines_met_before_a_death_are_reported_once(files):
 
 
 def test_workers_that_cannot_start_end_the_run(run, files):
-    """Workers differ from the command in the arguments of Python."""
+    """Workers that call a function differ from the command in the arguments of Python."""
     folder = files({
         "site/sitecustomize.py": "import os, sys\nif '-c' in sys.orig_argv: os._exit(9)\n",
+        "site/cleaning.py": "def clean(record): return record\n",
         **many(300),
     })  # fmt: skip
-    outcome = run(".", "-w", "2", env={"PYTHONPATH": f"{folder}/site:{ROOT}"})
+    path = f"{folder}/site:{ROOT}"
+    outcome = run(".", "-w", "2", "--call", "cleaning:clean", env={"PYTHONPATH": path})
     assert outcome.code == 1
     assert "Error: cannot continue: 8 worker processes in a row ended" in outcome.stderr
     assert "the last exited with 9" in outcome.stderr

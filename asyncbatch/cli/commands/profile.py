@@ -120,7 +120,7 @@ def run_profile(
         launch = Launch(job)
         launch.prepare()
         report_files = open_reports(output.report, files.stores)
-        launch.start()
+        launch.start(may_fork=True)
     except (UsageError, OSError) as error:
         raise typer.BadParameter(error_reason(error)) from None
 

@@ -221,7 +221,7 @@ def run_files(
             [] if dry_run else open_servers(monitor, "run", metrics_port=watching.metrics_port)
         )
         prints = _capture_prints(output, settings) if call.call else None
-        launch.start()
+        launch.start(may_fork=True)
     except (UsageError, OSError) as error:
         raise typer.BadParameter(error_reason(error)) from None
 

@@ -97,7 +97,7 @@ def validate_files(
         launch.prepare()
         report_files = open_reports(output.report, files.stores)
         servers = open_servers(monitor, "validate")
-        launch.start()
+        launch.start(may_fork=True)
     except (UsageError, OSError) as error:
         raise typer.BadParameter(error_reason(error)) from None
 

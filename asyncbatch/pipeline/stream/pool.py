@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.windows.events import Window
     from asyncbatch.workers.engine import Engine, Lane, Loss
+    from asyncbatch.workers.spawn import WorkerHandle
     from asyncbatch.workers.tasks.events import EventsPart
 
 _MAX_JOBS = 1024  # jobs in a pool, with and without an outcome
@@ -350,12 +351,15 @@ def count_workers(stream: StreamCore, wanted: int | None, timeout: float | None)
 def make_pool(
     stream: StreamCore,
     wake: Callable[[], None],
-    workers: int,
+    handles: Sequence[WorkerHandle | None],
     *,
     call_concurrency: int,
     timeout: float | None,
 ) -> LinePool:
-    """Return the pool for a stream that has async transforms, or `workers`."""
+    """Return the pool for a stream that has async transforms, or workers.
+
+    A worker without a handle is started by the pool.
+    """
     settings = stream.settings
     if stream.runs_async:
         from asyncbatch.workers.tasks.events_async import AsyncEventsLane
@@ -364,11 +368,11 @@ def make_pool(
             settings, stream.new_reader(), stream.stages, call_concurrency, timeout
         )
         return LinePool(stream, nullcontext(LoopEngine([lane])), wake)
-    handles = [None] * workers
     if not settings.transforms:
         fold: Any = partial(FoldTask, settings)
-        engine = process_engine(fold, handles, workers * LANES_PER_WORKER, slot_bytes=FoldPool.size)
+        lanes = len(handles) * LANES_PER_WORKER
+        engine = process_engine(fold, handles, lanes, slot_bytes=FoldPool.size)
         return FoldPool(stream, engine, wake)
     transform: Any = partial(EventsTask, settings, keeps_texts=stream.keeps_texts)
-    engine = process_engine(transform, handles, workers, file_timeout=timeout)
+    engine = process_engine(transform, handles, len(handles), file_timeout=timeout)
     return TransformPool(stream, engine, wake, timeout)

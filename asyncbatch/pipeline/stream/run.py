@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from asyncbatch.core.system import Memory, measure_memory, sum_memory
-from asyncbatch.pipeline.stream.pool import count_workers, make_pool
+from asyncbatch.pipeline.stream.pool import FoldPool, count_workers, make_pool
+from asyncbatch.workers.spawn import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.base import LiveChunk
     from asyncbatch.sources.live.merge import MergedSources
     from asyncbatch.windows.events import Window
+    from asyncbatch.workers.spawn import WorkerHandle
 
 _TICK_SECONDS = 0.05  # time between checks of the clock, if the clock closes windows
 # Smaller chunks are not sent to workers: the events are few, and a user may wait for their windows.
@@ -103,8 +105,8 @@ class StreamRun:
         self._checkpointer, self._is_saved = checkpointer, True
         self._merged, self._sink, self._budget = merged, sink, budget
         self._duration = None if duration is None else duration / 1e6
-        self._workers = count_workers(stream, workers, timeout)
-        self._has_pool = bool(self._workers) or stream.runs_async
+        self._handles: list[WorkerHandle | None] = [None] * count_workers(stream, workers, timeout)
+        self._has_pool = bool(self._handles) or stream.runs_async
         self._call_concurrency, self._event_timeout = call_concurrency, timeout
         self._pool: LinePool | None = None
         self._large_chunks_in_a_row = 0
@@ -117,6 +119,15 @@ class StreamRun:
         for source in merged.sources:
             stream.join(source.name)
         merged.use_event_times(stream.highest_time)
+
+    def fork_workers(self) -> None:
+        """Start workers that fold at once, as copies of this process: for sources with many events.
+
+        Otherwise new programs are started when there have been many. Call it before `run`. Raises
+        OSError.
+        """
+        if not self.stream.settings.transforms:
+            self._handles = [spawn(slot_bytes=FoldPool.size, may_fork=True) for _ in self._handles]
 
     @property
     def was_cut_short(self) -> bool:
@@ -148,6 +159,8 @@ class StreamRun:
         finally:
             if self._pool is not None:
                 await self._pool.close()
+            for handle in filter(None, self._handles):
+                handle.process.kill()
             await self._merged.close()
 
     def snapshot(self) -> StreamSnapshot:
@@ -263,7 +276,7 @@ class StreamRun:
             self.stream.stages or self._large_chunks_in_a_row >= _LARGE_CHUNKS_BEFORE_WORKERS
         ):
             self._pool = make_pool(
-                self.stream, self._merged.wake, self._workers,
+                self.stream, self._merged.wake, self._handles,
                 call_concurrency=self._call_concurrency, timeout=self._event_timeout,
             )  # fmt: skip
             await self._pool.start()

@@ -71,16 +71,15 @@ class RejectionBuilder:
     def reject(self, builder: FilePart, cursor: RecordCursor, error: RecordError) -> None:
         """Reject the record at `cursor` with `error`."""
         record_slice, at = cursor.record_slice, cursor.at
-        context = cursor.context()
         text = bytes(record_slice.texts()[at])
         violations, place = error.violations, None
         if self._keeps_source and violations:
             violations = _locate(violations, text, record_slice, at)
             place = _violation_position(violations[0])
         place = place or record_slice.position(at, 0)
-        line, column, byte = place or (context.line, None, None)
+        line, column, byte = place or (cursor.line, None, None)
         failure = Failure(
-            context.file, error.kind, error.message, context.record, line, column, byte,
+            cursor.file, error.kind, error.message, cursor.record, line, column, byte,
             UNSET if error.pointer is None else error.pointer,
             violations or UNSET,
             error.detail if error.detail and self._tracebacks else UNSET,

@@ -187,25 +187,24 @@ class TransformTask:
     def _filter(self, check: Chain, test: Callable[[Any], bool], cursor: RecordCursor) -> None:
         """Keep the records that pass a test, a slice at a time, since most pass."""
         recorder, record_slice = self._recorder, cursor.record_slice
-        if recorder.keeps_values:
-            rows = record_slice.values()
-            verdicts = list(map(test, rows))
-        else:
-            verdicts = list(map(test, record_slice.each_value()))
-            rows = record_slice.compact_texts() if recorder.keeps_texts else verdicts
-        places: Sequence[int] = range(len(verdicts))
-        if all(verdicts):
-            recorder.keep_unchanged(rows, places, record_slice)
-            return
-        places = list(compress(places, verdicts))
-        recorder.keep_unchanged(list(compress(rows, verdicts)), places, record_slice)
-        texts = record_slice.texts()
-        for cursor.at, passes in enumerate(verdicts):
+        values = record_slice.values() if recorder.keeps_values else None
+        verdicts: list[bool] = []
+        for cursor.at, value in enumerate(record_slice.each_value() if values is None else values):
+            verdicts.append(passes := test(value))
             if not passes:
                 try:
-                    check(decode(texts[cursor.at]), cursor)
+                    check(value, cursor)
                 except RecordError as error:
                     recorder.reject(cursor, error)
+        rows: Sequence[Any] = verdicts
+        if values is not None:
+            rows = values
+        elif recorder.keeps_texts:
+            rows = record_slice.compact_texts()
+        places: Sequence[int] = range(len(verdicts))
+        if not all(verdicts):
+            rows, places = list(compress(rows, verdicts)), list(compress(places, verdicts))
+        recorder.keep_unchanged(rows, places, record_slice)
 
     def _map(self, transform: Chain, many: Many, cursor: RecordCursor) -> Iterator[Part]:
         """Call a function on a slice of records, which is faster than one by one."""

@@ -79,7 +79,7 @@ async def crewed(chosen, chunks, workers):
     """Put chunks into windows, with workers that are ready from the first chunk on."""
     core = StreamCore(chosen)
     core.join("-")
-    crew = make_pool(core, lambda: None, workers, call_concurrency=1, timeout=None)
+    crew = make_pool(core, lambda: None, [None] * workers, call_concurrency=1, timeout=None)
     windows = []
     try:
         await crew.start()
