@@ -44,6 +44,8 @@ STDIN = "-"  # the path of standard input
 
 def display_path(path: str) -> str:
     r"""Return `path` as text; bytes that are not UTF-8 become `\xff`."""
+    if type(path) is str and path.isascii():  # fast: most paths
+        return path
     if isinstance(path, ObjectPath):
         return path.redacted
     if isinstance(path, ArchiveMember):
