@@ -7,6 +7,7 @@ import os
 import struct
 import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.commands import PATIENCE
@@ -55,16 +56,18 @@ def alive(pid: int) -> bool:
     return "\nState:\tZ" not in status
 
 
+def open_links(pid: int) -> list[str]:
+    """Return what the descriptors of a process lead to: paths, and names of sockets and pipes."""
+    links = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(descriptor))
+    return links
+
+
 def holds_open(pid: int, path: str | Path) -> bool:
     """Whether a process, or a child of it, has a file open."""
-    for owner in (pid, *children(pid)):
-        for descriptor in Path(f"/proc/{owner}/fd").iterdir():
-            try:
-                if os.readlink(descriptor) == os.fspath(path):
-                    return True
-            except FileNotFoundError:  # closed meanwhile
-                continue
-    return False
+    return any(os.fspath(path) in open_links(owner) for owner in (pid, *children(pid)))
 
 
 def waiting_bytes(pipe) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.commands import COMMAND, environment
 from tests.conftest import python
-from tests.processes import alive, children, holds_open, wait_until
+from tests.processes import alive, children, holds_open, open_links, wait_until
 
 
 @contextmanager
@@ -29,14 +29,14 @@ def command_line(pid):
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def open_sockets(pid):
+def sockets(pid):
     """Return the sockets that a process has open."""
-    links = [os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
-    return [link for link in links if link.startswith("socket:")]
+    return [link for link in open_links(pid) if link.startswith("socket:")]
 
 
 def test_the_workers_of_a_command_are_copies_of_it(tmp_path):
     with waiting_run(tmp_path) as (process, workers):
+        wait_until(lambda: all(len(sockets(one)) == 2 for one in workers))
         assert {command_line(one) for one in workers} == {command_line(process.pid)}
         output, _ = process.communicate(b'[{"a": 1}, {"a": 2}]')
     assert b"2 read" in output
@@ -47,7 +47,7 @@ def test_copies_keep_only_their_own_descriptors(tmp_path):
     lock = tmp_path / "lock"
     with waiting_run(tmp_path, "--lock", lock) as (process, workers):
         for worker in workers:
-            wait_until(lambda one=worker: len(open_sockets(one)) == 2)
+            wait_until(lambda one=worker: len(sockets(one)) == 2)
             assert not holds_open(worker, lock)
         assert holds_open(process.pid, lock)
         process.communicate(b"1")
@@ -63,7 +63,8 @@ def test_the_workers_of_a_function_are_new_programs(files):
     """A user's module may have opened connections, which copies would share."""
     folder = files({"cleaning.py": "def clean(record): return record\n"})
     with waiting_run(folder, "--call", "cleaning:clean") as (process, workers):
-        assert command_line(process.pid) not in {command_line(one) for one in workers}
+        own = command_line(process.pid)  # also that of a worker which is about to start its program
+        wait_until(lambda: own not in map(command_line, workers))
         process.communicate(b"1")
 
 
